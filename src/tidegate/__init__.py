@@ -1,0 +1,1 @@
+"""Tidegate: scheduled sync that can prove nothing was missed."""

@@ -1,0 +1,1 @@
+"""Blocks: the steps of a workflow, one file each."""

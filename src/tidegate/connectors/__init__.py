@@ -1,0 +1,1 @@
+"""Connectors: third-party platforms, one file (or one YAML) each."""

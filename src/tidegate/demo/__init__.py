@@ -1,0 +1,1 @@
+"""The demo: a sandbox shop on localhost and three tenants on an accelerated clock."""

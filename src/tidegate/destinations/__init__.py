@@ -1,0 +1,1 @@
+"""Destinations: where records go, one file each."""

@@ -1,0 +1,90 @@
+"""What every destination is: a place that takes batches under a delivery key (SPEC 5)."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol, TypeAlias
+
+import asyncpg
+
+from tidegate.domain.fetch import Page
+from tidegate.domain.stream import Stream
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Whose records of which stream: rows of different tenants or platform accounts never meet."""
+
+    tenant_id: str
+    account_id: str
+    connector: str
+    stream: Stream
+
+
+@dataclass(frozen=True, slots=True)
+class DeliveryKey:
+    """The stable name of one batch: the run, its lease's epoch and the batch's number, from 1."""
+
+    run_id: int
+    epoch: int
+    batch: int
+
+
+@dataclass(frozen=True, slots=True)
+class Quarantined:
+    """A record that could not be delivered: ``reason`` for people, ``record`` its JSON text as the source sent it."""
+
+    reason: str
+    record: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What became of one batch: ``read = inserted + updated + unchanged + len(quarantined)``.
+
+    ``misfits``: values kept in the side column because they do not fit theirs (their rows are delivered).
+    """
+
+    read: int = 0
+    inserted: int = 0
+    updated: int = 0
+    unchanged: int = 0
+    misfits: int = 0
+    quarantined: tuple[Quarantined, ...] = ()
+
+
+Ledger: TypeAlias = Callable[[asyncpg.Connection, Written], Awaitable[None]]
+"""Writes a batch's checkpoint (and, for the last one, coverage) on the given connection, inside its transaction.
+
+Raises LeaseLost if the run's epoch has moved on; the destination then rolls its rows back."""
+
+
+class Writer(Protocol):
+    """One run's way into one target."""
+
+    async def committed(self) -> bytes | None:
+        """Fence out older epochs and return the last checkpoint that committed with rows, None if the ledger knows all.
+
+        Called once when a run starts or resumes. Raises LeaseLost if a newer epoch has been here.
+        """
+        ...
+
+    async def write(self, pages: Sequence[Page], key: DeliveryKey, checkpoint: bytes, ledger: Ledger) -> Written:
+        """Deliver ``pages`` and their ledger entry exactly once in effect, or raise and leave nothing half-written.
+
+        Raises LeaseLost, DestinationUnavailable or DestinationRejected.
+        """
+        ...
+
+
+class Destination(Protocol):
+    """Where records go."""
+
+    def writer(self, target: Target, run_id: int, epoch: int) -> Writer:
+        """Return the writer of one run; does no I/O."""
+        ...
+
+    async def close(self) -> None:
+        """Release what the destination holds open."""
+        ...

@@ -1,0 +1,44 @@
+"""A stream: one kind of record of a connector, and what is known of its records (SPEC 1, 4)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import timedelta
+from enum import StrEnum
+
+from tidegate.domain.cursor import CursorField
+
+
+class ColumnType(StrEnum):
+    """The type of a record's field, as declared by a connector or inferred from the data."""
+
+    TEXT = "text"
+    BIGINT = "bigint"
+    NUMERIC = "numeric"
+    DOUBLE = "double"
+    BOOLEAN = "boolean"
+    TIMESTAMP = "timestamp"  # an instant, aware
+    DATE = "date"
+    JSON = "json"
+
+
+@dataclass(frozen=True, slots=True)
+class Stream:
+    """What a connector declares about one kind of record.
+
+    ``key``: the paths of the fields that identify a record, dotted where nested. ``cursor``: None for a stream
+    that is listed in full each time. ``lookback``: re-read before a period's start. ``columns``: declared types;
+    a field not named here is inferred.
+    """
+
+    name: str
+    key: tuple[str, ...] = ("id",)
+    cursor: CursorField | None = None
+    lookback: timedelta = timedelta(0)
+    columns: Mapping[str, ColumnType] = field(default_factory=dict)
+
+    @property
+    def open_ended(self) -> bool:
+        """Return whether a fetch must not be bounded above: its records are edited (SPEC 4)."""
+        return self.cursor is None or self.cursor.changes

@@ -1,0 +1,1 @@
+"""The engine: planner, dispatcher, worker, sweeper, and the commands and queries of the faces."""
