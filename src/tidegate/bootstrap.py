@@ -1,0 +1,144 @@
+"""The composition root: the only module that joins concrete parts, reads the environment and knows the real clock."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import socket
+from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tidegate.connectors.http import open_session
+from tidegate.connectors.registry import find_connector
+from tidegate.destinations.base import Destination
+from tidegate.domain.clock import Clock
+from tidegate.domain.errors import InvalidInput
+from tidegate.engine.parts import Parts, nothing
+from tidegate.engine.settings import Settings
+from tidegate.store import database
+from tidegate.store.directory import StoredDestination
+from tidegate.store.embedded import EmbeddedServer
+from tidegate.store.seal import Sealer, load_key
+
+if TYPE_CHECKING:
+    from tidegate.store.database import OnConnect, Pool
+
+DATABASE_VARIABLE = "TIDEGATE_DATABASE_URL"
+DATA_DIR_VARIABLE = "TIDEGATE_DATA_DIR"
+SLOTS_VARIABLE = "TIDEGATE_SLOTS"
+PRIVATE_VARIABLE = "TIDEGATE_ALLOW_PRIVATE_ADDRESSES"
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What a process is started with; `from_environment` reads it."""
+
+    data_dir: Path
+    database_url: str | None = None
+    key_source: Mapping[str, str] = field(default_factory=dict, repr=False)
+    allow_private_addresses: bool = False
+    settings: Settings = field(default_factory=Settings)
+    clock: Clock | None = None
+    signal: Callable[[str], None] = nothing
+    on_connect: OnConnect | None = None
+
+
+def from_environment(environment: Mapping[str, str] | None = None) -> Options:
+    """Return the options that the environment asks for (docs/reference/configuration.md lists the variables).
+
+    Raises InvalidInput naming a variable whose value is not usable.
+    """
+    given = os.environ if environment is None else environment
+    return Options(
+        data_dir=Path(given.get(DATA_DIR_VARIABLE, ".tidegate")).absolute(),
+        database_url=given.get(DATABASE_VARIABLE) or None,
+        key_source=given,
+        allow_private_addresses=_flag(given, PRIVATE_VARIABLE),
+        settings=Settings(slots=_positive(given, SLOTS_VARIABLE, Settings().slots)),
+    )
+
+
+@asynccontextmanager
+async def assemble(options: Options) -> AsyncGenerator[Parts]:
+    """Start or find the database, bring its schema up to date and yield the parts of one process.
+
+    Raises InvalidInput or DestinationUnavailable with what to do next.
+    """
+    sealer = Sealer(load_key(options.key_source, options.data_dir))
+    server = None if options.database_url else await asyncio.to_thread(EmbeddedServer, options.data_dir)
+    dsn = options.database_url or (server.dsn if server else "")
+    try:
+        pool = await database.open_pool(dsn, size=options.settings.slots + 6, on_connect=options.on_connect)
+        try:
+            await database.migrate(pool)
+            clock = options.clock or await anchored_clock(pool)
+            async with open_session(allow_private_addresses=options.allow_private_addresses) as session:
+                yield Parts(
+                    pool=pool,
+                    clock=clock,
+                    session=session,
+                    sealer=sealer,
+                    connector=find_connector,
+                    open_destination=lambda stored, secrets: open_destination(pool, stored, secrets),
+                    chance=random.random,  # noqa: TID251 - the composition root is where chance comes from
+                    worker=f"{socket.gethostname()}:{os.getpid()}",
+                    settings=options.settings,
+                    signal=options.signal,
+                )
+        finally:
+            await asyncio.wait_for(pool.close(), timeout=10)
+    finally:
+        if server is not None:
+            await asyncio.to_thread(server.release)
+
+
+def open_destination(pool: Pool, stored: StoredDestination, secrets: Mapping[str, str]) -> Destination:
+    """Return the destination of a stored kind. Raises InvalidInput for a kind there is none of."""
+    if stored.kind != "postgresql":
+        raise InvalidInput(f"destinations.{stored.name}.kind", stored.kind, "is not known", "Use postgresql.")
+    from tidegate.destinations.postgres.open import open_postgres
+
+    return open_postgres(pool, stored.settings, secrets)
+
+
+class AnchoredClock:
+    """The database's time, told by this process's monotonic clock: all processes of one database agree."""
+
+    def __init__(self, anchor: datetime) -> None:
+        self._anchor = anchor
+        self._since = asyncio.get_running_loop().time()
+
+    def now(self) -> datetime:
+        """Return the database's present, as far as one round trip at start could tell."""
+        return self._anchor + timedelta(seconds=asyncio.get_running_loop().time() - self._since)
+
+    async def sleep(self, seconds: float) -> None:
+        """Wait in real time."""
+        await asyncio.sleep(seconds)
+
+
+async def anchored_clock(pool: Pool) -> AnchoredClock:
+    """Return a clock set by the database's."""
+    now: datetime = await pool.fetchval("select clock_timestamp()")
+    return AnchoredClock(now.astimezone(UTC))
+
+
+def _flag(environment: Mapping[str, str], name: str) -> bool:
+    value = environment.get(name, "").lower()
+    if value not in ("", "0", "1", "true", "false", "yes", "no"):
+        raise InvalidInput(name, environment[name], "is neither yes nor no", "Write 1 or 0.")
+    return value in ("1", "true", "yes")
+
+
+def _positive(environment: Mapping[str, str], name: str, default: int) -> int:
+    text = environment.get(name, "")
+    if not text:
+        return default
+    if not text.isdigit() or int(text) < 1:
+        raise InvalidInput(name, text, "is not a whole number of 1 or more", f"Leave it out for {default}.")
+    return int(text)

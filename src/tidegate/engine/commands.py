@@ -1,0 +1,133 @@
+"""Commands: what a person asks of the engine. Each is one transaction, all or nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from tidegate.domain.errors import InvalidInput
+from tidegate.domain.instant import render_instant
+from tidegate.domain.run import Lane, Trigger
+from tidegate.domain.schedule import next_due, parse_schedule
+from tidegate.engine.parts import Parts
+from tidegate.store import chains, directory, runs, schedules
+from tidegate.store.chains import Chain
+from tidegate.store.directory import StoredInstallation
+from tidegate.store.runs import PlannedRun
+
+if TYPE_CHECKING:
+    from tidegate.store.database import Connection
+
+
+async def request_runs(
+    parts: Parts, tenant_id: str, installation: str, stream: str | None = None, *, end: datetime | None = None
+) -> list[int]:
+    """Request a manual run `[watermark or start, end)` of every stream, or of one, and return the runs' ids (SPEC 2.11).
+
+    ``end`` is now if not given, to the whole second. Asking twice for the same end gives the same runs (HOLE r).
+    Raises InvalidInput if the installation or stream is not there, is paused, ``end`` is in the future (HOLE m), not
+    after the start, or not after the watermark (HOLE n).
+    """
+    now = parts.clock.now()
+    until = (end or now).replace(microsecond=0)
+    if until > now:
+        raise InvalidInput("end", render_instant(until), "is in the future", "Leave it out for a run up to now.")
+    async with parts.pool.acquire() as connection, connection.transaction():
+        found = await _installation(connection, tenant_id, installation)
+        if found.paused_at is not None:
+            raise InvalidInput(
+                "installation", f"{tenant_id}/{installation}", f"is paused ({found.paused_reason})", "Resume it first."
+            )
+        of = await _chains(connection, tenant_id, installation, stream)
+        for chain in of:
+            _require_after(chain, until)
+        return [await runs.request(connection, _manual(chain, until, now)) for chain in of]
+
+
+def _manual(chain: Chain, until: datetime, now: datetime) -> PlannedRun:
+    return PlannedRun(
+        chain_id=chain.id, trigger=Trigger.MANUAL, first_due_at=until, due_at=until, period_end=until, not_before_at=now,
+        lane=Lane.LIVE,
+    )  # fmt: skip
+
+
+def _require_after(chain: Chain, until: datetime) -> None:
+    name = f"{chain.tenant_id}/{chain.installation} {chain.stream}"
+    if until <= chain.start_at:
+        raise InvalidInput(
+            "end",
+            render_instant(until),
+            f"is not after the start of {name}",
+            f"It starts at {render_instant(chain.start_at)}.",
+        )
+    if chain.watermark is not None and until <= chain.watermark:
+        raise InvalidInput(
+            "end",
+            render_instant(until),
+            f"is covered already for {name}",
+            f"It is covered to {render_instant(chain.watermark)}: nothing to do.",
+        )
+
+
+async def pause(parts: Parts, tenant_id: str, installation: str, reason: str = "paused by hand") -> int:
+    """Pause an installation: the active run finishes, waiting runs are dropped (SPEC 2.11); return how many were."""
+    now = parts.clock.now()
+    async with parts.pool.acquire() as connection, connection.transaction():
+        found = await _installation(connection, tenant_id, installation)
+        if found.paused_at is None:
+            await directory.set_paused(connection, found.id, now, reason)
+        ids = [chain.id for chain in await chains.chains(connection, tenant_id, installation)]
+        await schedules.pause(connection, ids, now)
+        return await runs.drop_waiting(connection, ids, now)
+
+
+async def resume(parts: Parts, tenant_id: str, installation: str) -> None:
+    """Resume an installation; the due dates missed meanwhile are caught up (SPEC 2.11)."""
+    async with parts.pool.acquire() as connection, connection.transaction():
+        await resume_in(connection, tenant_id, installation)
+
+
+async def resume_in(connection: Connection, tenant_id: str, installation: str) -> None:
+    """Resume an installation inside the caller's transaction; one that is not paused is left as it is."""
+    found = await _installation(connection, tenant_id, installation)
+    if found.paused_at is None:
+        return
+    await directory.set_paused(connection, found.id, None, "")
+    moves = [await _caught_up(connection, chain) for chain in await chains.chains(connection, tenant_id, installation)]
+    await schedules.resume(connection, [move for move in moves if move is not None])
+
+
+async def _caught_up(connection: Connection, chain: Chain) -> tuple[int, datetime, datetime | None] | None:
+    """Return (chain id, planned_until, next due date) from which planning goes on: the watermark, if there is one."""
+    kept = await schedules.rule_of(connection, chain.id)
+    if kept is None:
+        return None
+    after = max(kept.received_at, chain.watermark or kept.received_at)
+    return chain.id, after, next_due(parse_schedule(kept.rule), after)
+
+
+async def _installation(connection: Connection, tenant_id: str, name: str) -> StoredInstallation:
+    found = await directory.installations(connection, tenant_id, name)
+    if not found:
+        there = [i.name for i in await directory.installations(connection, tenant_id)]
+        raise InvalidInput(
+            "installation",
+            f"{tenant_id}/{name}",
+            "does not exist",
+            f"Tenant {tenant_id} has: {', '.join(there)}." if there else f"Tenant {tenant_id} has none.",
+        )
+    return found[0]
+
+
+async def _chains(connection: Connection, tenant_id: str, installation: str, stream: str | None) -> Sequence[Chain]:
+    found = await chains.chains(connection, tenant_id, installation)
+    chosen = [chain for chain in found if stream in (None, chain.stream)]
+    if not chosen:
+        raise InvalidInput(
+            "stream",
+            stream,
+            f"is not a stream of {tenant_id}/{installation}",
+            f"Use one of: {', '.join(chain.stream for chain in found)}.",
+        )
+    return chosen

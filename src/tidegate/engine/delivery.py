@@ -1,0 +1,154 @@
+"""Delivery: pages become batches, and every batch commits with its checkpoint, the last one with coverage (SPEC 5)."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from tidegate.destinations.base import DeliveryKey, Writer, Written
+from tidegate.domain.fetch import FetchReport, Page
+from tidegate.engine.parts import Parts
+from tidegate.store import quarantine, runs
+from tidegate.store.runs import Counts, LeasedRun
+
+if TYPE_CHECKING:
+    from tidegate.store.database import Connection
+
+EMPTY = b"[]"
+
+
+class Checkpoint(msgspec.Struct, frozen=True):
+    """Where an unfinished run resumes: after which page, with which clock; ``report`` once all pages are delivered."""
+
+    batch: int
+    token: dict[str, Any] | None
+    stop_after: datetime
+    report: FetchReport
+
+    @property
+    def complete(self) -> bool:
+        """Return whether the last page has been delivered, so that only the ledger's entry is missing."""
+        return self.token is None
+
+
+class Stopped(Exception):
+    """The process is asked to stop; all that was fetched is delivered and the checkpoint stands."""
+
+
+class Delivery:
+    """Delivers the pages of one leased run."""
+
+    def __init__(self, parts: Parts, run: LeasedRun, writer: Writer, stop_after: datetime, batch: int) -> None:
+        self._parts = parts
+        self._run = run
+        self._writer = writer
+        self._stop_after = stop_after
+        self._batch = batch
+
+    async def deliver(self, pages: AsyncIterator[Page], stopping: asyncio.Event) -> None:
+        """Deliver every page and finish the run.
+
+        Raises Stopped after committing what is in hand if ``stopping`` is set before the last page; LeaseLost, a
+        DestinationError or whatever the pages raise otherwise. What came before an error is committed first.
+        """
+        held: list[Page] = []
+        held_since = self._parts.clock.now()
+        try:
+            async for page in pages:
+                held.append(page)
+                if page.token is None:
+                    await self._commit(held, final=True)
+                    return
+                if stopping.is_set() or self._full(held, held_since):
+                    batch, held, held_since = held, [], self._parts.clock.now()
+                    await self._commit(batch, final=False)
+                if stopping.is_set():
+                    raise Stopped
+        except Exception:
+            if held and held[-1].token is not None:
+                await self._commit(held, final=False)
+            raise
+
+    def _full(self, held: list[Page], since: datetime) -> bool:
+        settings = self._parts.settings
+        age: timedelta = self._parts.clock.now() - since
+        return sum(len(page.records) for page in held) >= settings.batch_bytes or age >= settings.batch_age
+
+    async def _commit(self, pages: list[Page], *, final: bool) -> None:
+        self._batch += 1
+        position = msgspec.json.encode(self._checkpoint(pages[-1]))
+        batch = self._batch
+
+        async def ledger(connection: Connection, written: Written) -> None:
+            self._parts.signal("batch.written")
+            await self.record(connection, batch, position, written, pages[-1].report if final else None)
+            self._parts.signal("batch.recorded")
+
+        filled = [page for page in pages if page.records != EMPTY]
+        if filled:
+            await self._writer.write(filled, DeliveryKey(self._run.id, self._run.epoch, batch), position, ledger)
+        else:
+            await ledger(self._parts.pool, Written())  # type: ignore[arg-type]  # one statement: a transaction of its own
+        self._parts.signal("batch.committed")
+
+    async def record(
+        self, connection: Connection, batch: int, position: bytes, written: Written, report: FetchReport | None
+    ) -> None:
+        """Write the ledger's entry of one batch: its checkpoint or, with a ``report``, the end of the run."""
+        now = self._parts.clock.now()
+        counts = counts_of(written)
+        if report is None:
+            await runs.checkpoint(connection, self._run, batch, position, counts)
+        else:
+            proven = report.proves(self._run.period)
+            await runs.finish(connection, self._run, batch, counts, report, proven=proven, now=now)
+        if written.quarantined:
+            records = [(record.reason, record.record) for record in written.quarantined]
+            await quarantine.add(connection, self._run, records, now)
+
+    def _checkpoint(self, last: Page) -> Checkpoint:
+        token = None if last.token is None else dict(last.token)
+        return Checkpoint(self._batch, token, self._stop_after, last.report)
+
+
+def counts_of(written: Written) -> Counts:
+    """Return what the ledger counts of a batch."""
+    return Counts(
+        read=written.read, inserted=written.inserted, updated=written.updated, unchanged=written.unchanged,
+        misfits=written.misfits, quarantined=len(written.quarantined),
+    )  # fmt: skip
+
+
+@asynccontextmanager
+async def ahead(pages: AsyncIterator[Page], count: int) -> AsyncGenerator[AsyncIterator[Page]]:
+    """Fetch up to ``count`` pages ahead of the one in hand, so that source and destination work at the same time.
+
+    An error of the pages is raised where the page would have come, after those before it.
+    """
+    queue: asyncio.Queue[Page | Exception | None] = asyncio.Queue(count)
+
+    async def pump() -> None:
+        try:
+            async for page in pages:
+                await queue.put(page)
+            await queue.put(None)
+        except Exception as error:
+            await queue.put(error)
+
+    async def drain() -> AsyncIterator[Page]:
+        while (item := await queue.get()) is not None:
+            if isinstance(item, Exception):
+                raise item
+            yield item
+
+    task = asyncio.create_task(pump())
+    try:
+        yield drain()
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)

@@ -1,0 +1,28 @@
+"""Dispatcher: decides the run date, and hands the run's id to the queue with its state change (SPEC 3)."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from tidegate.engine.parts import Parts
+from tidegate.store import queue, runs
+from tidegate.store.database import DISPATCH_LOCK, try_lock
+
+
+async def dispatch_ready(parts: Parts, now: datetime) -> int:
+    """Queue the runs whose planned run date has come, as capacity and fairness allow; return how many.
+
+    One dispatcher works at a time, whichever process it lives in, so that limits hold across processes; the others
+    find the lock taken and return 0.
+    """
+    async with parts.pool.acquire() as connection, connection.transaction():
+        if not await try_lock(connection, DISPATCH_LOCK):
+            return 0
+        room = parts.settings.queue_depth - await runs.count_queued(connection)
+        if room <= 0:
+            return 0
+        chosen = await runs.dispatch(connection, now, room)
+        await queue.enqueue(connection, chosen)
+    if chosen:
+        parts.signal("runs.queued")
+    return len(chosen)

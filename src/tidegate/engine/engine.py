@@ -1,0 +1,116 @@
+"""The engine: its loops in one process, or in as many as wanted (SPEC 7). All of them run the same code."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from datetime import datetime, timedelta
+from enum import StrEnum
+
+import structlog
+
+from tidegate.engine.dispatcher import dispatch_ready
+from tidegate.engine.parts import Parts
+from tidegate.engine.planner import plan_due
+from tidegate.engine.sweeper import sweep
+from tidegate.engine.worker import Worker
+from tidegate.store import runs, schedules
+
+log = structlog.get_logger()
+
+
+class Role(StrEnum):
+    """What a process does; by default everything."""
+
+    PLANNER = "planner"
+    DISPATCHER = "dispatcher"
+    WORKER = "worker"
+    SWEEPER = "sweeper"
+
+
+class Engine:
+    """The loops of one process."""
+
+    def __init__(self, parts: Parts, roles: frozenset[Role] = frozenset(Role)) -> None:
+        self._parts = parts
+        self._roles = roles
+        self._stopping = asyncio.Event()
+        self._dispatch_now = asyncio.Event()
+        self._worker = Worker(parts, on_end=self._dispatch_now.set)
+
+    async def run(self) -> None:
+        """Run until `stop` is called, then end gracefully: pages in hand are delivered, runs given back."""
+        settings = self._parts.settings
+        loops: list[Awaitable[None]] = []
+        if Role.PLANNER in self._roles:
+            loops.append(self._repeat("planner", self._plan, settings.tick_every))
+        if Role.DISPATCHER in self._roles:
+            loops.append(self._repeat("dispatcher", self._dispatch, settings.tick_every, self._dispatch_now))
+        if Role.SWEEPER in self._roles:
+            loops.append(self._repeat("sweeper", self._sweep, settings.sweep_every))
+        if Role.WORKER in self._roles:
+            loops.append(self._worker.run())
+        await asyncio.gather(*loops)
+
+    def stop(self) -> None:
+        """Ask `run` to end gracefully."""
+        self._stopping.set()
+        self._dispatch_now.set()
+        self._worker.stop()
+
+    async def drain(self) -> None:
+        """Do all that is due, then stop and return (`tick`).
+
+        Runs that wait for a later run date (settle, spread, retry) are left for later.
+        """
+        working = asyncio.create_task(self.run())
+        try:
+            while not working.done():
+                now = self._parts.clock.now()
+                due_at = await schedules.next_due_at(self._parts.pool)
+                outstanding, _ = await runs.outstanding(self._parts.pool, now)
+                if not outstanding and (due_at is None or due_at > now):
+                    break
+                self._dispatch_now.set()
+                await asyncio.wait({working}, timeout=0.05)
+        finally:
+            self.stop()
+            await working
+
+    async def _plan(self, now: datetime) -> None:
+        if await plan_due(self._parts, now):
+            self._dispatch_now.set()
+
+    async def _dispatch(self, now: datetime) -> None:
+        await dispatch_ready(self._parts, now)
+
+    async def _sweep(self, now: datetime) -> None:
+        if await sweep(self._parts, now):
+            self._dispatch_now.set()
+
+    async def _repeat(
+        self,
+        name: str,
+        step: Callable[[datetime], Awaitable[None]],
+        every: timedelta,
+        wake: asyncio.Event | None = None,
+    ) -> None:
+        """Call ``step`` every so often, or at once when woken; trouble is logged and the loop goes on."""
+        wake = wake or asyncio.Event()
+        while not self._stopping.is_set():
+            wake.clear()
+            try:
+                await step(self._parts.clock.now())
+            except Exception:
+                log.exception("step failed", loop=name)
+            await self._pause(every, wake)
+
+    async def _pause(self, every: timedelta, wake: asyncio.Event) -> None:
+        waits = [
+            asyncio.ensure_future(self._parts.clock.sleep(every.total_seconds())),
+            asyncio.ensure_future(wake.wait()),
+            asyncio.ensure_future(self._stopping.wait()),
+        ]
+        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        for wait in waits:
+            wait.cancel()

@@ -1,0 +1,83 @@
+"""Execution: one leased run, from its workflow to its end: trigger, fetch, blocks, deliver (SPEC 6).
+
+There is one path, whatever stands between fetch and deliver.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+
+import msgspec
+
+from tidegate.blocks.base import Block
+from tidegate.destinations.base import Writer, Written
+from tidegate.domain.errors import InternalError
+from tidegate.domain.fetch import Page
+from tidegate.domain.workflow import PLAIN_SYNC, Workflow
+from tidegate.engine.delivery import Checkpoint, Delivery, ahead
+from tidegate.engine.fetching import fetch, request_for
+from tidegate.engine.parts import Ends, Parts, target_of
+from tidegate.store.runs import LeasedRun
+
+
+async def execute(parts: Parts, ends: Ends, run: LeasedRun, stopping: asyncio.Event) -> None:
+    """Fetch and deliver a run's period, and finish it in the ledger.
+
+    Raises Stopped if ``stopping`` is set meanwhile, LeaseLost if the run is not ours any more, or the error that ended
+    the attempt.
+    """
+    source, stream, connector = await ends.source(run)
+    destination = await ends.destination(run)
+    writer = destination.writer(target_of(run, connector, stream), run.id, run.epoch)
+    resumed = await _resume(run, writer)
+    stop_after = resumed.stop_after if resumed else parts.clock.now()
+    delivery = Delivery(parts, run, writer, stop_after, batch=resumed.batch if resumed else run.batch)
+    if resumed and resumed.complete:
+        await _finish_only(parts, run, delivery, resumed)
+        return
+    request = request_for(stream, run.period, run.coverage_start, stop_after, resumed.token if resumed else None)
+    async with aclosing(fetch(source, request, run.period)) as fetched:
+        async with ahead(_told(parts, fetched), parts.settings.pages_ahead) as pages:
+            await delivery.deliver(_through(blocks_of(workflow_of(run)), pages), stopping)
+
+
+def workflow_of(run: LeasedRun) -> Workflow:
+    """Return the workflow that a run executes. Raises InternalError for one that this revision does not know."""
+    if run.workflow != PLAIN_SYNC.name:
+        raise InternalError(f"Run {run.id} wants the workflow {run.workflow!r}, which is not known here.")
+    return PLAIN_SYNC
+
+
+def blocks_of(workflow: Workflow) -> list[Block]:
+    """Return the blocks between fetch and deliver. Raises InternalError for a kind that is not known."""
+    for block in workflow.between:
+        raise InternalError(f"The block {block.kind!r} of workflow {workflow.name!r} is not known here.")
+    return []
+
+
+def _through(blocks: list[Block], pages: AsyncIterator[Page]) -> AsyncIterator[Page]:
+    for block in blocks:
+        pages = block(pages)
+    return pages
+
+
+async def _told(parts: Parts, pages: AsyncIterator[Page]) -> AsyncIterator[Page]:
+    async for page in pages:
+        parts.signal("page.fetched")
+        yield page
+
+
+async def _resume(run: LeasedRun, writer: Writer) -> Checkpoint | None:
+    """Return the newer of the ledger's checkpoint and the one that committed with the rows elsewhere (SPEC 5)."""
+    known = [text for text in (run.checkpoint, await writer.committed()) if text is not None]
+    checkpoints = [msgspec.json.decode(text, type=Checkpoint) for text in known]
+    return max(checkpoints, key=lambda checkpoint: checkpoint.batch, default=None)
+
+
+async def _finish_only(parts: Parts, run: LeasedRun, delivery: Delivery, resumed: Checkpoint) -> None:
+    """Write the end of a run whose rows all committed elsewhere before its ledger entry could (SPEC 5)."""
+    async with parts.pool.acquire() as connection, connection.transaction():
+        position = msgspec.json.encode(resumed)
+        await delivery.record(connection, resumed.batch, position, Written(), resumed.report)

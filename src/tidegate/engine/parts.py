@@ -1,0 +1,122 @@
+"""What the engine is given by the composition root, and the sources and destinations it keeps open."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import aiohttp
+
+from tidegate.connectors.base import Connector, ConnectionSettings, Source
+from tidegate.destinations.base import Destination, Target
+from tidegate.domain.clock import Clock
+from tidegate.domain.stream import Stream
+from tidegate.engine.settings import Settings
+from tidegate.store import directory
+from tidegate.store.directory import StoredDestination
+from tidegate.store.runs import LeasedRun
+from tidegate.store.seal import Sealer
+
+if TYPE_CHECKING:
+    from tidegate.store.database import Pool
+
+OPEN_SOURCES = 10_000
+"""Connections whose source is kept open, with its pacing and its token; the least recently used one goes first."""
+
+
+def nothing(point: str) -> None:
+    """Ignore the signal."""
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """The parts of one process.
+
+    ``chance`` yields random numbers in [0, 1). ``signal`` is called with the name of every point of a run's life that
+    docs/reference/signals.md lists; tests wait for them, and crash there.
+    """
+
+    pool: Pool
+    clock: Clock
+    session: aiohttp.ClientSession
+    sealer: Sealer
+    connector: Callable[[str], Connector]
+    open_destination: Callable[[StoredDestination, dict[str, str]], Destination]
+    chance: Callable[[], float]
+    worker: str
+    settings: Settings = field(default_factory=Settings)
+    signal: Callable[[str], None] = nothing
+
+
+@dataclass(slots=True)
+class Ends:
+    """The two ends of runs, opened once and kept: sources by connection, destinations by id."""
+
+    parts: Parts
+    _sources: OrderedDict[int, tuple[str, Connector, Source]] = field(default_factory=OrderedDict)
+    _destinations: dict[int, tuple[str, Destination]] = field(default_factory=dict)
+
+    async def source(self, run: LeasedRun) -> tuple[Source, Stream, str]:
+        """Return the run's source, its stream's declaration and its connector's name.
+
+        Raises InvalidInput if the connector or stream is not there any more, or a setting or secret is missing.
+        """
+        kept = self._sources.get(run.connection_id)
+        if kept is None or kept[0] != run.connection_fingerprint:
+            kept = await self._open_source(run)
+            self._sources[run.connection_id] = kept
+            if len(self._sources) > OPEN_SOURCES:
+                self._sources.popitem(last=False)
+        self._sources.move_to_end(run.connection_id)
+        _, connector, source = kept
+        return source, stream_of(connector, run.stream), connector.name
+
+    async def _open_source(self, run: LeasedRun) -> tuple[str, Connector, Source]:
+        stored = await directory.connection_by_id(self.parts.pool, run.tenant_id, run.connection_id)
+        connector = self.parts.connector(stored.connector)
+        secrets = self.parts.sealer.unseal(stored.sealed, stored.place)
+        source = connector.open(
+            ConnectionSettings(settings=stored.settings, secrets=secrets), self.parts.session, self.parts.clock
+        )
+        return stored.fingerprint, connector, source
+
+    async def destination(self, run: LeasedRun) -> Destination:
+        """Return the run's destination, opened anew if its settings or secrets have changed."""
+        kept = self._destinations.get(run.destination_id)
+        if kept is not None and kept[0] == run.destination_fingerprint:
+            return kept[1]
+        stored = await directory.destination_by_id(self.parts.pool, run.destination_id)
+        secrets = self.parts.sealer.unseal(stored.sealed, directory.destination_place(stored.name))
+        destination = self.parts.open_destination(stored, secrets)
+        self._destinations[run.destination_id] = (stored.fingerprint, destination)
+        if kept is not None:
+            await kept[1].close()
+        return destination
+
+    async def close(self) -> None:
+        """Close every destination."""
+        for _, destination in self._destinations.values():
+            await destination.close()
+        self._destinations.clear()
+
+
+def stream_of(connector: Connector, name: str) -> Stream:
+    """Return a connector's stream. Raises InvalidInput naming the streams there are."""
+    from tidegate.domain.errors import InvalidInput
+
+    try:
+        return connector.streams[name]
+    except KeyError:
+        raise InvalidInput(
+            "stream",
+            name,
+            f"is not a stream of {connector.name}",
+            f"Use one of: {', '.join(sorted(connector.streams))}.",
+        ) from None
+
+
+def target_of(run: LeasedRun, connector: str, stream: Stream) -> Target:
+    """Return whose records of which stream the run delivers."""
+    return Target(tenant_id=run.tenant_id, account_id=run.account_name, connector=connector, stream=stream)

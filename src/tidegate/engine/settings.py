@@ -1,0 +1,37 @@
+"""What an operator may set of the engine; all durations are of the engine's Clock."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import timedelta
+
+from tidegate.domain.retry import RetryPolicy
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """The engine's settings with their defaults.
+
+    After the death of a worker its runs go on elsewhere within ``lease + sweep_every`` and a moment: 20 s by default.
+    """
+
+    slots: int = 10
+    """Runs that one worker process has in hand at once."""
+    queue_depth: int = 100
+    """Runs handed to the queue and not yet taken: small, so that the order is decided late."""
+    lease: timedelta = timedelta(seconds=15)
+    renew_every: timedelta = timedelta(seconds=4)
+    sweep_every: timedelta = timedelta(seconds=5)
+    tick_every: timedelta = timedelta(seconds=1)
+    """How often planner and dispatcher look again when nothing wakes them."""
+    requeue_after: timedelta = timedelta(seconds=30)
+    """A queued run that no worker took for so long is handed to the queue again."""
+    plan_batch: int = 1000
+    """Schedules planned in one transaction."""
+    batch_bytes: int = 4 * 1024 * 1024
+    """Pages are committed together up to about this many bytes of records …"""
+    batch_age: timedelta = timedelta(seconds=5)
+    """… or after this long, so that slow sources still make progress that a crash cannot undo."""
+    pages_ahead: int = 4
+    """Pages fetched ahead of the batch being written."""
+    retry: RetryPolicy = field(default_factory=RetryPolicy)

@@ -1,0 +1,145 @@
+"""Worker: takes the lease of a run, executes it, and says how it ended (SPEC 5, 7)."""
+
+from __future__ import annotations
+
+import asyncio
+import structlog
+
+from tidegate.domain.errors import InternalError, LeaseLost, SourceClockBehind, TidegateError, Unauthorised
+from tidegate.engine.delivery import Stopped
+from tidegate.engine.execution import execute
+from tidegate.engine.parts import Ends, Parts
+from tidegate.store import directory, runs, schedules
+from tidegate.store.queue import Consumer
+from tidegate.store.runs import LeasedRun
+
+log = structlog.get_logger()
+
+
+class Worker:
+    """Executes the runs that the queue hands to this process, at most ``settings.slots`` at a time.
+
+    ``on_end`` is called whenever a run has left this worker's hands: there is room for another.
+    """
+
+    def __init__(self, parts: Parts, on_end: Callable[[], None]) -> None:
+        self._parts = parts
+        self._on_end = on_end
+        self._ends = Ends(parts)
+        self._stopping = asyncio.Event()
+        self._held: dict[int, tuple[int, asyncio.Task[None]]] = {}
+        self._asked: list[tuple[int, asyncio.Future[LeasedRun | None]]] = []
+        self._leasing: asyncio.Task[None] | None = None
+        self._consumer = Consumer(parts.pool, self.handle, parts.settings.slots)
+
+    async def run(self) -> None:
+        """Work until `stop` is called; then deliver the pages in hand, give the runs back and return."""
+        renewing = asyncio.create_task(self._renew_leases())
+        try:
+            await self._consumer.run()
+        finally:
+            renewing.cancel()
+            await asyncio.gather(renewing, return_exceptions=True)
+            await self._ends.close()
+
+    def stop(self) -> None:
+        """Ask the worker to end gracefully (SIGTERM): no new runs, and a checkpoint after the page in hand."""
+        self._stopping.set()
+        self._consumer.stop()
+
+    async def handle(self, run_id: int) -> None:
+        """Execute a run if it still waits for a worker; a job too many is harmless."""
+        if self._stopping.is_set():
+            return
+        run = await self._lease(run_id)
+        if run is None:
+            return
+        self._parts.signal("run.leased")
+        task = asyncio.ensure_future(self._attempt(run))
+        self._held[run.id] = (run.epoch, task)
+        try:
+            await task
+        except asyncio.CancelledError:
+            if not task.cancelled():
+                raise
+            log.warning("lease lost", run_id=run.id, tenant_id=run.tenant_id, epoch=run.epoch)
+        finally:
+            del self._held[run.id]
+            self._on_end()
+        self._parts.signal("run.ended")
+
+    async def _attempt(self, run: LeasedRun) -> None:
+        try:
+            await execute(self._parts, self._ends, run, self._stopping)
+        except Stopped:
+            await runs.release(self._parts.pool, run, self._parts.clock.now())
+        except LeaseLost as error:
+            log.warning("lease lost", run_id=run.id, tenant_id=run.tenant_id, epoch=error.values.get("epoch"))
+        except TidegateError as error:
+            await self._give_back(run, error)
+        except Exception as error:
+            log.exception("internal error", run_id=run.id, tenant_id=run.tenant_id)
+            await self._give_back(run, InternalError(f"{type(error).__name__}: {error}"))
+
+    async def _give_back(self, run: LeasedRun, error: TidegateError) -> None:
+        """Let the run be tried again, or end it as failed: its error's type decides (SPEC 5, "Failures")."""
+        now = self._parts.clock.now()
+        wait = self._parts.settings.retry.next_wait(error, run.attempt, self._parts.chance())
+        log.info(
+            "attempt failed", run_id=run.id, tenant_id=run.tenant_id, code=error.code, error=str(error), retry_in=wait
+        )
+        if wait is not None:
+            counted = not isinstance(error, SourceClockBehind)
+            await runs.retry(self._parts.pool, run, error, now + wait, counted=counted)
+            return
+        async with self._parts.pool.acquire() as connection, connection.transaction():
+            ours = await runs.fail(connection, run, error, now)
+            if ours and isinstance(error, Unauthorised):
+                paused = await directory.mark_unauthorised(connection, run.connection_id, error.message, now)
+                await schedules.pause(connection, paused, now)
+                await runs.drop_waiting(connection, paused, now)
+
+    async def _lease(self, run_id: int) -> LeasedRun | None:
+        """Take the lease of a run; those asked for in the same moment are taken in one statement."""
+        answer: asyncio.Future[LeasedRun | None] = asyncio.get_running_loop().create_future()
+        self._asked.append((run_id, answer))
+        if self._leasing is None or self._leasing.done():
+            self._leasing = asyncio.create_task(self._lease_asked())
+        return await answer
+
+    async def _lease_asked(self) -> None:
+        while self._asked:
+            asked, self._asked = self._asked, []
+            now = self._parts.clock.now()
+            try:
+                leased = await runs.lease(
+                    self._parts.pool,
+                    [run_id for run_id, _ in asked],
+                    now,
+                    now + self._parts.settings.lease,
+                    self._parts.worker,
+                )
+            except Exception as error:
+                for _, answer in asked:
+                    answer.set_exception(error)
+                continue
+            found = {run.id: run for run in leased}
+            for run_id, answer in asked:
+                answer.set_result(found.pop(run_id, None))
+
+    async def _renew_leases(self) -> None:
+        """Renew all leases in one statement every ``renew_every``; a run that is not ours any more is let go."""
+        settings = self._parts.settings
+        while True:
+            await self._parts.clock.sleep(settings.renew_every.total_seconds())
+            held = {run_id: epoch for run_id, (epoch, _) in self._held.items()}
+            if not held:
+                continue
+            try:
+                ours = await runs.renew(self._parts.pool, list(held.items()), self._parts.clock.now() + settings.lease)
+            except Exception:
+                log.exception("leases not renewed")
+                continue
+            for run_id, epoch in held.items():
+                if run_id not in ours and self._held.get(run_id, (None,))[0] == epoch:
+                    self._held[run_id][1].cancel()

@@ -1,0 +1,155 @@
+"""Tables `chains` and `coverage`: the ledger that the database itself keeps without gap or overlap (SPEC 5)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from tidegate.domain.coverage import Link, LinkKind, Uncovered
+from tidegate.domain.period import Period
+
+if TYPE_CHECKING:
+    from tidegate.store.database import Connection, Pool
+
+
+@dataclass(frozen=True, slots=True)
+class Chain:
+    """One stream's chain, with the watermark derived from its coverage."""
+
+    id: int
+    tenant_id: str
+    installation: str
+    workflow: str
+    stream: str
+    account: str
+    start_at: datetime
+    watermark: datetime | None
+    next_due_at: datetime | None
+    paused_at: datetime | None
+
+
+_CHAINS = """
+select c.id, c.tenant_id, i.name as installation, c.workflow, c.stream, a.name as account, c.start_at,
+       (select max(period_end) from coverage where chain_id = c.id) as watermark, s.next_due_at, s.paused_at
+  from chains c
+  join installations i on i.id = c.installation_id
+  join accounts a on a.id = c.account_id
+  join connections n on n.id = i.connection_id
+  left join schedules s on s.chain_id = c.id
+ where ($1::text is null or c.tenant_id = $1) and ($2::text is null or i.name = $2) and ($3::text is null or c.stream = $3)
+   and n.account_id = c.account_id
+ order by c.tenant_id, i.name, c.workflow, c.stream
+"""
+
+
+async def chains(
+    connection: Connection | Pool,
+    tenant_id: str | None = None,
+    installation: str | None = None,
+    stream: str | None = None,
+) -> list[Chain]:
+    """Return the current chains (of the connection's present account), in order; None means all."""
+    rows = await connection.fetch(_CHAINS, tenant_id, installation, stream)
+    return [Chain(**row) for row in rows]
+
+
+async def ensure(
+    connection: Connection,
+    tenant_id: str,
+    installation_id: int,
+    workflow: str,
+    stream: str,
+    account_id: int,
+    start_at: datetime,
+) -> tuple[int, bool]:
+    """Return (id, whether it is new) of the chain of one stream of an installation."""
+    chain_id: int | None = await connection.fetchval(
+        """insert into chains (tenant_id, installation_id, workflow, stream, account_id, start_at)
+           values ($1, $2, $3, $4, $5, $6) on conflict do nothing returning id""",
+        tenant_id, installation_id, workflow, stream, account_id, start_at,
+    )  # fmt: skip
+    if chain_id is not None:
+        return chain_id, True
+    found: int = await connection.fetchval(
+        "select id from chains where installation_id = $1 and workflow = $2 and stream = $3 and account_id = $4",
+        installation_id, workflow, stream, account_id,
+    )  # fmt: skip
+    return found, False
+
+
+async def set_start(connection: Connection, chain_id: int, start_at: datetime) -> bool:
+    """Replace the start of a chain of which nothing is covered and nothing active; return whether it was (SPEC 2.10)."""
+    status = await connection.execute(
+        """update chains c set start_at = $2 where id = $1
+              and not exists (select 1 from coverage where chain_id = c.id)
+              and not exists (select 1 from runs where chain_id = c.id and state in ('queued', 'running', 'retrying'))""",
+        chain_id,
+        start_at,
+    )
+    return status == "UPDATE 1"
+
+
+async def watermark(connection: Connection | Pool, chain_id: int) -> datetime | None:
+    """Return the end of the chain, None if nothing is covered."""
+    found: datetime | None = await connection.fetchval(
+        "select max(period_end) from coverage where chain_id = $1", chain_id
+    )
+    return found
+
+
+async def links(connection: Connection | Pool, chain_id: int) -> list[Link]:
+    """Return the chain's periods, oldest first."""
+    rows = await connection.fetch(
+        "select period_start, period_end, kind, run_id, reason, records from coverage where chain_id = $1 order by period_end",
+        chain_id,
+    )
+    return [
+        Link(
+            Period(row["period_start"], row["period_end"]),
+            LinkKind(row["kind"]),
+            row["run_id"],
+            row["reason"],
+            row["records"],
+        )
+        for row in rows
+    ]
+
+
+_UNCOVERED = """
+select c.id as chain_id, coalesce(b.watermark, c.start_at) as period_start, p.until as period_end, r.id as run_id,
+       case when r.id is null and i.paused_at is not null then 'paused: ' || i.paused_reason
+            when r.id is null and s.paused_at is not null then 'paused'
+            when r.id is null then 'not planned yet'
+            when r.state = 'dropped' then 'dropped when the installation was paused'
+            when r.state = 'waiting' then 'waiting'
+            when r.error is not null then r.state || ': ' || coalesce(r.error ->> 'message', r.error ->> 'code')
+            when r.state = 'unproven' then 'unproven: the source did not show the whole period'
+            else r.state end as reason
+  from chains c
+  join installations i on i.id = c.installation_id
+  left join schedules s on s.chain_id = c.id
+ cross join lateral (select max(period_end) as watermark from coverage where chain_id = c.id) b
+ cross join lateral (
+       select greatest(case when s.next_due_at <= $1 then s.next_due_at end,
+                       (select max(due_at) from runs
+                         where chain_id = c.id and lane = 'live' and due_at <= $1
+                           and due_at > coalesce(b.watermark, '-infinity'))) as until) p
+  left join lateral (
+       select id, state, error from runs
+        where chain_id = c.id and lane = 'live' and period_end > coalesce(b.watermark, '-infinity')
+        order by (state in ('queued', 'running', 'retrying')) desc, period_end desc limit 1) r on true
+ where p.until > coalesce(b.watermark, c.start_at) and ($2::text is null or c.tenant_id = $2)
+ order by c.id
+"""
+
+
+async def uncovered(
+    connection: Connection | Pool, now: datetime, tenant_id: str | None = None
+) -> list[tuple[int, Uncovered]]:
+    """Return every (chain id, due but uncovered stretch) with the reason, in one query (SPEC 5)."""
+    rows = await connection.fetch(_UNCOVERED, now, tenant_id)
+    return [
+        (row["chain_id"], Uncovered(Period(row["period_start"], row["period_end"]), row["reason"], row["run_id"]))
+        for row in rows
+    ]

@@ -1,0 +1,138 @@
+"""The connection to PostgreSQL: pool, JSON and migrations."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine
+from importlib import resources
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import asyncpg
+import msgspec
+
+from tidegate.domain.errors import DestinationUnavailable, InvalidInput
+from tidegate.store import queue
+
+if TYPE_CHECKING:
+    from asyncpg.pool import PoolConnectionProxy
+
+    Connection: TypeAlias = asyncpg.Connection[asyncpg.Record] | PoolConnectionProxy[asyncpg.Record]
+    Pool: TypeAlias = asyncpg.Pool[asyncpg.Record]
+
+SCHEMA = "tidegate"
+MIGRATION_LOCK = 7_249_316_001
+"""Advisory lock key under which one process at a time migrates."""
+
+OnConnect: TypeAlias = "Callable[[asyncpg.Connection[asyncpg.Record]], Coroutine[Any, Any, None]]"
+
+
+async def open_pool(dsn: str, *, size: int = 10, on_connect: OnConnect | None = None) -> Pool:
+    """Return a pool whose connections live in Tidegate's schema and keep UTC.
+
+    Raises DestinationUnavailable if the server cannot be reached, InvalidInput if ``dsn`` is not a PostgreSQL address
+    or the server is older than 14.
+    """
+    try:
+        pool = await asyncpg.create_pool(
+            dsn,
+            min_size=1,
+            max_size=size,
+            init=on_connect,
+            reset=_keep,
+            command_timeout=300,
+            server_settings={"search_path": f"{SCHEMA}, public", "application_name": "tidegate", "timezone": "UTC"},
+        )
+    except (OSError, asyncpg.PostgresConnectionError, asyncpg.InvalidAuthorizationSpecificationError) as error:
+        raise DestinationUnavailable(
+            f"PostgreSQL cannot be reached: {error}.", remedy="Check TIDEGATE_DATABASE_URL and that the server runs."
+        ) from error
+    except (ValueError, asyncpg.InterfaceError, asyncpg.InvalidCatalogNameError) as error:
+        raise InvalidInput(
+            "TIDEGATE_DATABASE_URL",
+            _without_password(dsn),
+            f"is not usable: {error}",
+            "Write postgresql://user:password@host:5432/database.",
+        ) from error
+    await _require_version(pool)
+    return pool
+
+
+async def _keep(connection: Connection) -> None:
+    """Nothing in the session needs a reset between uses, and the round trip for it would cost every statement."""
+
+
+async def migrate(pool: Pool) -> list[str]:
+    """Bring the schema up to date and return the names of the migrations that ran, in order.
+
+    Safe to run twice and from two processes at once: one migrates, the others wait and find nothing to do. Each
+    migration commits with its own record, or not at all.
+    """
+    async with pool.acquire() as connection:
+        await connection.execute("select pg_advisory_lock($1)", MIGRATION_LOCK)
+        try:
+            return await _migrate(connection)
+        finally:
+            await connection.execute("select pg_advisory_unlock($1)", MIGRATION_LOCK)
+
+
+async def _migrate(connection: Connection) -> list[str]:
+    await connection.execute(f"create schema if not exists {SCHEMA}")
+    await connection.execute(
+        f"create table if not exists {SCHEMA}.migrations (name text primary key, applied_at timestamptz not null default now())"
+    )
+    done = {row["name"] for row in await connection.fetch(f"select name from {SCHEMA}.migrations")}
+    ran = []
+    for name, statements in migrations():
+        if name in done:
+            continue
+        async with connection.transaction():
+            await connection.execute(statements)
+            await connection.execute(f"insert into {SCHEMA}.migrations (name) values ($1)", name)
+        ran.append(name)
+    if await queue.install(connection):
+        ran.append("pgqueuer")
+    return ran
+
+
+def migrations() -> list[tuple[str, str]]:
+    """Return the numbered migrations as (name, SQL), in order."""
+    folder = resources.files("tidegate.store") / "migrations"
+    files = sorted((file for file in folder.iterdir() if file.name.endswith(".sql")), key=lambda file: file.name)
+    return [(file.name.removesuffix(".sql"), file.read_text()) for file in files]
+
+
+async def _require_version(pool: Pool) -> None:
+    async with pool.acquire() as connection:
+        version = connection.get_server_version()
+    if version.major < 14:
+        await pool.close()
+        raise InvalidInput(
+            "TIDEGATE_DATABASE_URL",
+            f"PostgreSQL {version.major}",
+            "is too old",
+            "Use PostgreSQL 14 or later, or leave the variable unset for the embedded server.",
+        )
+
+
+def to_json(value: object) -> str:
+    """Return ``value`` as JSON text, the form in which asyncpg takes a jsonb parameter."""
+    return msgspec.json.encode(value).decode()
+
+
+def from_json(text: str | None) -> Any:
+    """Return the value of a jsonb column as asyncpg gives it; None for SQL NULL."""
+    return None if text is None else msgspec.json.decode(text)
+
+
+def _without_password(dsn: str) -> str:
+    head, at, tail = dsn.rpartition("@")
+    return f"{head.split('://')[0]}://…{at}{tail}" if at else dsn
+
+
+DISPATCH_LOCK = 7_249_316_002
+"""Advisory lock key of the one dispatcher at work."""
+
+
+async def try_lock(connection: Connection, key: int) -> bool:
+    """Take an advisory lock until the transaction ends, or return False if another process has it."""
+    taken: bool = await connection.fetchval("select pg_try_advisory_xact_lock($1)", key)
+    return taken

@@ -1,0 +1,233 @@
+"""Tables `tenants`, `accounts`, `connections`, `destinations`, `installations`: who syncs what to where.
+
+Every query on a tenant's rows takes the tenant's id.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from tidegate.store.database import from_json, to_json
+
+if TYPE_CHECKING:
+    import asyncpg
+
+    from tidegate.store.database import Connection, Pool
+
+
+@dataclass(frozen=True, slots=True)
+class StoredConnection:
+    """A connection as stored: ``sealed`` opens with the Sealer for the place ``connection/<tenant>/<name>``."""
+
+    id: int
+    tenant_id: str
+    name: str
+    connector: str
+    account: str
+    concurrency_limit: int
+    settings: Mapping[str, Any]
+    sealed: bytes
+    fingerprint: str
+    unauthorised_at: datetime | None
+    unauthorised_reason: str
+
+    @property
+    def place(self) -> str:
+        """Return what its secrets are sealed for."""
+        return connection_place(self.tenant_id, self.name)
+
+
+@dataclass(frozen=True, slots=True)
+class StoredDestination:
+    """A destination as stored: ``sealed`` opens for the place ``destination/<name>``."""
+
+    id: int
+    name: str
+    kind: str
+    settings: Mapping[str, Any]
+    sealed: bytes
+    fingerprint: str
+
+
+@dataclass(frozen=True, slots=True)
+class StoredInstallation:
+    """An installation as stored."""
+
+    id: int
+    tenant_id: str
+    name: str
+    connection: str
+    destination: str
+    paused_at: datetime | None
+    paused_reason: str
+
+
+def connection_place(tenant_id: str, name: str) -> str:
+    """Return what a connection's secrets are sealed for."""
+    return f"connection/{tenant_id}/{name}"
+
+
+def destination_place(name: str) -> str:
+    """Return what a destination's secrets are sealed for."""
+    return f"destination/{name}"
+
+
+async def tenants(connection: Connection | Pool) -> dict[str, str]:
+    """Return the tenants' names by id."""
+    return {row["id"]: row["name"] for row in await connection.fetch("select id, name from tenants order by id")}
+
+
+async def put_tenant(connection: Connection, tenant_id: str, name: str, now: datetime) -> None:
+    """Insert a tenant or rename it."""
+    await connection.execute(
+        """insert into tenants (id, name, created_at) values ($1, $2, $3)
+           on conflict (id) do update set name = excluded.name""",
+        tenant_id, name, now,
+    )  # fmt: skip
+
+
+_CONNECTION = """
+select n.id, n.tenant_id, n.name, n.connector, a.name as account, a.concurrency_limit, n.settings::text as settings,
+       n.sealed, n.fingerprint, n.unauthorised_at, n.unauthorised_reason
+  from connections n join accounts a on a.id = n.account_id
+"""
+
+
+async def connections(connection: Connection | Pool, tenant_id: str | None = None) -> list[StoredConnection]:
+    """Return the connections of one tenant, or of all."""
+    rows = await connection.fetch(
+        _CONNECTION + " where $1::text is null or n.tenant_id = $1 order by n.tenant_id, n.name", tenant_id
+    )
+    return [_connection(row) for row in rows]
+
+
+async def connection_by_id(connection: Connection | Pool, tenant_id: str, connection_id: int) -> StoredConnection:
+    """Return one tenant's connection. Raises LookupError if that tenant has none of that id."""
+    row = await connection.fetchrow(_CONNECTION + " where n.tenant_id = $1 and n.id = $2", tenant_id, connection_id)
+    if row is None:
+        raise LookupError(f"tenant {tenant_id} has no connection {connection_id}")
+    return _connection(row)
+
+
+def _connection(row: asyncpg.Record) -> StoredConnection:
+    return StoredConnection(**{**dict(row), "settings": from_json(row["settings"])})
+
+
+async def put_connection(connection: Connection, stored: StoredConnection) -> None:
+    """Insert or replace a connection by (tenant, name) and its platform account's limit; its id field is ignored.
+
+    Changed settings or secrets clear an earlier mark of being unauthorised.
+    """
+    account_id: int = await connection.fetchval(
+        """insert into accounts (connector, name, concurrency_limit) values ($1, $2, $3)
+           on conflict (connector, name) do update set concurrency_limit = excluded.concurrency_limit returning id""",
+        stored.connector, stored.account, stored.concurrency_limit,
+    )  # fmt: skip
+    await connection.execute(
+        """insert into connections (tenant_id, name, connector, account_id, settings, sealed, fingerprint)
+           values ($1, $2, $3, $4, $5::text::jsonb, $6, $7)
+           on conflict (tenant_id, name) do update
+              set connector = excluded.connector, account_id = excluded.account_id, settings = excluded.settings,
+                  sealed = excluded.sealed, fingerprint = excluded.fingerprint, unauthorised_at = null,
+                  unauthorised_reason = ''""",
+        stored.tenant_id, stored.name, stored.connector, account_id, to_json(stored.settings), stored.sealed,
+        stored.fingerprint,
+    )  # fmt: skip
+
+
+async def mark_unauthorised(connection: Connection, connection_id: int, reason: str, now: datetime) -> list[int]:
+    """Mark a connection as refused by its source and pause its installations; return the chains to stop planning for."""
+    await connection.execute(
+        "update connections set unauthorised_at = $2, unauthorised_reason = $3 where id = $1",
+        connection_id,
+        now,
+        reason,
+    )
+    rows = await connection.fetch(
+        """with paused as (
+               update installations set paused_at = coalesce(paused_at, $2),
+                      paused_reason = case when paused_at is null then $3 else paused_reason end
+                where connection_id = $1 returning id)
+           select c.id from chains c join paused p on p.id = c.installation_id""",
+        connection_id, now, f"unauthorised: {reason}",
+    )  # fmt: skip
+    return [row["id"] for row in rows]
+
+
+_DESTINATION = "select id, name, kind, settings::text as settings, sealed, fingerprint from destinations"
+
+
+async def destinations(connection: Connection | Pool) -> list[StoredDestination]:
+    """Return all destinations."""
+    return [_destination(row) for row in await connection.fetch(_DESTINATION + " order by name")]
+
+
+async def destination_by_id(connection: Connection | Pool, destination_id: int) -> StoredDestination:
+    """Return one destination. Raises LookupError if there is none of that id."""
+    row = await connection.fetchrow(_DESTINATION + " where id = $1", destination_id)
+    if row is None:
+        raise LookupError(f"there is no destination {destination_id}")
+    return _destination(row)
+
+
+def _destination(row: asyncpg.Record) -> StoredDestination:
+    return StoredDestination(**{**dict(row), "settings": from_json(row["settings"])})
+
+
+async def put_destination(connection: Connection, stored: StoredDestination) -> None:
+    """Insert or replace a destination by name; its id field is ignored."""
+    await connection.execute(
+        """insert into destinations (name, kind, settings, sealed, fingerprint) values ($1, $2, $3::text::jsonb, $4, $5)
+           on conflict (name) do update set kind = excluded.kind, settings = excluded.settings, sealed = excluded.sealed,
+                                            fingerprint = excluded.fingerprint""",
+        stored.name, stored.kind, to_json(stored.settings), stored.sealed, stored.fingerprint,
+    )  # fmt: skip
+
+
+_INSTALLATION = """
+select i.id, i.tenant_id, i.name, n.name as connection, d.name as destination, i.paused_at, i.paused_reason
+  from installations i join connections n on n.id = i.connection_id join destinations d on d.id = i.destination_id
+"""
+
+
+async def installations(
+    connection: Connection | Pool, tenant_id: str | None = None, name: str | None = None
+) -> list[StoredInstallation]:
+    """Return the installations of one tenant, or of all; of that name, or all."""
+    rows = await connection.fetch(
+        _INSTALLATION
+        + """ where ($1::text is null or i.tenant_id = $1) and ($2::text is null or i.name = $2)
+              order by i.tenant_id, i.name""",
+        tenant_id, name,
+    )  # fmt: skip
+    return [StoredInstallation(**row) for row in rows]
+
+
+async def put_installation(
+    connection: Connection, tenant_id: str, name: str, connection_name: str, destination_name: str
+) -> tuple[int, int]:
+    """Insert or re-point an installation; return (its id, its connection's platform account id)."""
+    row = await connection.fetchrow(
+        """insert into installations (tenant_id, name, connection_id, destination_id)
+           select $1, $2, n.id, d.id from connections n, destinations d
+            where n.tenant_id = $1 and n.name = $3 and d.name = $4
+           on conflict (tenant_id, name) do update
+              set connection_id = excluded.connection_id, destination_id = excluded.destination_id
+           returning id, (select account_id from connections where id = connection_id) as account_id""",
+        tenant_id, name, connection_name, destination_name,
+    )  # fmt: skip
+    if row is None:
+        raise LookupError(
+            f"tenant {tenant_id} has no connection {connection_name}, or there is no destination {destination_name}"
+        )
+    return row["id"], row["account_id"]
+
+
+async def set_paused(connection: Connection, installation_id: int, paused_at: datetime | None, reason: str) -> None:
+    """Mark an installation as paused with a reason, or (None, "") as resumed."""
+    await connection.execute(
+        "update installations set paused_at = $2, paused_reason = $3 where id = $1", installation_id, paused_at, reason
+    )

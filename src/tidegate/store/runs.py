@@ -1,0 +1,413 @@
+"""Table `runs`: the only truth about work (SPEC 7). Every statement that changes a leased run carries its epoch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING
+
+from tidegate.domain.errors import LeaseLost, TidegateError
+from tidegate.domain.fetch import FetchReport
+from tidegate.domain.period import Period
+from tidegate.domain.run import Lane, RunState, Trigger
+from tidegate.store.database import to_json
+
+if TYPE_CHECKING:
+    from tidegate.store.database import Connection, Pool
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedRun:
+    """A due date that has become a run."""
+
+    chain_id: int
+    trigger: Trigger
+    first_due_at: datetime
+    due_at: datetime
+    period_end: datetime
+    not_before_at: datetime
+    lane: Lane = Lane.LIVE
+
+
+@dataclass(frozen=True, slots=True)
+class LeasedRun:
+    """All that a worker needs to know of a run it holds the lease of."""
+
+    id: int
+    epoch: int
+    attempt: int
+    lane: Lane
+    due_at: datetime
+    period: Period
+    coverage_start: datetime
+    chain_id: int
+    tenant_id: str
+    account_name: str
+    workflow: str
+    stream: str
+    installation: str
+    connection_id: int
+    connection_fingerprint: str
+    destination_id: int
+    destination_fingerprint: str
+    batch: int
+    checkpoint: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """What became of the records of one batch; the names are those of destinations.base.Written."""
+
+    read: int = 0
+    inserted: int = 0
+    updated: int = 0
+    unchanged: int = 0
+    misfits: int = 0
+    quarantined: int = 0
+
+
+_ANEW = """
+on conflict (chain_id, lane, period_end) do update
+   set state = 'waiting', trigger = excluded.trigger, first_due_at = excluded.first_due_at, due_at = excluded.due_at,
+       not_before_at = excluded.not_before_at, attempt = 0, started_at = null, finished_at = null, period_start = null,
+       checkpoint = null
+ where runs.state in ('dropped', 'failed', 'unproven')
+"""
+"""A run that ended without covering its period is planned anew under its own identity, from the beginning."""
+
+_PLAN = (
+    """
+with planned as (
+    select * from unnest($1::bigint[], $2::text[], $3::text[], $4::timestamptz[], $5::timestamptz[], $6::timestamptz[],
+                         $7::timestamptz[]) as p(chain_id, lane, trigger, first_due_at, due_at, period_end, not_before_at)
+),
+extended as (  -- coalesce: a run that has never started takes the newer due date in (SPEC 2.8)
+    update runs r
+       set due_at = p.due_at, period_end = p.period_end, not_before_at = p.not_before_at
+      from planned p
+     where r.chain_id = p.chain_id and r.lane = p.lane and r.state = 'waiting' and r.trigger = 'schedule'
+       and r.period_end < p.period_end
+       and not exists (select 1 from runs o
+                        where o.chain_id = p.chain_id and o.lane = p.lane and o.period_end = p.period_end)
+    returning r.chain_id, r.lane
+)
+insert into runs (chain_id, tenant_id, account_id, lane, trigger, state, first_due_at, due_at, period_end, not_before_at)
+select p.chain_id, c.tenant_id, c.account_id, p.lane, p.trigger, 'waiting', p.first_due_at, p.due_at, p.period_end,
+       p.not_before_at
+  from planned p join chains c on c.id = p.chain_id
+ where not exists (select 1 from extended e where e.chain_id = p.chain_id and e.lane = p.lane)
+"""
+    + _ANEW
+)
+
+
+async def plan(connection: Connection, runs: Sequence[PlannedRun]) -> None:
+    """Turn due dates into waiting runs; one per chain in a call.
+
+    A scheduled run that still waits for its first start is moved on instead (coalesce). A due date whose run exists
+    already, under the identity of SPEC 2.12, adds nothing; if that run ended without covering, it is planned anew.
+    """
+    await connection.execute(
+        _PLAN,
+        [run.chain_id for run in runs],
+        [run.lane for run in runs],
+        [run.trigger for run in runs],
+        [run.first_due_at for run in runs],
+        [run.due_at for run in runs],
+        [run.period_end for run in runs],
+        [run.not_before_at for run in runs],
+    )
+
+
+async def request(connection: Connection, run: PlannedRun) -> int:
+    """Insert a run that a person asked for, or return the one that exists for the same chain, lane and end (HOLE r)."""
+    await connection.execute(
+        """insert into runs (chain_id, tenant_id, account_id, lane, trigger, state, first_due_at, due_at, period_end,
+                             not_before_at)
+           select c.id, c.tenant_id, c.account_id, $2, $3, 'waiting', $4, $4, $5, $6 from chains c where c.id = $1"""
+        + _ANEW,
+        run.chain_id, run.lane, run.trigger, run.due_at, run.period_end, run.not_before_at,
+    )  # fmt: skip
+    run_id: int = await connection.fetchval(
+        "select id from runs where chain_id = $1 and lane = $2 and period_end = $3",
+        run.chain_id, run.lane, run.period_end,
+    )  # fmt: skip
+    return run_id
+
+
+_DISPATCH = """
+with candidates as (
+    select r.id, r.chain_id, r.lane, r.tenant_id, r.account_id, r.not_before_at, r.period_end, r.epoch
+      from runs r
+     where r.state in ('waiting', 'retrying') and r.not_before_at <= $1
+       and not exists (select 1 from runs a where a.chain_id = r.chain_id and a.lane = r.lane and a.id <> r.id
+                                              and a.state in ('queued', 'running', 'retrying'))
+     order by r.not_before_at
+     limit $2 * 8
+),
+first_of_chain as (
+    select distinct on (chain_id, lane) * from candidates order by chain_id, lane, period_end
+),
+in_hand as (
+    select account_id, count(*) as runs from runs where state in ('queued', 'running') group by account_id
+),
+within_limits as (
+    select f.*, row_number() over (partition by f.account_id order by f.lane desc, f.not_before_at, f.id) as nth_of_account
+      from first_of_chain f
+),
+fair as (
+    select w.*, row_number() over (partition by w.tenant_id order by w.lane desc, w.not_before_at, w.id) as nth_of_tenant
+      from within_limits w
+      join accounts a on a.id = w.account_id
+      left join in_hand h on h.account_id = w.account_id
+     where w.nth_of_account + coalesce(h.runs, 0) <= a.concurrency_limit
+),
+chosen as (
+    select id from fair order by lane desc, nth_of_tenant, not_before_at, id limit $2
+)
+update runs r set state = 'queued', queued_at = $1 from chosen where r.id = chosen.id
+returning r.id, r.epoch, r.lane = 'live' as live
+"""
+
+
+async def dispatch(connection: Connection, now: datetime, room: int) -> list[tuple[int, int, bool]]:
+    """Choose up to ``room`` runs whose planned run date has come, mark them queued, return (id, epoch, live) of each.
+
+    Live before backfill; within a lane the tenants take turns; no platform account gets more than its limit; of one
+    chain only the oldest period, and none while another run of it is active (SPEC 2.9, 3).
+    """
+    rows = await connection.fetch(_DISPATCH, now, room)
+    return [(row["id"], row["epoch"], row["live"]) for row in rows]
+
+
+async def count_queued(connection: Connection) -> int:
+    """Return how many runs have been handed to the queue and not been taken by a worker yet."""
+    count: int = await connection.fetchval("select count(*) from runs where state = 'queued'")
+    return count
+
+
+_LEASE = """
+with asked as (
+    select r.id, coalesce(b.watermark, c.start_at) as period_start, coalesce(b.head, c.start_at) as coverage_start,
+           r.period_end <= coalesce(b.watermark, c.start_at) as covered,
+           c.id as chain_id, c.workflow, c.stream, a.name as account_name, i.name as installation, i.connection_id,
+           n.fingerprint as connection_fingerprint, i.destination_id, d.fingerprint as destination_fingerprint
+      from runs r
+      join chains c on c.id = r.chain_id
+      join installations i on i.id = c.installation_id
+      join accounts a on a.id = c.account_id
+      join connections n on n.id = i.connection_id
+      join destinations d on d.id = i.destination_id
+     cross join lateral (
+           select (select max(period_end) from coverage where chain_id = c.id) as watermark,
+                  (select period_start from coverage where chain_id = c.id and previous_end is null) as head) b
+     where r.id = any($1::bigint[]) and r.state = 'queued'
+       for update of r skip locked
+)
+update runs r
+   set state        = case when covered then 'superseded' else 'running' end,
+       period_start = case when not covered then asked.period_start end,
+       started_at   = case when covered then r.started_at else coalesce(r.started_at, $2) end,
+       finished_at  = case when covered then $2 end,
+       lease_until  = case when not covered then $3::timestamptz end,
+       worker       = $4,
+       attempt      = r.attempt + 1,
+       epoch        = r.epoch + 1
+  from asked
+ where r.id = asked.id
+returning r.id, r.epoch, r.attempt, r.lane, r.due_at, r.period_start, r.period_end, r.tenant_id, r.batch, r.checkpoint,
+          asked.covered, asked.coverage_start, asked.chain_id, asked.workflow, asked.stream, asked.account_name,
+          asked.installation, asked.connection_id, asked.connection_fingerprint, asked.destination_id,
+          asked.destination_fingerprint
+"""
+
+
+async def lease(pool: Pool, run_ids: Sequence[int], now: datetime, until: datetime, worker: str) -> list[LeasedRun]:
+    """Take the leases of those runs that are queued, and return them.
+
+    The period's start is computed here, when the run starts: the watermark, or the chain's start (SPEC 2.7). A run
+    whose period has meanwhile been covered ends as superseded and is not returned; nor is one that is not queued.
+    """
+    rows = await pool.fetch(_LEASE, run_ids, now, until, worker)
+    return [
+        LeasedRun(
+            id=row["id"], epoch=row["epoch"], attempt=row["attempt"], lane=Lane(row["lane"]), due_at=row["due_at"],
+            period=Period(row["period_start"], row["period_end"]), coverage_start=row["coverage_start"],
+            chain_id=row["chain_id"], tenant_id=row["tenant_id"], account_name=row["account_name"],
+            workflow=row["workflow"], stream=row["stream"], installation=row["installation"],
+            connection_id=row["connection_id"], connection_fingerprint=row["connection_fingerprint"],
+            destination_id=row["destination_id"], destination_fingerprint=row["destination_fingerprint"],
+            batch=row["batch"], checkpoint=row["checkpoint"],
+        )
+        for row in rows if not row["covered"]
+    ]  # fmt: skip
+
+
+async def renew(pool: Pool, leases: Sequence[tuple[int, int]], until: datetime) -> set[int]:
+    """Extend the leases (run id, epoch) and return the ids of those still held; the others are lost."""
+    rows = await pool.fetch(
+        """update runs r set lease_until = $3 from unnest($1::bigint[], $2::int[]) as l(id, epoch)
+            where r.id = l.id and r.epoch = l.epoch and r.state = 'running' returning r.id""",
+        [run_id for run_id, _ in leases], [epoch for _, epoch in leases], until,
+    )  # fmt: skip
+    return {row["id"] for row in rows}
+
+
+_COUNT = """
+       read_count = read_count + $4, inserted_count = inserted_count + $5, updated_count = updated_count + $6,
+       unchanged_count = unchanged_count + $7, misfit_count = misfit_count + $8,
+       quarantined_count = quarantined_count + $9"""
+
+
+async def checkpoint(connection: Connection, run: LeasedRun, batch: int, position: bytes, counts: Counts) -> None:
+    """Record that a batch is delivered and where the run resumes; progress starts the count of attempts anew.
+
+    Raises LeaseLost if the epoch has moved on.
+    """
+    status = await connection.execute(
+        f"""update runs set batch = $3, checkpoint = $10, attempt = 0, {_COUNT}
+             where id = $1 and epoch = $2 and state = 'running' and batch < $3""",
+        run.id, run.epoch, batch, counts.read, counts.inserted, counts.updated, counts.unchanged, counts.misfits,
+        counts.quarantined, position,
+    )  # fmt: skip
+    _require_one(status, run)
+
+
+_FINISH = f"""
+with finished as (
+    update runs set state = $10, batch = $3, finished_at = $11, lease_until = null, checkpoint = null, error = null,
+       report = $12::text::jsonb, {_COUNT}
+     where id = $1 and epoch = $2 and state = 'running'
+    returning id, chain_id, period_start, period_end, read_count
+),
+covered as (
+    insert into coverage (chain_id, period_start, period_end, previous_end, kind, run_id, records, committed_at)
+    select f.chain_id, f.period_start, f.period_end,
+           (select max(c.period_end) from coverage c where c.chain_id = f.chain_id), 'covered', f.id, f.read_count, $11
+      from finished f where $10 = 'succeeded'
+)
+select count(*) from finished
+"""
+
+
+async def finish(
+    connection: Connection,
+    run: LeasedRun,
+    batch: int,
+    counts: Counts,
+    report: FetchReport,
+    *,
+    proven: bool,
+    now: datetime,
+) -> None:
+    """End a run whose fetch is complete: as succeeded with its coverage, or as unproven without (SPEC 5).
+
+    One statement, so one transaction with whatever else the caller has open on ``connection``. Raises LeaseLost if the
+    epoch has moved on; the chain's constraints refuse a period that does not begin at the watermark.
+    """
+    state = RunState.SUCCEEDED if proven else RunState.UNPROVEN
+    found = await connection.fetchval(
+        _FINISH,
+        run.id, run.epoch, batch, counts.read, counts.inserted, counts.updated, counts.unchanged, counts.misfits,
+        counts.quarantined, state, now, to_json(report),
+    )  # fmt: skip
+    if not found:
+        raise _lost(run)
+
+
+async def retry(pool: Pool, run: LeasedRun, error: TidegateError, not_before_at: datetime, *, counted: bool) -> None:
+    """Put a run that could not go on back, to resume from its checkpoint at ``not_before_at``.
+
+    ``counted``: whether this attempt counts towards giving up. A run that is not ours any more is left alone.
+    """
+    await pool.execute(
+        """update runs set state = 'retrying', lease_until = null, not_before_at = $3, error = $4::text::jsonb,
+                  attempt = attempt - $5
+            where id = $1 and epoch = $2 and state = 'running'""",
+        run.id, run.epoch, not_before_at, to_json(error.as_json()), 0 if counted else 1,
+    )  # fmt: skip
+
+
+async def release(pool: Pool, run: LeasedRun, now: datetime) -> None:
+    """Give a run back, unharmed and uncounted, to be resumed by any worker (a graceful stop)."""
+    await pool.execute(
+        """update runs set state = 'retrying', lease_until = null, not_before_at = $3, attempt = greatest(attempt - 1, 0)
+            where id = $1 and epoch = $2 and state = 'running'""",
+        run.id, run.epoch, now,
+    )  # fmt: skip
+
+
+async def fail(connection: Connection, run: LeasedRun, error: TidegateError, now: datetime) -> bool:
+    """End a run as failed; its period stays uncovered and is inside the next one (SPEC 2.7). False if it is not ours."""
+    status = await connection.execute(
+        """update runs set state = 'failed', lease_until = null, finished_at = $3, error = $4::text::jsonb
+            where id = $1 and epoch = $2 and state = 'running'""",
+        run.id, run.epoch, now, to_json(error.as_json()),
+    )  # fmt: skip
+    return status == "UPDATE 1"
+
+
+async def reclaim(pool: Pool, now: datetime) -> list[int]:
+    """Take back the runs whose lease has expired, to be resumed at once; return their ids."""
+    rows = await pool.fetch(
+        """update runs set state = 'retrying', lease_until = null, not_before_at = $1
+            where id in (select id from runs where state = 'running' and lease_until < $1 for update skip locked)
+           returning id""",
+        now,
+    )
+    return [row["id"] for row in rows]
+
+
+async def stale_queued(connection: Connection, now: datetime, age: timedelta) -> list[tuple[int, int, bool]]:
+    """Return (id, epoch, live) of runs that were handed to the queue longer than ``age`` ago and not taken."""
+    rows = await connection.fetch(
+        "select id, epoch, lane = 'live' as live from runs where state = 'queued' and queued_at < $1 limit 1000",
+        now - age,
+    )
+    return [(row["id"], row["epoch"], row["live"]) for row in rows]
+
+
+async def drop_waiting(connection: Connection, chain_ids: Sequence[int], now: datetime) -> int:
+    """Drop the runs of these chains that have not started (pause, SPEC 2.11); return how many."""
+    status = await connection.execute(
+        """update runs set state = 'dropped', finished_at = $2
+            where chain_id = any($1::bigint[]) and state in ('waiting', 'queued') and started_at is null""",
+        chain_ids, now,
+    )  # fmt: skip
+    return int(status.split()[-1])
+
+
+async def has_active(connection: Connection, chain_id: int) -> bool:
+    """Return whether a run of the chain is queued, running or retrying in the live lane."""
+    found: bool = await connection.fetchval(
+        """select exists (select 1 from runs where chain_id = $1 and lane = 'live'
+                                               and state in ('queued', 'running', 'retrying'))""",
+        chain_id,
+    )
+    return found
+
+
+async def outstanding(connection: Connection, now: datetime) -> tuple[int, datetime | None]:
+    """Return how many runs are to be started by ``now`` or in hand, and the earliest planned run date of the others."""
+    row = await connection.fetchrow(
+        """select count(*) filter (where state in ('queued', 'running') or not_before_at <= $1) as now,
+                  min(not_before_at) filter (where state in ('waiting', 'retrying') and not_before_at > $1) as later
+             from runs where state in ('waiting', 'queued', 'running', 'retrying')""",
+        now,
+    )
+    assert row is not None
+    return row["now"], row["later"]
+
+
+def _require_one(status: str, run: LeasedRun) -> None:
+    if status != "UPDATE 1":
+        raise _lost(run)
+
+
+def _lost(run: LeasedRun) -> LeaseLost:
+    return LeaseLost(
+        f"Run {run.id} is no longer ours: its lease of epoch {run.epoch} was taken over.",
+        remedy="Nothing to do: the worker that took it over goes on from the last checkpoint.",
+        run_id=run.id, epoch=run.epoch,
+    )  # fmt: skip

@@ -1,0 +1,99 @@
+"""Table `schedules`: the rule of each chain, and the due date that comes next."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from tidegate.store.database import from_json, to_json
+
+if TYPE_CHECKING:
+    from tidegate.store.database import Connection
+
+
+@dataclass(frozen=True, slots=True)
+class DueSchedule:
+    """A schedule whose next due date has come. ``rule`` is its native JSON."""
+
+    chain_id: int
+    rule: str
+    planned_until: datetime
+    seed: str
+
+
+async def take_due(connection: Connection, now: datetime, limit: int) -> list[DueSchedule]:
+    """Return up to ``limit`` schedules due by ``now`` and lock them until the caller's transaction ends.
+
+    Schedules that another planner holds are passed over, so planners never wait for one another.
+    """
+    rows = await connection.fetch(
+        """select s.chain_id, s.rule::text as rule, s.planned_until, c.installation_id || '/' || c.stream as seed
+             from schedules s join chains c on c.id = s.chain_id
+            where s.next_due_at <= $1 and s.paused_at is null
+            order by s.next_due_at limit $2 for update of s skip locked""",
+        now, limit,
+    )  # fmt: skip
+    return [DueSchedule(row["chain_id"], row["rule"], row["planned_until"], row["seed"]) for row in rows]
+
+
+async def advance(connection: Connection, moves: Sequence[tuple[int, datetime, datetime | None]]) -> None:
+    """Set (chain id, planned_until, next_due_at) of schedules taken by `take_due`, in the same transaction."""
+    await connection.execute(
+        """update schedules s set planned_until = m.planned_until, next_due_at = m.next_due_at
+             from unnest($1::bigint[], $2::timestamptz[], $3::timestamptz[]) as m(chain_id, planned_until, next_due_at)
+            where s.chain_id = m.chain_id""",
+        [move[0] for move in moves], [move[1] for move in moves], [move[2] for move in moves],
+    )  # fmt: skip
+
+
+async def next_due_at(connection: Connection) -> datetime | None:
+    """Return the earliest due date that has not become a run yet, None if there is none."""
+    found: datetime | None = await connection.fetchval("select min(next_due_at) from schedules where paused_at is null")
+    return found
+
+
+async def put(
+    connection: Connection, chain_id: int, rule: Mapping[str, Any], received_at: datetime, next_due_at: datetime | None
+) -> None:
+    """Insert or replace the rule of a chain; due dates before ``received_at`` are not planned any more."""
+    await connection.execute(
+        """insert into schedules (chain_id, rule, received_at, planned_until, next_due_at)
+           values ($1, $2::text::jsonb, $3, $3, $4)
+           on conflict (chain_id) do update
+              set rule = excluded.rule, received_at = excluded.received_at, planned_until = excluded.planned_until,
+                  next_due_at = excluded.next_due_at""",
+        chain_id, to_json(rule), received_at, next_due_at,
+    )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class KeptRule:
+    """The native JSON of a chain's rule, and when it was received."""
+
+    rule: Mapping[str, Any]
+    received_at: datetime
+
+
+async def rule_of(connection: Connection, chain_id: int) -> KeptRule | None:
+    """Return a chain's rule, None if it has none."""
+    row = await connection.fetchrow(
+        "select rule::text as rule, received_at from schedules where chain_id = $1", chain_id
+    )
+    return None if row is None else KeptRule(from_json(row["rule"]), row["received_at"])
+
+
+async def pause(connection: Connection, chain_ids: Sequence[int], now: datetime) -> None:
+    """Stop planning for these chains."""
+    await connection.execute(
+        "update schedules set paused_at = $2 where chain_id = any($1::bigint[]) and paused_at is null", chain_ids, now
+    )
+
+
+async def resume(connection: Connection, moves: Sequence[tuple[int, datetime, datetime | None]]) -> None:
+    """Plan again for (chain id, planned_until, next_due_at): a due date in the past is catch-up (SPEC 2.11)."""
+    await advance(connection, moves)
+    await connection.execute(
+        "update schedules set paused_at = null where chain_id = any($1::bigint[])", [move[0] for move in moves]
+    )

@@ -1,0 +1,90 @@
+"""Secrets at rest: sealed with AES-256-GCM, bound to the place they belong to."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import hmac
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import msgspec
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from tidegate.domain.errors import InvalidInput
+
+KEY_VARIABLE = "TIDEGATE_KEY"
+_NONCE_BYTES = 12
+
+
+class Sealer:
+    """Seals and unseals mappings of secrets under one 256-bit key."""
+
+    def __init__(self, key: bytes) -> None:
+        self._cipher = AESGCM(key)
+        self._mark = hmac.new(key, b"tidegate fingerprint", hashlib.sha256).digest()
+
+    def seal(self, secrets: Mapping[str, str], place: str) -> bytes:
+        """Return ``secrets`` sealed; they unseal only with this key and for this ``place``."""
+        nonce = os.urandom(_NONCE_BYTES)
+        return nonce + self._cipher.encrypt(nonce, msgspec.json.encode(dict(secrets)), place.encode())
+
+    def unseal(self, sealed: bytes, place: str) -> dict[str, str]:
+        """Return the secrets. Raises InvalidInput if the key is another one or ``place`` is not theirs."""
+        try:
+            opened = self._cipher.decrypt(sealed[:_NONCE_BYTES], sealed[_NONCE_BYTES:], place.encode())
+        except InvalidTag as error:
+            raise InvalidInput(
+                KEY_VARIABLE,
+                "(hidden)",
+                f"does not open the secrets of {place}",
+                "Set the key they were sealed with, or apply the configuration again with their values.",
+            ) from error
+        return msgspec.json.decode(opened, type=dict[str, str])
+
+    def fingerprint(self, *parts: object) -> str:
+        """Return a keyed digest of ``parts``: tells whether they changed, without telling what they are."""
+        return hmac.new(self._mark, msgspec.json.encode(parts, order="sorted"), hashlib.sha256).hexdigest()[:32]
+
+
+def load_key(environment: Mapping[str, str], data_dir: Path) -> bytes:
+    """Return the 32-byte key from ``TIDEGATE_KEY`` (base64) or from ``data_dir/key``, made at first use with mode 0600.
+
+    Raises InvalidInput for a key of another length, or a key file that others may read.
+    """
+    if given := environment.get(KEY_VARIABLE):
+        return _decode(given, KEY_VARIABLE)
+    file = data_dir / "key"
+    if not file.exists():
+        data_dir.mkdir(parents=True, exist_ok=True)
+        _create(file)
+    if file.stat().st_mode & 0o077:
+        raise InvalidInput(str(file), oct(file.stat().st_mode & 0o777), "may be read by others", f"chmod 600 {file}")
+    return _decode(file.read_text().strip(), str(file))
+
+
+def _create(file: Path) -> None:
+    """Write a new key in one step: of two processes at once, both read the key of the first."""
+    draft = file.with_name(f"key.{os.getpid()}")
+    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "w") as out:
+        out.write(base64.b64encode(os.urandom(32)).decode() + "\n")
+    try:
+        os.link(draft, file)
+    except FileExistsError:
+        pass
+    finally:
+        draft.unlink()
+
+
+def _decode(text: str, field: str) -> bytes:
+    try:
+        key = base64.b64decode(text, validate=True)
+    except binascii.Error:
+        key = b""
+    if len(key) != 32:
+        raise InvalidInput(field, "(hidden)", "is not 32 bytes in base64", "Make one with: openssl rand -base64 32")
+    return key
