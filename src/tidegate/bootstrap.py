@@ -85,7 +85,7 @@ async def assemble(options: Options) -> AsyncGenerator[Parts]:
                     sealer=sealer,
                     connector=find_connector,
                     open_destination=lambda stored, secrets: open_destination(pool, stored, secrets),
-                    chance=random.random,  # noqa: TID251 - the composition root is where chance comes from
+                    chance=random.random,
                     worker=f"{socket.gethostname()}:{os.getpid()}",
                     settings=options.settings,
                     signal=options.signal,

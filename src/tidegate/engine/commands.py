@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 from tidegate.domain.errors import InvalidInput
 from tidegate.domain.instant import render_instant
 from tidegate.domain.run import Lane, Trigger
-from tidegate.domain.schedule import next_due, parse_schedule
+from tidegate.domain.schedule import next_due
+from tidegate.domain.schedule_document import parse_schedule
 from tidegate.engine.parts import Parts
 from tidegate.store import chains, directory, runs, schedules
 from tidegate.store.chains import Chain

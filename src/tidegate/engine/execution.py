@@ -38,9 +38,11 @@ async def execute(parts: Parts, ends: Ends, run: LeasedRun, stopping: asyncio.Ev
         await _finish_only(parts, run, delivery, resumed)
         return
     request = request_for(stream, run.period, run.coverage_start, stop_after, resumed.token if resumed else None)
-    async with aclosing(fetch(source, request, run.period)) as fetched:
-        async with ahead(_told(parts, fetched), parts.settings.pages_ahead) as pages:
-            await delivery.deliver(_through(blocks_of(workflow_of(run)), pages), stopping)
+    async with (
+        aclosing(fetch(source, request, run.period)) as fetched,
+        ahead(_told(parts, fetched), parts.settings.pages_ahead) as pages,
+    ):
+        await delivery.deliver(_through(blocks_of(workflow_of(run)), pages), stopping)
 
 
 def workflow_of(run: LeasedRun) -> Workflow:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import aiohttp
 
-from tidegate.connectors.base import Connector, ConnectionSettings, Source
+from tidegate.connectors.base import ConnectionSettings, Connector, Source
 from tidegate.destinations.base import Destination, Target
 from tidegate.domain.clock import Clock
 from tidegate.domain.stream import Stream

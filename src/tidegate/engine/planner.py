@@ -8,7 +8,8 @@ import msgspec
 
 from tidegate.domain.capacity import not_before
 from tidegate.domain.run import Trigger
-from tidegate.domain.schedule import Schedule, latest_due, next_due, parse_schedule
+from tidegate.domain.schedule import Schedule, latest_due, next_due
+from tidegate.domain.schedule_document import parse_schedule
 from tidegate.engine.parts import Parts
 from tidegate.store import runs, schedules
 from tidegate.store.runs import PlannedRun

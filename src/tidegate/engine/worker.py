@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
+
 import structlog
 
 from tidegate.domain.errors import InternalError, LeaseLost, SourceClockBehind, TidegateError, Unauthorised

@@ -73,6 +73,6 @@ class Consumer:
         self._manager.shutdown.set()
 
 
-async def prune(connection: Connection) -> None:
+async def prune(connection: Connection | Pool) -> None:
     """Empty the queue's own log of finished jobs: `runs` is the only truth about work."""
     await Queries(AsyncpgDriver(cast(Any, connection))).clear_queue_log(ENTRYPOINT)

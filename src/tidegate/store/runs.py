@@ -388,7 +388,7 @@ async def has_active(connection: Connection, chain_id: int) -> bool:
     return found
 
 
-async def outstanding(connection: Connection, now: datetime) -> tuple[int, datetime | None]:
+async def outstanding(connection: Connection | Pool, now: datetime) -> tuple[int, datetime | None]:
     """Return how many runs are to be started by ``now`` or in hand, and the earliest planned run date of the others."""
     row = await connection.fetchrow(
         """select count(*) filter (where state in ('queued', 'running') or not_before_at <= $1) as now,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from tidegate.store.database import from_json, to_json
 
 if TYPE_CHECKING:
-    from tidegate.store.database import Connection
+    from tidegate.store.database import Connection, Pool
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,7 @@ async def advance(connection: Connection, moves: Sequence[tuple[int, datetime, d
     )  # fmt: skip
 
 
-async def next_due_at(connection: Connection) -> datetime | None:
+async def next_due_at(connection: Connection | Pool) -> datetime | None:
     """Return the earliest due date that has not become a run yet, None if there is none."""
     found: datetime | None = await connection.fetchval("select min(next_due_at) from schedules where paused_at is null")
     return found
