@@ -1,0 +1,70 @@
+"""Real PostgreSQL for every test that asks for it: one embedded server, a fresh migrated database per test."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import Iterator
+from pathlib import Path
+
+import asyncpg
+import pytest
+
+from tidegate.store import database
+from tidegate.store.embedded import EmbeddedServer
+
+_numbers = itertools.count(1)
+
+
+@pytest.fixture(scope="session")
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of an embedded PostgreSQL server's own database, for the whole session."""
+    server = EmbeddedServer(Path(tmp_path_factory.mktemp("postgresql")))
+    yield server.dsn
+    server.release()
+
+
+@pytest.fixture(scope="session")
+def migrated_template(postgres: str) -> str:
+    """The name of a database with Tidegate's schema, to make others from."""
+
+    async def make() -> None:
+        await _execute(postgres, "create database tidegate_template")
+        pool = await database.open_pool(at(postgres, "tidegate_template"), size=2)
+        await database.migrate(pool)
+        await pool.close()
+
+    asyncio.run(make())
+    return "tidegate_template"
+
+
+@pytest.fixture
+def database_url(postgres: str, migrated_template: str) -> Iterator[str]:
+    """The address of a fresh database with Tidegate's schema."""
+    name = f"test_{next(_numbers)}"
+    asyncio.run(_execute(postgres, f"create database {name} template {migrated_template}"))
+    yield at(postgres, name)
+    asyncio.run(_execute(postgres, f"drop database {name} with (force)"))
+
+
+@pytest.fixture
+def empty_database_url(postgres: str) -> Iterator[str]:
+    """The address of a fresh, empty database: another one than Tidegate's own."""
+    name = f"other_{next(_numbers)}"
+    asyncio.run(_execute(postgres, f"create database {name}"))
+    yield at(postgres, name)
+    asyncio.run(_execute(postgres, f"drop database {name} with (force)"))
+
+
+def at(dsn: str, database_name: str) -> str:
+    """Return ``dsn`` with another database's name."""
+    head, _, tail = dsn.partition("?")
+    return f"{head.rsplit('/', 1)[0]}/{database_name}?{tail}"
+
+
+async def _execute(dsn: str, statement: str) -> None:
+    connection = await asyncpg.connect(dsn)
+    try:
+        await connection.execute(statement)
+    finally:
+        await connection.close()
