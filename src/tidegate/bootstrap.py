@@ -10,12 +10,15 @@ from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tidegate.connectors.http import open_session
 from tidegate.connectors.registry import find_connector
 from tidegate.destinations.base import Destination
+from tidegate.destinations.postgres.local import DEFAULT_SCHEMA, LocalPostgres
+from tidegate.destinations.postgres.remote import RemotePostgres
 from tidegate.domain.clock import Clock
 from tidegate.domain.errors import InvalidInput
 from tidegate.engine.parts import Parts, nothing
@@ -83,7 +86,7 @@ async def assemble(options: Options) -> AsyncGenerator[Parts]:
                     clock=clock,
                     session=session,
                     sealer=sealer,
-                    connector=find_connector,
+                    connector=lru_cache(maxsize=1000)(find_connector),
                     open_destination=lambda stored, secrets: open_destination(pool, stored, secrets),
                     chance=random.random,
                     worker=f"{socket.gethostname()}:{os.getpid()}",
@@ -97,13 +100,16 @@ async def assemble(options: Options) -> AsyncGenerator[Parts]:
             await asyncio.to_thread(server.release)
 
 
-def open_destination(pool: Pool, stored: StoredDestination, secrets: Mapping[str, str]) -> Destination:
-    """Return the destination of a stored kind. Raises InvalidInput for a kind there is none of."""
+async def open_destination(pool: Pool, stored: StoredDestination, secrets: Mapping[str, str]) -> Destination:
+    """Return the destination of a stored kind. Raises InvalidInput for a kind there is none of, a DestinationError if
+    it cannot be reached.
+    """
     if stored.kind != "postgresql":
         raise InvalidInput(f"destinations.{stored.name}.kind", stored.kind, "is not known", "Use postgresql.")
-    from tidegate.destinations.postgres.open import open_postgres
-
-    return open_postgres(pool, stored.settings, secrets)
+    schema = str(stored.settings.get("schema", DEFAULT_SCHEMA))
+    if url := secrets.get("url"):
+        return await RemotePostgres.connect(url, pool, schema=schema)
+    return LocalPostgres(pool, schema=schema)
 
 
 class AnchoredClock:

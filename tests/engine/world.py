@@ -42,7 +42,13 @@ class World:
         return self.parts.pool
 
     async def install(
-        self, tenant: str = "acme", rule: Mapping[str, Any] = DAILY, stream: str = "orders", *, account: str = "", limit: int = 4
+        self,
+        tenant: str = "acme",
+        rule: Mapping[str, Any] = DAILY,
+        stream: str = "orders",
+        *,
+        account: str = "",
+        limit: int = 4,
     ) -> int:
         """Set up a tenant with one installation of one stream and return its chain's id."""
         now = self.clock.now()
@@ -52,11 +58,15 @@ class World:
             await directory.put_tenant(connection, tenant, tenant.title(), now)
             await directory.put_connection(
                 connection,
-                StoredConnection(0, tenant, "shop", "fake", account or f"{tenant}.example", limit, {}, sealed, "f", None, ""),
+                StoredConnection(
+                    0, tenant, "shop", "fake", account or f"{tenant}.example", limit, {}, sealed, "f", None, ""
+                ),
             )
             await directory.put_destination(
                 connection,
-                StoredDestination(0, "table", "table", {}, self.parts.sealer.seal({}, directory.destination_place("table")), "f"),
+                StoredDestination(
+                    0, "table", "table", {}, self.parts.sealer.seal({}, directory.destination_place("table")), "f"
+                ),
             )
             installation_id, account_id = await directory.put_installation(connection, tenant, "sync", "shop", "table")
             chain_id, _ = await chains.ensure(
@@ -104,6 +114,10 @@ async def open_world(dsn: str, **settings: Any) -> AsyncGenerator[World]:
     shop = FakeShop(clock)
     pool = await database.open_pool(dsn, size=12)
     await TableDestination.create(pool)
+
+    async def open_table(_stored: StoredDestination, _secrets: dict[str, str]) -> TableDestination:
+        return TableDestination(pool)
+
     async with aiohttp.ClientSession() as session:
         parts = Parts(
             pool=pool,
@@ -111,7 +125,7 @@ async def open_world(dsn: str, **settings: Any) -> AsyncGenerator[World]:
             session=session,
             sealer=Sealer(bytes(32)),
             connector=lambda _name: shop,
-            open_destination=lambda _stored, _secrets: TableDestination(pool),
+            open_destination=open_table,
             chance=lambda: 0.5,
             worker="test",
             settings=Settings(**settings),

@@ -73,14 +73,18 @@ def _require_after(chain: Chain, until: datetime) -> None:
 
 async def pause(parts: Parts, tenant_id: str, installation: str, reason: str = "paused by hand") -> int:
     """Pause an installation: the active run finishes, waiting runs are dropped (SPEC 2.11); return how many were."""
-    now = parts.clock.now()
     async with parts.pool.acquire() as connection, connection.transaction():
-        found = await _installation(connection, tenant_id, installation)
-        if found.paused_at is None:
-            await directory.set_paused(connection, found.id, now, reason)
-        ids = [chain.id for chain in await chains.chains(connection, tenant_id, installation)]
-        await schedules.pause(connection, ids, now)
-        return await runs.drop_waiting(connection, ids, now)
+        return await pause_in(connection, tenant_id, installation, reason, parts.clock.now())
+
+
+async def pause_in(connection: Connection, tenant_id: str, installation: str, reason: str, now: datetime) -> int:
+    """Pause an installation inside the caller's transaction; one that is paused already keeps its reason."""
+    found = await _installation(connection, tenant_id, installation)
+    if found.paused_at is None:
+        await directory.set_paused(connection, found.id, now, reason)
+    ids = [chain.id for chain in await chains.chains(connection, tenant_id, installation)]
+    await schedules.pause(connection, ids, now)
+    return await runs.drop_waiting(connection, ids, now)
 
 
 async def resume(parts: Parts, tenant_id: str, installation: str) -> None:
@@ -95,6 +99,7 @@ async def resume_in(connection: Connection, tenant_id: str, installation: str) -
     if found.paused_at is None:
         return
     await directory.set_paused(connection, found.id, None, "")
+    await directory.clear_unauthorised(connection, tenant_id, found.connection)
     moves = [await _caught_up(connection, chain) for chain in await chains.chains(connection, tenant_id, installation)]
     await schedules.resume(connection, [move for move in moves if move is not None])
 

@@ -12,9 +12,9 @@ import msgspec
 
 from tidegate.destinations.base import DeliveryKey, Writer, Written
 from tidegate.domain.fetch import FetchReport, Page
-from tidegate.engine.parts import Parts
+from tidegate.engine.parts import Ends
 from tidegate.store import quarantine, runs
-from tidegate.store.runs import Counts, LeasedRun
+from tidegate.store.runs import Counts, Finish, LeasedRun
 
 if TYPE_CHECKING:
     from tidegate.store.database import Connection
@@ -43,8 +43,9 @@ class Stopped(Exception):
 class Delivery:
     """Delivers the pages of one leased run."""
 
-    def __init__(self, parts: Parts, run: LeasedRun, writer: Writer, stop_after: datetime, batch: int) -> None:
-        self._parts = parts
+    def __init__(self, ends: Ends, run: LeasedRun, writer: Writer, stop_after: datetime, batch: int) -> None:
+        self._parts = ends.parts
+        self._finishing = ends.finishing
         self._run = run
         self._writer = writer
         self._stop_after = stop_after
@@ -79,22 +80,34 @@ class Delivery:
         age: timedelta = self._parts.clock.now() - since
         return sum(len(page.records) for page in held) >= settings.batch_bytes or age >= settings.batch_age
 
+    async def enter(self, last: Checkpoint, position: bytes) -> None:
+        """Enter in the ledger, with its counts, a batch whose rows committed elsewhere just before a crash (SPEC 5)."""
+        await self._write([], last.batch, position, last.report if last.complete else None)
+
     async def _commit(self, pages: list[Page], *, final: bool) -> None:
         self._batch += 1
         position = msgspec.json.encode(self._checkpoint(pages[-1]))
-        batch = self._batch
-
-        async def ledger(connection: Connection, written: Written) -> None:
-            self._parts.signal("batch.written")
-            await self.record(connection, batch, position, written, pages[-1].report if final else None)
-            self._parts.signal("batch.recorded")
-
+        report = pages[-1].report if final else None
         filled = [page for page in pages if page.records != EMPTY]
         if filled:
-            await self._writer.write(filled, DeliveryKey(self._run.id, self._run.epoch, batch), position, ledger)
+            await self._write(filled, self._batch, position, report)
+        elif report is not None:
+            await self._finishing.ask(self._finish(report))
         else:
-            await ledger(self._parts.pool, Written())  # type: ignore[arg-type]  # one statement: a transaction of its own
+            await runs.checkpoint(self._parts.pool, self._run, self._batch, position, Counts())
         self._parts.signal("batch.committed")
+
+    def _finish(self, report: FetchReport) -> Finish:
+        proven = report.proves(self._run.period)
+        return Finish(self._run, self._batch, report, proven, self._parts.clock.now())
+
+    async def _write(self, pages: list[Page], batch: int, position: bytes, report: FetchReport | None) -> None:
+        async def ledger(connection: Connection, written: Written) -> None:
+            self._parts.signal("batch.written")
+            await self.record(connection, batch, position, written, report)
+            self._parts.signal("batch.recorded")
+
+        await self._writer.write(pages, DeliveryKey(self._run.id, self._run.epoch, batch), position, ledger)
 
     async def record(
         self, connection: Connection, batch: int, position: bytes, written: Written, report: FetchReport | None
@@ -128,27 +141,39 @@ def counts_of(written: Written) -> Counts:
 async def ahead(pages: AsyncIterator[Page], count: int) -> AsyncGenerator[AsyncIterator[Page]]:
     """Fetch up to ``count`` pages ahead of the one in hand, so that source and destination work at the same time.
 
-    An error of the pages is raised where the page would have come, after those before it.
+    An error of the pages is raised where the page would have come, after those before it. The first page is waited for
+    here: most listings have no other, and need neither task nor queue.
     """
+    first = await anext(pages, None)
+    if first is None or first.token is None:
+        yield _these([] if first is None else [first])
+        return
     queue: asyncio.Queue[Page | Exception | None] = asyncio.Queue(count)
-
-    async def pump() -> None:
-        try:
-            async for page in pages:
-                await queue.put(page)
-            await queue.put(None)
-        except Exception as error:
-            await queue.put(error)
-
-    async def drain() -> AsyncIterator[Page]:
-        while (item := await queue.get()) is not None:
-            if isinstance(item, Exception):
-                raise item
-            yield item
-
-    task = asyncio.create_task(pump())
+    task = asyncio.create_task(_pump(pages, queue))
     try:
-        yield drain()
+        yield _drain(first, queue)
     finally:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
+
+
+async def _these(pages: list[Page]) -> AsyncIterator[Page]:
+    for page in pages:
+        yield page
+
+
+async def _pump(pages: AsyncIterator[Page], queue: asyncio.Queue[Page | Exception | None]) -> None:
+    try:
+        async for page in pages:
+            await queue.put(page)
+        await queue.put(None)
+    except Exception as error:
+        await queue.put(error)
+
+
+async def _drain(first: Page, queue: asyncio.Queue[Page | Exception | None]) -> AsyncIterator[Page]:
+    yield first
+    while (item := await queue.get()) is not None:
+        if isinstance(item, Exception):
+            raise item
+        yield item

@@ -83,6 +83,7 @@ class Engine:
 
     async def _dispatch(self, now: datetime) -> None:
         await dispatch_ready(self._parts, now)
+        await self._pause(self._parts.settings.dispatch_pause)
 
     async def _sweep(self, now: datetime) -> None:
         if await sweep(self._parts, now):
@@ -105,12 +106,11 @@ class Engine:
                 log.exception("step failed", loop=name)
             await self._pause(every, wake)
 
-    async def _pause(self, every: timedelta, wake: asyncio.Event) -> None:
-        waits = [
-            asyncio.ensure_future(self._parts.clock.sleep(every.total_seconds())),
-            asyncio.ensure_future(wake.wait()),
-            asyncio.ensure_future(self._stopping.wait()),
-        ]
+    async def _pause(self, duration: timedelta, wake: asyncio.Event | None = None) -> None:
+        """Wait for ``duration``, or less if woken or stopped."""
+        events = [self._stopping] if wake is None else [self._stopping, wake]
+        waits: list[asyncio.Future[object]] = [asyncio.ensure_future(event.wait()) for event in events]
+        waits.append(asyncio.ensure_future(self._parts.clock.sleep(duration.total_seconds())))
         await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
         for wait in waits:
             wait.cancel()

@@ -12,7 +12,7 @@ from contextlib import aclosing
 import msgspec
 
 from tidegate.blocks.base import Block
-from tidegate.destinations.base import Writer, Written
+from tidegate.destinations.base import Writer
 from tidegate.domain.errors import InternalError
 from tidegate.domain.fetch import Page
 from tidegate.domain.workflow import PLAIN_SYNC, Workflow
@@ -28,15 +28,16 @@ async def execute(parts: Parts, ends: Ends, run: LeasedRun, stopping: asyncio.Ev
     Raises Stopped if ``stopping`` is set meanwhile, LeaseLost if the run is not ours any more, or the error that ended
     the attempt.
     """
-    source, stream, connector = await ends.source(run)
+    source, stream, connector = ends.source(run)
     destination = await ends.destination(run)
     writer = destination.writer(target_of(run, connector, stream), run.id, run.epoch)
-    resumed = await _resume(run, writer)
+    resumed, unentered = await _resume(run, writer)
     stop_after = resumed.stop_after if resumed else parts.clock.now()
-    delivery = Delivery(parts, run, writer, stop_after, batch=resumed.batch if resumed else run.batch)
-    if resumed and resumed.complete:
-        await _finish_only(parts, run, delivery, resumed)
-        return
+    delivery = Delivery(ends, run, writer, stop_after, batch=resumed.batch if resumed else run.batch)
+    if resumed and unentered:
+        await delivery.enter(resumed, unentered)
+        if resumed.complete:
+            return
     request = request_for(stream, run.period, run.coverage_start, stop_after, resumed.token if resumed else None)
     async with (
         aclosing(fetch(source, request, run.period)) as fetched,
@@ -71,15 +72,15 @@ async def _told(parts: Parts, pages: AsyncIterator[Page]) -> AsyncIterator[Page]
         yield page
 
 
-async def _resume(run: LeasedRun, writer: Writer) -> Checkpoint | None:
-    """Return the newer of the ledger's checkpoint and the one that committed with the rows elsewhere (SPEC 5)."""
-    known = [text for text in (run.checkpoint, await writer.committed()) if text is not None]
-    checkpoints = [msgspec.json.decode(text, type=Checkpoint) for text in known]
-    return max(checkpoints, key=lambda checkpoint: checkpoint.batch, default=None)
+async def _resume(run: LeasedRun, writer: Writer) -> tuple[Checkpoint | None, bytes | None]:
+    """Return where the run goes on and, if the process died between two commits, the batch the ledger does not know.
 
-
-async def _finish_only(parts: Parts, run: LeasedRun, delivery: Delivery, resumed: Checkpoint) -> None:
-    """Write the end of a run whose rows all committed elsewhere before its ledger entry could (SPEC 5)."""
-    async with parts.pool.acquire() as connection, connection.transaction():
-        position = msgspec.json.encode(resumed)
-        await delivery.record(connection, resumed.batch, position, Written(), resumed.report)
+    Rows that are elsewhere commit before their ledger entry (SPEC 5). What committed there up to the ledger's own batch
+    says nothing new: a run that is planned anew begins anew (HOLE s).
+    """
+    committed = await writer.committed()
+    if committed is not None:
+        elsewhere = msgspec.json.decode(committed, type=Checkpoint)
+        if elsewhere.batch > run.batch:
+            return elsewhere, committed
+    return None if run.checkpoint is None else msgspec.json.decode(run.checkpoint, type=Checkpoint), None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -12,11 +12,13 @@ import aiohttp
 from tidegate.connectors.base import ConnectionSettings, Connector, Source
 from tidegate.destinations.base import Destination, Target
 from tidegate.domain.clock import Clock
+from tidegate.domain.errors import InvalidInput
 from tidegate.domain.stream import Stream
 from tidegate.engine.settings import Settings
-from tidegate.store import directory
-from tidegate.store.directory import StoredDestination
-from tidegate.store.runs import LeasedRun
+from tidegate.engine.together import Together
+from tidegate.store import directory, runs
+from tidegate.store.directory import StoredConnection, StoredDestination
+from tidegate.store.runs import Finish, LeasedRun
 from tidegate.store.seal import Sealer
 
 if TYPE_CHECKING:
@@ -43,7 +45,7 @@ class Parts:
     session: aiohttp.ClientSession
     sealer: Sealer
     connector: Callable[[str], Connector]
-    open_destination: Callable[[StoredDestination, dict[str, str]], Destination]
+    open_destination: Callable[[StoredDestination, dict[str, str]], Awaitable[Destination]]
     chance: Callable[[], float]
     worker: str
     settings: Settings = field(default_factory=Settings)
@@ -52,29 +54,46 @@ class Parts:
 
 @dataclass(slots=True)
 class Ends:
-    """The two ends of runs, opened once and kept: sources by connection, destinations by id."""
+    """The two ends of runs, opened once and kept: sources by connection, destinations by id.
+
+    ``finishing`` ends the runs that found nothing new, many in one transaction.
+    """
 
     parts: Parts
+    finishing: Together[Finish, bool] = field(init=False)
     _sources: OrderedDict[int, tuple[str, Connector, Source]] = field(default_factory=OrderedDict)
+    _read: dict[int, StoredConnection] = field(default_factory=dict)
     _destinations: dict[int, tuple[str, Destination]] = field(default_factory=dict)
 
-    async def source(self, run: LeasedRun) -> tuple[Source, Stream, str]:
-        """Return the run's source, its stream's declaration and its connector's name.
+    def __post_init__(self) -> None:
+        self.finishing = Together(lambda asked: runs.finish_many(self.parts.pool, asked))
+
+    async def prepare(self, leased: Sequence[LeasedRun]) -> None:
+        """Read the connections of these runs in one statement, those whose source is not open yet."""
+        wanted = {(run.tenant_id, run.connection_id) for run in leased if not self._is_open(run)}
+        if wanted:
+            for stored in await directory.connections_by_id(self.parts.pool, sorted(wanted)):
+                self._read[stored.id] = stored
+
+    def source(self, run: LeasedRun) -> tuple[Source, Stream, str]:
+        """Return the source of a run that has been prepared, its stream's declaration and its connector's name.
 
         Raises InvalidInput if the connector or stream is not there any more, or a setting or secret is missing.
         """
-        kept = self._sources.get(run.connection_id)
-        if kept is None or kept[0] != run.connection_fingerprint:
-            kept = await self._open_source(run)
-            self._sources[run.connection_id] = kept
+        if not self._is_open(run):
+            self._sources[run.connection_id] = self._open_source(self._read[run.connection_id])
+            del self._read[run.connection_id]
             if len(self._sources) > OPEN_SOURCES:
                 self._sources.popitem(last=False)
         self._sources.move_to_end(run.connection_id)
-        _, connector, source = kept
+        _, connector, source = self._sources[run.connection_id]
         return source, stream_of(connector, run.stream), connector.name
 
-    async def _open_source(self, run: LeasedRun) -> tuple[str, Connector, Source]:
-        stored = await directory.connection_by_id(self.parts.pool, run.tenant_id, run.connection_id)
+    def _is_open(self, run: LeasedRun) -> bool:
+        kept = self._sources.get(run.connection_id)
+        return kept is not None and kept[0] == run.connection_fingerprint
+
+    def _open_source(self, stored: StoredConnection) -> tuple[str, Connector, Source]:
         connector = self.parts.connector(stored.connector)
         secrets = self.parts.sealer.unseal(stored.sealed, stored.place)
         source = connector.open(
@@ -89,7 +108,7 @@ class Ends:
             return kept[1]
         stored = await directory.destination_by_id(self.parts.pool, run.destination_id)
         secrets = self.parts.sealer.unseal(stored.sealed, directory.destination_place(stored.name))
-        destination = self.parts.open_destination(stored, secrets)
+        destination = await self.parts.open_destination(stored, secrets)
         self._destinations[run.destination_id] = (stored.fingerprint, destination)
         if kept is not None:
             await kept[1].close()
@@ -104,8 +123,6 @@ class Ends:
 
 def stream_of(connector: Connector, name: str) -> Stream:
     """Return a connector's stream. Raises InvalidInput naming the streams there are."""
-    from tidegate.domain.errors import InvalidInput
-
     try:
         return connector.streams[name]
     except KeyError:

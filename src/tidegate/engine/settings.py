@@ -26,6 +26,8 @@ class Settings:
     """How often planner and dispatcher look again when nothing wakes them."""
     requeue_after: timedelta = timedelta(seconds=30)
     """A queued run that no worker took for so long is handed to the queue again."""
+    dispatch_pause: timedelta = timedelta(seconds=0.05)
+    """The least time between two looks of the dispatcher, however often it is woken."""
     plan_batch: int = 1000
     """Schedules planned in one transaction."""
     batch_bytes: int = 4 * 1024 * 1024

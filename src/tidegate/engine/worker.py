@@ -11,6 +11,7 @@ from tidegate.domain.errors import InternalError, LeaseLost, SourceClockBehind, 
 from tidegate.engine.delivery import Stopped
 from tidegate.engine.execution import execute
 from tidegate.engine.parts import Ends, Parts
+from tidegate.engine.together import Together
 from tidegate.store import directory, runs, schedules
 from tidegate.store.queue import Consumer
 from tidegate.store.runs import LeasedRun
@@ -30,9 +31,9 @@ class Worker:
         self._ends = Ends(parts)
         self._stopping = asyncio.Event()
         self._held: dict[int, tuple[int, asyncio.Task[None]]] = {}
-        self._asked: list[tuple[int, asyncio.Future[LeasedRun | None]]] = []
-        self._leasing: asyncio.Task[None] | None = None
-        self._consumer = Consumer(parts.pool, self.handle, parts.settings.slots)
+        self._leases: Together[int, LeasedRun | None] = Together(self._take_leases)
+        settings = parts.settings
+        self._consumer = Consumer(parts.pool, self.handle, settings.slots, lost_after=settings.lease)
 
     async def run(self) -> None:
         """Work until `stop` is called; then deliver the pages in hand, give the runs back and return."""
@@ -53,7 +54,7 @@ class Worker:
         """Execute a run if it still waits for a worker; a job too many is harmless."""
         if self._stopping.is_set():
             return
-        run = await self._lease(run_id)
+        run = await self._leases.ask(run_id)
         if run is None:
             return
         self._parts.signal("run.leased")
@@ -101,33 +102,13 @@ class Worker:
                 await schedules.pause(connection, paused, now)
                 await runs.drop_waiting(connection, paused, now)
 
-    async def _lease(self, run_id: int) -> LeasedRun | None:
-        """Take the lease of a run; those asked for in the same moment are taken in one statement."""
-        answer: asyncio.Future[LeasedRun | None] = asyncio.get_running_loop().create_future()
-        self._asked.append((run_id, answer))
-        if self._leasing is None or self._leasing.done():
-            self._leasing = asyncio.create_task(self._lease_asked())
-        return await answer
-
-    async def _lease_asked(self) -> None:
-        while self._asked:
-            asked, self._asked = self._asked, []
-            now = self._parts.clock.now()
-            try:
-                leased = await runs.lease(
-                    self._parts.pool,
-                    [run_id for run_id, _ in asked],
-                    now,
-                    now + self._parts.settings.lease,
-                    self._parts.worker,
-                )
-            except Exception as error:
-                for _, answer in asked:
-                    answer.set_exception(error)
-                continue
-            found = {run.id: run for run in leased}
-            for run_id, answer in asked:
-                answer.set_result(found.pop(run_id, None))
+    async def _take_leases(self, run_ids: list[int]) -> list[LeasedRun | None]:
+        now = self._parts.clock.now()
+        until = now + self._parts.settings.lease
+        leased = await runs.lease(self._parts.pool, run_ids, now, until, self._parts.worker)
+        await self._ends.prepare(leased)
+        found = {run.id: run for run in leased}
+        return [found.pop(run_id, None) for run_id in run_ids]
 
     async def _renew_leases(self) -> None:
         """Renew all leases in one statement every ``renew_every``; a run that is not ours any more is let go."""

@@ -36,7 +36,7 @@ select c.id, c.tenant_id, i.name as installation, c.workflow, c.stream, a.name a
   join installations i on i.id = c.installation_id
   join accounts a on a.id = c.account_id
   join connections n on n.id = i.connection_id
-  left join schedules s on s.chain_id = c.id
+  join schedules s on s.chain_id = c.id
  where ($1::text is null or c.tenant_id = $1) and ($2::text is null or i.name = $2) and ($3::text is null or c.stream = $3)
    and n.account_id = c.account_id
  order by c.tenant_id, i.name, c.workflow, c.stream
@@ -49,7 +49,7 @@ async def chains(
     installation: str | None = None,
     stream: str | None = None,
 ) -> list[Chain]:
-    """Return the current chains (of the connection's present account), in order; None means all."""
+    """Return the current chains in order: of the connection's present account, and with a schedule; None means all."""
     rows = await connection.fetch(_CHAINS, tenant_id, installation, stream)
     return [Chain(**row) for row in rows]
 
@@ -88,6 +88,14 @@ async def set_start(connection: Connection, chain_id: int, start_at: datetime) -
         start_at,
     )
     return status == "UPDATE 1"
+
+
+async def start(connection: Connection | Pool, chain_id: int) -> datetime:
+    """Return where the chain starts. Raises LookupError if there is no such chain."""
+    found: datetime | None = await connection.fetchval("select start_at from chains where id = $1", chain_id)
+    if found is None:
+        raise LookupError(f"there is no chain {chain_id}")
+    return found
 
 
 async def watermark(connection: Connection | Pool, chain_id: int) -> datetime | None:

@@ -132,6 +132,15 @@ DISPATCH_LOCK = 7_249_316_002
 """Advisory lock key of the one dispatcher at work."""
 
 
+APPLY_LOCK = 7_249_316_003
+"""Advisory lock key under which one configuration at a time is applied."""
+
+
+async def lock(connection: Connection, key: int) -> None:
+    """Take an advisory lock until the transaction ends, waiting for whoever has it."""
+    await connection.execute("select pg_advisory_xact_lock($1)", key)
+
+
 async def try_lock(connection: Connection, key: int) -> bool:
     """Take an advisory lock until the transaction ends, or return False if another process has it."""
     taken: bool = await connection.fetchval("select pg_try_advisory_xact_lock($1)", key)

@@ -5,7 +5,7 @@ Every query on a tenant's rows takes the tenant's id.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -104,12 +104,14 @@ async def connections(connection: Connection | Pool, tenant_id: str | None = Non
     return [_connection(row) for row in rows]
 
 
-async def connection_by_id(connection: Connection | Pool, tenant_id: str, connection_id: int) -> StoredConnection:
-    """Return one tenant's connection. Raises LookupError if that tenant has none of that id."""
-    row = await connection.fetchrow(_CONNECTION + " where n.tenant_id = $1 and n.id = $2", tenant_id, connection_id)
-    if row is None:
-        raise LookupError(f"tenant {tenant_id} has no connection {connection_id}")
-    return _connection(row)
+async def connections_by_id(connection: Connection | Pool, wanted: Sequence[tuple[str, int]]) -> list[StoredConnection]:
+    """Return the connections (tenant id, connection id), each only if it is that tenant's."""
+    rows = await connection.fetch(
+        _CONNECTION
+        + " join unnest($1::text[], $2::bigint[]) as w(tenant_id, id) on w.tenant_id = n.tenant_id and w.id = n.id",
+        [tenant_id for tenant_id, _ in wanted], [connection_id for _, connection_id in wanted],
+    )  # fmt: skip
+    return [_connection(row) for row in rows]
 
 
 def _connection(row: asyncpg.Record) -> StoredConnection:
@@ -224,6 +226,15 @@ async def put_installation(
             f"tenant {tenant_id} has no connection {connection_name}, or there is no destination {destination_name}"
         )
     return row["id"], row["account_id"]
+
+
+async def clear_unauthorised(connection: Connection, tenant_id: str, name: str) -> None:
+    """Forget that a connection was refused by its source: it may try again."""
+    await connection.execute(
+        "update connections set unauthorised_at = null, unauthorised_reason = '' where tenant_id = $1 and name = $2",
+        tenant_id,
+        name,
+    )
 
 
 async def set_paused(connection: Connection, installation_id: int, paused_at: datetime | None, reason: str) -> None:

@@ -46,11 +46,17 @@ async def enqueue(connection: Connection, runs: Sequence[tuple[int, int, bool]])
 
 
 class Consumer:
-    """Takes jobs off the queue and hands each one's run id to ``handle``, at most ``slots`` at a time."""
+    """Takes jobs off the queue and hands each one's run id to ``handle``, at most ``slots`` at a time.
 
-    def __init__(self, pool: Pool, handle: Callable[[int], Awaitable[None]], slots: int) -> None:
+    A job whose consumer has shown no sign of life for ``lost_after`` is handed out again.
+    """
+
+    def __init__(
+        self, pool: Pool, handle: Callable[[int], Awaitable[None]], slots: int, *, lost_after: timedelta
+    ) -> None:
         self._manager = QueueManager(Queries(AsyncpgPoolDriver(cast(Any, pool))))
         self._slots = slots
+        self._lost_after = lost_after
 
         async def entrypoint(job: Job) -> None:
             if job.payload is not None:
@@ -62,10 +68,10 @@ class Consumer:
         """Work until `stop` is called, then return when the jobs in hand are done."""
         batch = max(1, self._slots // 2)
         await self._manager.run(
-            dequeue_timeout=timedelta(seconds=2),
+            dequeue_timeout=min(timedelta(seconds=2), self._lost_after / 2),
             batch_size=batch,
             max_concurrent_tasks=max(self._slots, 2 * batch),
-            heartbeat_timeout=timedelta(seconds=10),
+            heartbeat_timeout=self._lost_after,
         )
 
     def stop(self) -> None:

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
+import asyncpg
+
 from tidegate.domain.errors import LeaseLost, TidegateError
 from tidegate.domain.fetch import FetchReport
 from tidegate.domain.period import Period
@@ -190,7 +192,7 @@ async def count_queued(connection: Connection) -> int:
 _LEASE = """
 with asked as (
     select r.id, coalesce(b.watermark, c.start_at) as period_start, coalesce(b.head, c.start_at) as coverage_start,
-           r.period_end <= coalesce(b.watermark, c.start_at) as covered,
+           r.period_end <= coalesce(b.watermark, c.start_at) or n.account_id <> c.account_id as covered,
            c.id as chain_id, c.workflow, c.stream, a.name as account_name, i.name as installation, i.connection_id,
            n.fingerprint as connection_fingerprint, i.destination_id, d.fingerprint as destination_fingerprint
       from runs r
@@ -227,7 +229,8 @@ async def lease(pool: Pool, run_ids: Sequence[int], now: datetime, until: dateti
     """Take the leases of those runs that are queued, and return them.
 
     The period's start is computed here, when the run starts: the watermark, or the chain's start (SPEC 2.7). A run
-    whose period has meanwhile been covered ends as superseded and is not returned; nor is one that is not queued.
+    whose period has meanwhile been covered, or whose connection now points at another platform account (SPEC 2.12), ends
+    as superseded and is not returned; nor is one that is not queued.
     """
     rows = await pool.fetch(_LEASE, run_ids, now, until, worker)
     return [
@@ -260,7 +263,9 @@ _COUNT = """
        quarantined_count = quarantined_count + $9"""
 
 
-async def checkpoint(connection: Connection, run: LeasedRun, batch: int, position: bytes, counts: Counts) -> None:
+async def checkpoint(
+    connection: Connection | Pool, run: LeasedRun, batch: int, position: bytes, counts: Counts
+) -> None:
     """Record that a batch is delivered and where the run resumes; progress starts the count of attempts anew.
 
     Raises LeaseLost if the epoch has moved on.
@@ -316,6 +321,63 @@ async def finish(
         raise _lost(run)
 
 
+@dataclass(frozen=True, slots=True)
+class Finish:
+    """The end of a run that had nothing (more) to deliver."""
+
+    run: LeasedRun
+    batch: int
+    report: FetchReport
+    proven: bool
+    now: datetime
+
+
+_FINISH_MANY = """
+with asked as (
+    select * from unnest($1::bigint[], $2::int[], $3::int[], $4::text[], $5::timestamptz[], $6::text[])
+               as a(id, epoch, batch, state, finished_at, report)
+),
+finished as (
+    update runs r set state = a.state, batch = a.batch, finished_at = a.finished_at, lease_until = null, checkpoint = null,
+       error = null, report = a.report::jsonb
+      from asked a
+     where r.id = a.id and r.epoch = a.epoch and r.state = 'running'
+    returning r.id, r.chain_id, r.period_start, r.period_end, r.read_count, r.state, r.finished_at
+),
+covered as (
+    insert into coverage (chain_id, period_start, period_end, previous_end, kind, run_id, records, committed_at)
+    select f.chain_id, f.period_start, f.period_end,
+           (select max(c.period_end) from coverage c where c.chain_id = f.chain_id), 'covered', f.id, f.read_count,
+           f.finished_at
+      from finished f where f.state = 'succeeded'
+)
+select id from finished
+"""
+
+
+async def finish_many(pool: Pool, asked: Sequence[Finish]) -> list[bool | Exception]:
+    """End several runs in one transaction; return True for each, LeaseLost where the epoch has moved on.
+
+    If the database refuses one of them, each is ended in a transaction of its own, so that none fails its neighbours.
+    """
+    try:
+        rows = await pool.fetch(
+            _FINISH_MANY,
+            [one.run.id for one in asked],
+            [one.run.epoch for one in asked],
+            [one.batch for one in asked],
+            [RunState.SUCCEEDED if one.proven else RunState.UNPROVEN for one in asked],
+            [one.now for one in asked],
+            [to_json(one.report) for one in asked],
+        )
+    except asyncpg.IntegrityConstraintViolationError as error:
+        if len(asked) == 1:
+            return [error]
+        return [answer for one in asked for answer in await finish_many(pool, [one])]
+    ended = {row["id"] for row in rows}
+    return [True if one.run.id in ended else _lost(one.run) for one in asked]
+
+
 async def retry(pool: Pool, run: LeasedRun, error: TidegateError, not_before_at: datetime, *, counted: bool) -> None:
     """Put a run that could not go on back, to resume from its checkpoint at ``not_before_at``.
 
@@ -368,12 +430,18 @@ async def stale_queued(connection: Connection, now: datetime, age: timedelta) ->
     return [(row["id"], row["epoch"], row["live"]) for row in rows]
 
 
-async def drop_waiting(connection: Connection, chain_ids: Sequence[int], now: datetime) -> int:
-    """Drop the runs of these chains that have not started (pause, SPEC 2.11); return how many."""
+async def drop_waiting(
+    connection: Connection, chain_ids: Sequence[int], now: datetime, *, only_planned: bool = False
+) -> int:
+    """Drop the runs of these chains that have not started (pause, SPEC 2.11); return how many.
+
+    ``only_planned``: those that a schedule made and the dispatcher has not chosen yet (edit of a rule, SPEC 2.10).
+    """
     status = await connection.execute(
         """update runs set state = 'dropped', finished_at = $2
-            where chain_id = any($1::bigint[]) and state in ('waiting', 'queued') and started_at is null""",
-        chain_ids, now,
+            where chain_id = any($1::bigint[]) and state in ('waiting', 'queued') and started_at is null
+              and (not $3 or (state = 'waiting' and trigger = 'schedule'))""",
+        chain_ids, now, only_planned,
     )  # fmt: skip
     return int(status.split()[-1])
 

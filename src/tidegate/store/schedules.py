@@ -84,6 +84,16 @@ async def rule_of(connection: Connection, chain_id: int) -> KeptRule | None:
     return None if row is None else KeptRule(from_json(row["rule"]), row["received_at"])
 
 
+async def set_rule(connection: Connection, chain_id: int, rule: Mapping[str, Any]) -> None:
+    """Replace a chain's rule by one with the same due dates: what is planned stays planned."""
+    await connection.execute("update schedules set rule = $2::text::jsonb where chain_id = $1", chain_id, to_json(rule))
+
+
+async def remove(connection: Connection, chain_ids: Sequence[int]) -> None:
+    """Plan nothing more for these chains, resumed or not; their coverage stays, and `put` takes them up again."""
+    await connection.execute("delete from schedules where chain_id = any($1::bigint[])", chain_ids)
+
+
 async def pause(connection: Connection, chain_ids: Sequence[int], now: datetime) -> None:
     """Stop planning for these chains."""
     await connection.execute(

@@ -1,0 +1,55 @@
+# Every command does its own set-up: a fresh clone, CPython 3.11, make and gcc are enough.
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+BIN := .venv/bin
+READY := .venv/.ready
+UV := UV_PYTHON_DOWNLOADS=never UV_PROJECT_ENVIRONMENT=.venv $(BIN)/uv
+
+.PHONY: demo test check format bench bench-calendar bench-throughput bench-small-runs \
+        prove-calendar prove-loss prove-crash clean
+
+demo: $(READY)  ## The main job in about a minute: three tenants, a sandbox shop, an accelerated clock
+	@$(BIN)/tidegate demo
+
+test: check  ## Everything that CI runs
+	@$(BIN)/pytest --cov --cov-report=term:skip-covered
+
+check: $(READY)  ## Format, lint, types, layers
+	@$(BIN)/ruff format --check --quiet
+	@$(BIN)/ruff check --quiet
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-cache
+
+format: $(READY)
+	@$(BIN)/ruff format
+	@$(BIN)/ruff check --fix
+
+bench: bench-calendar bench-throughput bench-small-runs  ## Side by side with peers and hand-written floors
+
+bench-calendar: $(READY)
+	@$(BIN)/python -m benchmarks.calendar
+
+bench-throughput: $(READY)
+	@$(BIN)/python -m benchmarks.throughput
+
+bench-small-runs: $(READY)
+	@$(BIN)/python -m benchmarks.small_runs
+
+prove-calendar: $(READY)  ## Every zone, 1970 to 2040, every sync hour
+	@$(BIN)/python -m tests.domain.prove_calendar
+
+prove-loss: $(READY)  ## The hostile source, at length
+	@$(BIN)/python -m tests.loss.prove_loss
+
+prove-crash: $(READY)  ## A thousand times kill -9; resumable
+	@$(BIN)/python -m tests.crash.prove_crash
+
+$(READY): pyproject.toml uv.lock
+	@test -n "$(PYTHON)" || { echo "Python 3.11 or later is needed: install python3.11 and python3.11-venv." >&2; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@test -x $(BIN)/uv || $(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	@$(UV) sync --frozen --inexact --quiet
+	@touch $@
+
+clean:
+	rm -rf .venv .cache .tidegate .mypy_cache .ruff_cache .pytest_cache .hypothesis

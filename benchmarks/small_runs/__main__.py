@@ -1,0 +1,138 @@
+"""Small runs: how many installations a second can be found to have nothing new?
+
+    python -m benchmarks.small_runs [--installations 10000]
+
+10,000 installations of one static source, durable settings, one worker: claim through pgqueuer, one request, nothing
+found, one transaction for chain row, run and epoch. Beside it, in the same run, dlt in its own process, doing the same
+for one pipeline at a time.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from time import perf_counter
+
+import asyncpg
+import uvloop
+
+from benchmarks.peers import peer_python
+from tidegate.bootstrap import Options, assemble
+from tidegate.domain.schedule import next_due, start_instant
+from tidegate.domain.schedule_document import parse_schedule
+from tidegate.engine.engine import Engine, Role
+from tidegate.engine.parts import Parts
+from tidegate.engine.settings import Settings
+from tidegate.store import chains, directory, schedules
+from tidegate.store.directory import StoredConnection, StoredDestination
+
+HERE = Path(__file__).parent
+TENANTS = 1000
+DLT_RUNS = 20
+
+
+def main() -> None:
+    """Measure both and print the ratio."""
+    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments.add_argument("--installations", type=int, default=10_000)
+    count = arguments.parse_args().installations
+    with static_source() as url, tempfile.TemporaryDirectory(prefix="tidegate-bench-") as folder:
+        rate = uvloop.run(measure(Path(folder), url, count))
+        print(f"Tidegate, one worker      {rate:9,.0f} runs/s   {1000 / rate:8.2f} ms a run")
+        dlt_seconds = measure_dlt(url)
+    print(f"dlt, in process           {1 / dlt_seconds:9,.1f} runs/s   {1000 * dlt_seconds:8.2f} ms a run")
+    print(
+        f"Tidegate takes 1/{dlt_seconds * rate:.0f} of dlt's time a run (to reach: 1/50), at {rate:,.0f} runs/s (to reach: 800)"
+    )
+
+
+async def measure(data_dir: Path, url: str, count: int) -> float:
+    """Return runs per second from the moment the engine starts, all being due, until all are covered."""
+    settings = Settings(slots=32, queue_depth=2000, tick_every=timedelta(seconds=0.2))
+    options = Options(data_dir=data_dir, allow_private_addresses=True, settings=settings)
+    async with assemble(options) as parts:
+        await install(parts, url, count)
+        durable = [await parts.pool.fetchval(f"show {name}") for name in ("fsync", "synchronous_commit")]
+        assert durable == ["on", "on"], durable
+        engine = Engine(parts, frozenset(Role))
+        began = perf_counter()
+        working = asyncio.create_task(engine.run())
+        while (covered := await covered_count(parts.pool)) < count:
+            done = perf_counter() - began
+            print(f"\r{covered:,} of {count:,} covered, {covered / done:,.0f} a second", end="", file=sys.stderr)
+            await asyncio.sleep(0.25)
+        elapsed = perf_counter() - began
+        print("\r" + " " * 60, end="\r", file=sys.stderr)
+        engine.stop()
+        await working
+        states = await parts.pool.fetch("select state, count(*) from runs group by state")
+        assert [tuple(row) for row in states] == [("succeeded", count)], states
+    return count / elapsed
+
+
+async def covered_count(pool: asyncpg.Pool[asyncpg.Record]) -> int:
+    """Return how many chains are covered."""
+    found: int = await pool.fetchval("select count(*) from coverage")
+    return found
+
+
+async def install(parts: Parts, url: str, count: int) -> None:
+    """Set up ``count`` installations of the static source, all due since a minute."""
+    received = datetime.now(UTC) - timedelta(minutes=2)
+    schedule = parse_schedule(
+        {
+            "every": "1d",
+            "start_at": (received - timedelta(days=1, minutes=-1)).isoformat(timespec="seconds").replace("+00:00", "Z"),
+        }
+    )
+    connector = str(HERE / "static.yaml")
+    async with parts.pool.acquire() as connection, connection.transaction():
+        place = directory.destination_place("own")
+        await directory.put_destination(
+            connection, StoredDestination(0, "own", "postgresql", {}, parts.sealer.seal({}, place), "f")
+        )
+        for number in range(count):
+            tenant, name = f"t{number % TENANTS}", f"c{number}"
+            if number < TENANTS:
+                await directory.put_tenant(connection, tenant, "", received)
+            sealed = parts.sealer.seal({}, directory.connection_place(tenant, name))
+            stored = StoredConnection(0, tenant, name, connector, name, 4, {"base_url": url}, sealed, "f", None, "")
+            await directory.put_connection(connection, stored)
+            installation, account = await directory.put_installation(connection, tenant, name, name, "own")
+            chain, _ = await chains.ensure(
+                connection, tenant, installation, "sync", "orders", account, start_instant(schedule)
+            )
+            await schedules.put(connection, chain, schedule.as_json(), received, next_due(schedule, received))
+
+
+@contextmanager
+def static_source() -> Iterator[str]:
+    """Yield the address of a static source in a process of its own."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "benchmarks.small_runs.source"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    try:
+        yield process.stdout.readline().strip()
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def measure_dlt(url: str) -> float:
+    """Return seconds a run of a dlt pipeline that finds nothing new, in a process of its own, warmed up."""
+    done = subprocess.run(
+        [peer_python(), str(HERE / "dlt_peer.py"), url, str(DLT_RUNS)], check=True, capture_output=True, text=True
+    )
+    return float(done.stdout.split()[-1])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,303 @@
+"""Applying: the difference between a configuration and the database, made in one transaction (SPEC 2.10, 8)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from tidegate.domain.errors import InvalidInput
+from tidegate.domain.schedule import start_instant
+from tidegate.domain.workflow import PLAIN_SYNC
+from tidegate.engine import commands
+from tidegate.engine.changes import Action, Change, FieldChange, Outcome, differences, secret_differences
+from tidegate.engine.configuration import Configuration, ConnectionSpec, DestinationSpec, InstallationSpec, TenantSpec
+from tidegate.engine.document import Mistakes
+from tidegate.engine.parts import Parts
+from tidegate.engine.rule_edits import RuleEdits
+from tidegate.store import chains, database, directory, reports, runs, schedules
+from tidegate.store.directory import StoredConnection, StoredDestination, StoredInstallation
+from tidegate.store.reports import ScheduledChain
+
+if TYPE_CHECKING:
+    from tidegate.store.database import Connection
+
+UNAUTHORISED = "unauthorised:"
+"""How the reason begins for which a refused connection's installations are paused (store.directory)."""
+
+
+async def apply(
+    parts: Parts, configuration: Configuration, *, dry_run: bool = False, expected: Outcome | None = None
+) -> Outcome:
+    """Make the database what ``configuration`` says, all or nothing, and return what changed.
+
+    What the configuration does not name is left alone. Applying twice changes nothing the second time; two at once take
+    turns. A dry run does the same and takes it back. ``expected``: what was shown and agreed to before.
+    Raises InvalidConfiguration if a start cannot be changed (SPEC 2.10), InvalidInput if the changes would not be the
+    expected ones.
+    """
+    async with parts.pool.acquire() as connection:
+        transaction = connection.transaction()
+        await transaction.start()
+        try:
+            outcome = await _apply(parts, connection, configuration, applied=not dry_run)
+            if expected is not None and expected.changes != outcome.changes:
+                raise InvalidInput(
+                    "configuration", len(outcome.changes), "changes are not those shown before", "Apply it again."
+                )
+        except BaseException:
+            await transaction.rollback()
+            raise
+        if dry_run:
+            await transaction.rollback()
+        else:
+            await transaction.commit()
+    return outcome
+
+
+async def _apply(parts: Parts, connection: Connection, configuration: Configuration, *, applied: bool) -> Outcome:
+    await database.lock(connection, database.APPLY_LOCK)
+    work = _Applying(parts, connection, parts.clock.now(), await _read_state(connection))
+    for destination in configuration.destinations:
+        await work.destination(destination)
+    for tenant in configuration.tenants:
+        await work.tenant(tenant)
+    await work.retire_strangers(configuration)
+    work.mistakes.refuse_any()
+    left_alone = _left_alone(work.state, configuration)
+    return Outcome(tuple(work.changes), tuple(work.warnings), left_alone, applied)
+
+
+@dataclass(frozen=True, slots=True)
+class _State:
+    """What the database has, by name."""
+
+    tenants: dict[str, str]
+    destinations: dict[str, StoredDestination]
+    connections: dict[tuple[str, str], StoredConnection]
+    installations: dict[tuple[str, str], StoredInstallation]
+    chains: dict[tuple[str, str], list[ScheduledChain]]
+
+
+async def _read_state(connection: Connection) -> _State:
+    scheduled: dict[tuple[str, str], list[ScheduledChain]] = {}
+    for chain in await reports.scheduled_chains(connection):
+        scheduled.setdefault((chain.tenant_id, chain.installation), []).append(chain)
+    return _State(
+        tenants=await directory.tenants(connection),
+        destinations={stored.name: stored for stored in await directory.destinations(connection)},
+        connections={(stored.tenant_id, stored.name): stored for stored in await directory.connections(connection)},
+        installations={(stored.tenant_id, stored.name): stored for stored in await directory.installations(connection)},
+        chains=scheduled,
+    )
+
+
+def _left_alone(state: _State, configuration: Configuration) -> tuple[str, ...]:
+    named = {f"destination {spec.name}" for spec in configuration.destinations}
+    for tenant in configuration.tenants:
+        named |= {f"connection {tenant.id}/{spec.name}" for spec in tenant.connections}
+        named |= {f"installation {tenant.id}/{spec.name}" for spec in tenant.installations}
+    there = [
+        *(f"destination {name}" for name in state.destinations),
+        *(f"connection {tenant}/{name}" for tenant, name in state.connections),
+        *(f"installation {tenant}/{name}" for tenant, name in state.installations),
+    ]
+    return tuple(thing for thing in there if thing not in named)
+
+
+@dataclass(slots=True)
+class _Applying:
+    """One transaction's work."""
+
+    parts: Parts
+    connection: Connection
+    now: datetime
+    state: _State
+    changes: list[Change] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    mistakes: Mistakes = field(default_factory=Mistakes)
+    changed_connections: set[tuple[str, str]] = field(default_factory=set)
+
+    async def destination(self, spec: DestinationSpec) -> None:
+        stored = self.state.destinations.get(spec.name)
+        place = directory.destination_place(spec.name)
+        before = {"kind": stored.kind, **_under("settings.", stored.settings)} if stored else {}
+        fields = differences(before, {"kind": spec.kind, **_under("settings.", spec.settings)})
+        fields += secret_differences(self._opened(stored.sealed, place) if stored else {}, spec.secrets)
+        fingerprint = self.parts.sealer.fingerprint(spec.kind, spec.settings, spec.secrets)
+        if stored and stored.fingerprint == fingerprint and not fields:
+            return
+        sealed = self.parts.sealer.seal(spec.secrets, place)
+        await directory.put_destination(
+            self.connection, StoredDestination(0, spec.name, spec.kind, spec.settings, sealed, fingerprint)
+        )
+        self._note("destination", spec.name, fields, new=stored is None)
+
+    async def tenant(self, spec: TenantSpec) -> None:
+        name = spec.name if spec.name is not None else self.state.tenants.get(spec.id, "")
+        if self.state.tenants.get(spec.id) != name:
+            before = {"name": self.state.tenants[spec.id]} if spec.id in self.state.tenants else {}
+            await directory.put_tenant(self.connection, spec.id, name, self.now)
+            self._note("tenant", spec.id, differences(before, {"name": name}), new=not before)
+        for connection in spec.connections:
+            await self._connection(spec.id, connection)
+        accounts = {made.name: (made.connector, made.account) for made in spec.connections}
+        for installation in spec.installations:
+            await self._installation(spec.id, installation, accounts[installation.connection])
+
+    async def _connection(self, tenant_id: str, spec: ConnectionSpec) -> None:
+        stored = self.state.connections.get((tenant_id, spec.name))
+        place = directory.connection_place(tenant_id, spec.name)
+        fields = differences(_connection_fields(stored) if stored else {}, _spec_fields(spec))
+        fields += secret_differences(self._opened(stored.sealed, place) if stored else {}, spec.secrets)
+        fingerprint = self.parts.sealer.fingerprint(spec.connector, spec.settings, spec.secrets)
+        if stored and stored.fingerprint == fingerprint and not fields:
+            return
+        await directory.put_connection(
+            self.connection,
+            StoredConnection(
+                id=0, tenant_id=tenant_id, name=spec.name, connector=spec.connector, account=spec.account,
+                concurrency_limit=spec.concurrency, settings=spec.settings,
+                sealed=self.parts.sealer.seal(spec.secrets, place), fingerprint=fingerprint, unauthorised_at=None,
+                unauthorised_reason="",
+            ),
+        )  # fmt: skip
+        self.changed_connections.add((tenant_id, spec.name))
+        self._note("connection", f"{tenant_id}/{spec.name}", fields, new=stored is None)
+
+    async def _installation(self, tenant_id: str, spec: InstallationSpec, account: tuple[str, str]) -> None:
+        stored = self.state.installations.get((tenant_id, spec.name))
+        name = f"{tenant_id}/{spec.name}"
+        there = self.state.chains.get((tenant_id, spec.name), [])
+        kept = {
+            chain.stream: chain
+            for chain in there
+            if (chain.connector, chain.account) == account and chain.stream in spec.streams
+        }
+        new_streams = [stream for stream in spec.streams if stream not in kept]
+        before = {"connection": stored.connection, "destination": stored.destination} if stored else {}
+        fields = differences(before, {"connection": spec.connection, "destination": spec.destination})
+        if stored is None:
+            fields += differences({}, {"streams": list(spec.streams), **_under("schedule.", spec.schedule.as_json())})
+        if fields:
+            self._note("installation", name, fields, new=stored is None)
+        if stored is not None and stored.destination != spec.destination:
+            self.warnings.append(f"{name}: what was delivered until now stays in {stored.destination}.")
+        edits = RuleEdits(self.connection, self.now, self.mistakes, self.warnings, spec.path, name)
+        if fields or new_streams:
+            await self._add_streams(tenant_id, spec, new_streams, edits, told=stored is not None)
+        for chain in kept.values():
+            await edits.edit(chain, spec.schedule)
+        self.changes += edits.changes()
+        await self._retire(name, [chain for chain in there if kept.get(chain.stream) is not chain])
+        await self._pause_or_resume(tenant_id, spec, stored)
+
+    async def _add_streams(
+        self, tenant_id: str, spec: InstallationSpec, streams: Sequence[str], edits: RuleEdits, *, told: bool
+    ) -> None:
+        installation_id, account_id = await directory.put_installation(
+            self.connection, tenant_id, spec.name, spec.connection, spec.destination
+        )
+        started = spec.schedule.started(self.now)
+        for stream in streams:
+            chain_id, new = await chains.ensure(
+                self.connection, tenant_id, installation_id, PLAIN_SYNC.name, stream, account_id, start_instant(started)
+            )
+            await edits.begin(chain_id, stream, started, new=new)
+        if streams and told:
+            self.changes.append(Change(Action.ADDED, "stream", f"{tenant_id}/{spec.name}", streams=tuple(streams)))
+
+    async def _retire(self, name: str, those: Sequence[ScheduledChain]) -> None:
+        """Plan nothing more for chains that are not wanted any more, and drop what has not started."""
+        if not those:
+            return
+        ids = [chain.chain_id for chain in those]
+        await schedules.remove(self.connection, ids)
+        await runs.drop_waiting(self.connection, ids, self.now)
+        for account in dict.fromkeys(chain.account for chain in those):
+            streams = tuple(chain.stream for chain in those if chain.account == account)
+            fields = (FieldChange("account", account, None),)
+            self.changes.append(Change(Action.RETIRED, "stream", name, fields, streams))
+
+    async def _pause_or_resume(self, tenant_id: str, spec: InstallationSpec, stored: StoredInstallation | None) -> None:
+        name = f"{tenant_id}/{spec.name}"
+        paused, reason = (stored.paused_at is not None, stored.paused_reason) if stored else (False, "")
+        refused = paused and reason.startswith(UNAUTHORISED)
+        renewed = (tenant_id, spec.connection) in self.changed_connections
+        resumes = spec.paused is not True and paused and (renewed if refused else spec.paused is False)
+        if resumes:
+            await commands.resume_in(self.connection, tenant_id, spec.name)
+            self._note("installation", name, [FieldChange("paused", reason, False)], new=False)
+        elif paused or spec.paused is True:  # streams added to a paused installation are paused too
+            why = "paused in the configuration"
+            await commands.pause_in(self.connection, tenant_id, spec.name, why, self.now)
+            if not paused:
+                self._note("installation", name, [FieldChange("paused", False, why)], new=False)
+            elif spec.paused is False:
+                self.warnings.append(
+                    f"{name} stays paused ({reason}): renew its connection, or `tidegate resume {name}`."
+                )
+
+    async def retire_strangers(self, configuration: Configuration) -> None:
+        """Look after installations that share a changed connection and are not in the files.
+
+        They resume if the connection's refusal had paused them; if it points at another platform account now, their
+        chains end, for what they would fetch is not theirs (SPEC 2.12).
+        """
+        named = {(tenant.id, spec.name) for tenant in configuration.tenants for spec in tenant.installations}
+        now_at = {
+            (t.id, spec.name): (spec.connector, spec.account) for t in configuration.tenants for spec in t.connections
+        }
+        for (tenant_id, name), stored in self.state.installations.items():
+            key = (tenant_id, stored.connection)
+            if (tenant_id, name) in named or key not in self.changed_connections:
+                continue
+            there = self.state.chains.get((tenant_id, name), [])
+            stale = [chain for chain in there if (chain.connector, chain.account) != now_at[key]]
+            await self._retire(f"{tenant_id}/{name}", stale)
+            if stale:
+                self.warnings.append(
+                    f"{tenant_id}/{name} uses {stored.connection} too: apply it to go on with the new account."
+                )
+            if stored.paused_at is not None and stored.paused_reason.startswith(UNAUTHORISED):
+                await commands.resume_in(self.connection, tenant_id, name)
+                self._note(
+                    "installation",
+                    f"{tenant_id}/{name}",
+                    [FieldChange("paused", stored.paused_reason, False)],
+                    new=False,
+                )
+
+    def _opened(self, sealed: bytes, place: str) -> dict[str, str] | None:
+        try:
+            return self.parts.sealer.unseal(sealed, place)
+        except InvalidInput:
+            return None  # sealed under another key: this apply seals them anew
+
+    def _note(self, kind: str, name: str, fields: Sequence[FieldChange], *, new: bool) -> None:
+        told = tuple(fields) or (FieldChange("secrets", None, "sealed under another key"),)
+        self.changes.append(Change(Action.ADDED if new else Action.CHANGED, kind, name, told))
+
+
+def _under(prefix: str, values: object) -> dict[str, object]:
+    assert isinstance(values, dict)
+    return {f"{prefix}{key}": value for key, value in values.items()}
+
+
+def _connection_fields(stored: StoredConnection) -> dict[str, object]:
+    return {
+        "connector": stored.connector,
+        "account": stored.account,
+        "concurrency": stored.concurrency_limit,
+        **_under("settings.", stored.settings),
+    }
+
+
+def _spec_fields(spec: ConnectionSpec) -> dict[str, object]:
+    return {
+        "connector": spec.connector,
+        "account": spec.account,
+        "concurrency": spec.concurrency,
+        **_under("settings.", spec.settings),
+    }

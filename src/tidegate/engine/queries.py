@@ -1,0 +1,161 @@
+"""Queries: what the faces read. Instants are aware UTC, durations in seconds (SPEC 1, "Spelling")."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from tidegate.domain.coverage import Link, Uncovered
+from tidegate.domain.errors import InvalidInput
+from tidegate.domain.run import RunState
+from tidegate.engine.parts import Parts
+from tidegate.store import chains, directory, reports
+from tidegate.store.chains import Chain
+from tidegate.store.reports import RunRow, Stretch
+
+
+@dataclass(frozen=True, slots=True)
+class UncoveredStretch:
+    """A due but uncovered stretch, why it is, and when the run that will cover it is planned to start, if one is."""
+
+    start: datetime
+    end: datetime
+    reason: str
+    planned_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class StreamStatus:
+    """Where one stream stands. ``staleness_seconds``: now - watermark, None where nothing is covered yet."""
+
+    tenant_id: str
+    installation: str
+    stream: str
+    account: str
+    start_at: datetime
+    watermark: datetime | None
+    staleness_seconds: float | None
+    next_due_at: datetime | None
+    paused: bool
+    paused_reason: str
+    state: RunState | None
+    uncovered: UncoveredStretch | None
+
+
+async def status(parts: Parts, tenant_id: str | None = None, installation: str | None = None) -> list[StreamStatus]:
+    """Return where every stream of one tenant stands, or of all. Raises InvalidInput if there is no such installation."""
+    now = parts.clock.now()
+    found = await chosen_chains(parts, tenant_id, installation)
+    paused = {
+        (stored.tenant_id, stored.name): stored for stored in await directory.installations(parts.pool, tenant_id)
+    }
+    latest = await reports.latest_runs(parts.pool, [chain.id for chain in found])
+    uncovered = dict(await chains.uncovered(parts.pool, now, tenant_id))
+    return [
+        StreamStatus(
+            tenant_id=chain.tenant_id,
+            installation=chain.installation,
+            stream=chain.stream,
+            account=chain.account,
+            start_at=chain.start_at,
+            watermark=chain.watermark,
+            staleness_seconds=None if chain.watermark is None else (now - chain.watermark).total_seconds(),
+            next_due_at=chain.next_due_at,
+            paused=chain.paused_at is not None,
+            paused_reason=paused[chain.tenant_id, chain.installation].paused_reason,
+            state=latest[chain.id].state if chain.id in latest else None,
+            uncovered=_stretch(uncovered.get(chain.id), latest.get(chain.id)),
+        )
+        for chain in found
+    ]
+
+
+def _stretch(found: Uncovered | None, latest: RunRow | None) -> UncoveredStretch | None:
+    if found is None:
+        return None
+    waits = latest is not None and latest.state in (RunState.WAITING, RunState.RETRYING)
+    return UncoveredStretch(
+        found.period.start, found.period.end, found.reason, latest.not_before_at if latest and waits else None
+    )
+
+
+async def chosen_chains(parts: Parts, tenant_id: str | None = None, installation: str | None = None) -> list[Chain]:
+    """Return the current chains of a tenant or installation, or all. Raises InvalidInput if a named one is not there."""
+    found = await chains.chains(parts.pool, tenant_id, installation)
+    if not found and tenant_id is not None:
+        await require_known(parts, tenant_id, installation)
+    return found
+
+
+async def require_known(parts: Parts, tenant_id: str, installation: str | None) -> None:
+    """Raise InvalidInput naming what there is, if there is no such tenant or installation."""
+    tenants = await directory.tenants(parts.pool)
+    if tenant_id not in tenants:
+        raise InvalidInput("tenant", tenant_id, "does not exist", _there(list(tenants)))
+    names = [stored.name for stored in await directory.installations(parts.pool, tenant_id)]
+    if installation is not None and installation not in names:
+        raise InvalidInput("installation", f"{tenant_id}/{installation}", "does not exist", _there(names))
+
+
+def _there(names: Sequence[str]) -> str:
+    if not names:
+        return "There is none yet: `tidegate apply -f FILE` makes them."
+    return f"There are: {', '.join(names[:20])}{', …' * (len(names) > 20)}."
+
+
+@dataclass(frozen=True, slots=True)
+class RunStatus:
+    """A run with what it lags behind its due date: ``start_lag_seconds = started_at - due_at``, None before its start."""
+
+    run: RunRow
+    start_lag_seconds: float | None
+
+
+async def list_runs(
+    parts: Parts,
+    tenant_id: str | None = None,
+    installation: str | None = None,
+    states: Sequence[RunState] = (),
+    limit: int = 20,
+) -> list[RunStatus]:
+    """Return up to ``limit`` runs, newest first. Raises InvalidInput if a named tenant or installation is not there."""
+    rows = await reports.runs(parts.pool, tenant_id=tenant_id, installation=installation, states=states, limit=limit)
+    if not rows and tenant_id is not None:
+        await require_known(parts, tenant_id, installation)
+    return [
+        RunStatus(row, None if row.started_at is None else (row.started_at - row.due_at).total_seconds())
+        for row in rows
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class StreamCoverage:
+    """One stream's ledger as stretches, and as ``links`` if asked for; ``uncovered`` is due and not covered."""
+
+    chain: Chain
+    stretches: tuple[Stretch, ...]
+    uncovered: Uncovered | None
+    link_count: int
+    links: tuple[Link, ...] = ()
+
+
+async def coverage(
+    parts: Parts, tenant_id: str | None = None, installation: str | None = None, *, with_links: bool = False
+) -> list[StreamCoverage]:
+    """Return the coverage of every stream chosen. Raises InvalidInput if a named tenant or installation is not there."""
+    found = await chosen_chains(parts, tenant_id, installation)
+    by_chain: dict[int, list[Stretch]] = {}
+    for stretch in await reports.stretches(parts.pool, [chain.id for chain in found]):
+        by_chain.setdefault(stretch.chain_id, []).append(stretch)
+    uncovered = dict(await chains.uncovered(parts.pool, parts.clock.now(), tenant_id))
+    return [
+        StreamCoverage(
+            chain=chain,
+            stretches=tuple(by_chain.get(chain.id, ())),
+            uncovered=uncovered.get(chain.id),
+            link_count=sum(stretch.links for stretch in by_chain.get(chain.id, ())),
+            links=tuple(await chains.links(parts.pool, chain.id)) if with_links else (),
+        )
+        for chain in found
+    ]
