@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,11 +18,15 @@ _numbers = itertools.count(1)
 
 
 @pytest.fixture(scope="session")
-def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of an embedded PostgreSQL server's own database, for the whole session."""
-    server = EmbeddedServer(Path(tmp_path_factory.mktemp("postgresql")))
-    yield server.dsn
-    server.release()
+def postgres() -> Iterator[str]:
+    """The address of an embedded PostgreSQL server's own database, for the whole session.
+
+    Not under pytest's own directory: its next session closes that to other users, such as the server's when run by root.
+    """
+    with tempfile.TemporaryDirectory(prefix="tidegate-tests-", ignore_cleanup_errors=True) as folder:
+        server = EmbeddedServer(Path(folder))
+        yield server.dsn
+        server.release()
 
 
 @pytest.fixture(scope="session")

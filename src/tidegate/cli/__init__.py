@@ -1,1 +1,1 @@
-"""The command line: one module per group of commands."""
+"""The command line `tidegate` (SPEC 8). Modules import what they need at the point of use, so that it starts quickly."""

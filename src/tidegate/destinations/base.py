@@ -66,7 +66,8 @@ class Writer(Protocol):
     async def committed(self) -> bytes | None:
         """Fence out older epochs and return the last checkpoint that committed with rows, None if the ledger knows all.
 
-        Called once when a run starts or resumes. Raises LeaseLost if a newer epoch has been here.
+        Called once when a run starts or resumes. If the ledger does not know that checkpoint, its batch is written next:
+        under its own number, with the same checkpoint and no pages. Raises LeaseLost if a newer epoch has been here.
         """
         ...
 

@@ -64,18 +64,41 @@ class CursorField:
             case CursorFormat.EPOCH_MILLISECONDS:
                 return EPOCH + timedelta(milliseconds=_number(value))
             case CursorFormat.DATE:
-                day = date.fromisoformat(str(value))
-                return datetime(day.year, day.month, day.day, tzinfo=self._zone).astimezone(UTC)
+                return self._midnight(date.fromisoformat(_text(value)))
             case CursorFormat.LOCAL:
-                local = datetime.fromisoformat(str(value))
+                local = datetime.fromisoformat(_text(value))
                 if local.tzinfo is not None:
                     return local.astimezone(UTC)
                 return local.replace(tzinfo=self._zone).astimezone(UTC)
             case CursorFormat.ISO:
-                instant = datetime.fromisoformat(str(value))
+                instant = datetime.fromisoformat(_text(value))
                 if instant.tzinfo is None:
                     raise ValueError(f"{value!r} has no offset; declare the format 'local' with a time zone")
                 return instant.astimezone(UTC)
+
+    def _midnight(self, day: date) -> datetime:
+        return datetime(day.year, day.month, day.day, tzinfo=self._zone).astimezone(UTC)
+
+    def floor(self, instant: datetime) -> datetime:
+        """Return the cursor value that a change at ``instant`` may be shown with: the beginning of its grain, in UTC.
+
+        Every lower bound has to start there, or a change in the same grain is lost (HOLE j). In wall time grains
+        are counted on the wall, and in the repeated hour the value is the first of the two, as `parse` reads it.
+        """
+        if self.format is CursorFormat.DATE:
+            return self._midnight(instant.astimezone(self._zone).date())
+        if self.format is CursorFormat.LOCAL:
+            wall = instant.astimezone(self._zone).replace(tzinfo=UTC, fold=0)
+            return min(instant, _down(wall, self.precision).replace(tzinfo=self._zone)).astimezone(UTC)
+        return _down(instant.astimezone(UTC), self.precision)
+
+    def ceiling(self, instant: datetime) -> datetime:
+        """Return an instant at or after ``instant`` that ends a grain, in UTC: what an upper bound has to reach."""
+        if self.format is CursorFormat.DATE:
+            midnight = self.floor(instant)
+            next_day = instant.astimezone(self._zone).date() + timedelta(days=1)
+            return midnight if midnight == instant else self._midnight(next_day)
+        return _up(instant.astimezone(UTC), self.precision)
 
     def render(self, instant: datetime) -> str | int:
         """Return ``instant`` as the source writes it, rounded down to the format's own grain."""
@@ -97,6 +120,20 @@ class CursorField:
         if self.precision >= timedelta(seconds=1):
             return "seconds"
         return "milliseconds" if self.precision >= timedelta(milliseconds=1) else "microseconds"
+
+
+def _down(instant: datetime, grain: timedelta) -> datetime:
+    return EPOCH + (instant - EPOCH) // grain * grain
+
+
+def _up(instant: datetime, grain: timedelta) -> datetime:
+    return EPOCH - (EPOCH - instant) // grain * grain
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise ValueError(f"{value!r} is not text")
+    return value
 
 
 def _number(value: object) -> int | float:

@@ -13,7 +13,7 @@
     │   └── DestinationRejected
     └── RunError                ourselves
         ├── LeaseLost           another worker has taken the run over
-        └── InternalError       a bug; nothing was committed
+        └── InternalError       a bug, or our own database; nothing was committed
 
 Whether something may be retried is a property of its type (ARCHITECTURE, "Errors").
 """
@@ -59,6 +59,11 @@ class InvalidInput(TidegateError):
         super().__init__(f"{field}: {value!r} {problem}.", remedy=remedy, field=field, value=value)
         self.field = field
         self.value = value
+        self.problem = problem
+
+    def under(self, path: str) -> InvalidInput:
+        """Return the same error about the field as seen from further up: ``path`` in front of it."""
+        return InvalidInput(f"{path}.{self.field}", self.value, self.problem, self.remedy)
 
 
 class SourceError(TidegateError):
@@ -153,6 +158,7 @@ class LeaseLost(RunError):
 
 
 class InternalError(RunError):
-    """A bug in Tidegate; nothing was committed."""
+    """A bug in Tidegate or trouble with its own database; nothing was committed. Tried again: it may pass."""
 
     code = "internal_error"
+    retryable = True

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     Pool: TypeAlias = asyncpg.Pool[asyncpg.Record]
 
 SCHEMA = "tidegate"
+FROZEN_AFTER = "10s"
+"""A process that does nothing for so long inside a transaction is frozen or cut off; PostgreSQL frees what it has locked."""
 MIGRATION_LOCK = 7_249_316_001
 """Advisory lock key under which one process at a time migrates."""
 
@@ -39,7 +41,12 @@ async def open_pool(dsn: str, *, size: int = 10, on_connect: OnConnect | None = 
             init=on_connect,
             reset=_keep,
             command_timeout=300,
-            server_settings={"search_path": f"{SCHEMA}, public", "application_name": "tidegate", "timezone": "UTC"},
+            server_settings={
+                "search_path": f"{SCHEMA}, public",
+                "application_name": "tidegate",
+                "timezone": "UTC",
+                "idle_in_transaction_session_timeout": FROZEN_AFTER,
+            },
         )
     except (OSError, asyncpg.PostgresConnectionError, asyncpg.InvalidAuthorizationSpecificationError) as error:
         raise DestinationUnavailable(

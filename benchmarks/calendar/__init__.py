@@ -1,0 +1,1 @@
+"""The calendar beside others: how fast, and which answers where clocks change."""

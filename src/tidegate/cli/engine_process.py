@@ -1,0 +1,62 @@
+"""The engine in the foreground of this process: signals, the graceful stop and the stop at once."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+from collections.abc import Callable, Coroutine, Iterator
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from tidegate.cli.output import INTERRUPTED
+
+if TYPE_CHECKING:
+    from tidegate.engine.engine import Engine
+
+STOPS = (signal.SIGINT, signal.SIGTERM)
+
+
+async def serve(engine: Engine, beside: Coroutine[Any, Any, None], say: Callable[[str], None]) -> None:
+    """Run the engine until SIGINT or SIGTERM, with ``beside`` (a screen) next to it.
+
+    The first signal ends it gracefully: pages in hand are delivered and runs given back. The second ends it at once,
+    with exit code 130: leases expire by themselves and other workers go on from the last checkpoints.
+    """
+    working = asyncio.create_task(engine.run())
+    showing = asyncio.create_task(beside)
+    asked = False
+
+    def stop() -> None:
+        nonlocal asked
+        if asked:
+            working.cancel()
+            return
+        asked = True
+        say("Stopping: pages in hand are delivered first. Once more to stop at once.")
+        engine.stop()
+
+    with handling(stop):
+        try:
+            await working
+        except asyncio.CancelledError:
+            if not asked:
+                raise
+            raise typer.Exit(INTERRUPTED) from None
+        finally:
+            showing.cancel()
+            await asyncio.gather(showing, return_exceptions=True)
+
+
+@contextlib.contextmanager
+def handling(stop: Callable[[], None]) -> Iterator[None]:
+    """Call ``stop`` at SIGINT and SIGTERM while inside."""
+    loop = asyncio.get_running_loop()
+    for number in STOPS:
+        loop.add_signal_handler(number, stop)
+    try:
+        yield
+    finally:
+        for number in STOPS:
+            loop.remove_signal_handler(number)

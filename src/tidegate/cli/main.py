@@ -1,0 +1,83 @@
+"""The root command: finds each command's module when it is asked for, and not before."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Annotated, Any
+
+import typer
+import typer.core
+
+from tidegate.cli.host_clock import HostClock
+
+COMMANDS = {
+    "demo": "demo",
+    "up": "up",
+    "apply": "apply",
+    "run": "run",
+    "tick": "tick",
+    "status": "status",
+    "runs": "runs",
+    "coverage": "coverage",
+    "pause": "pausing",
+    "resume": "pausing",
+    "worker": "worker",
+    "schedule": "schedule",
+    "connector": "connector",
+    "doctor": "doctor",
+}
+"""Command -> the module in this package whose `app` holds it, in the order of the help text."""
+
+
+class LazyGroup(typer.core.TyperGroup):
+    """A group whose commands are imported when they are asked for."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """Return the names of all commands."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """Return the command of that name, None if there is none."""
+        if cmd_name not in COMMANDS:
+            return None
+        module = importlib.import_module(f"tidegate.cli.{COMMANDS[cmd_name]}")
+        found = typer.main.get_command(module.app)
+        found = getattr(found, "commands", {}).get(cmd_name, found)  # a module of several commands
+        found.name = cmd_name
+        return found
+
+
+app = typer.Typer(
+    name="tidegate",
+    cls=LazyGroup,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(f"tidegate {version('tidegate')}")
+        raise typer.Exit
+
+
+@app.callback()
+def tidegate(
+    context: typer.Context,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Scheduled sync that can prove nothing was missed.
+
+    Exit codes: 0 done, 1 the work failed, 2 bad usage or input.
+    """
+    context.obj = HostClock()
+
+
+def main() -> None:
+    """Run the command line."""
+    app()

@@ -1,0 +1,101 @@
+"""What commands print: results on stdout, progress and errors on stderr; JSON if asked for."""
+
+from __future__ import annotations
+
+import sys
+from datetime import datetime
+from typing import TYPE_CHECKING, Annotated, NoReturn
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from tidegate.domain.errors import TidegateError
+
+FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 130
+WIDTH_OF_PIPES = 180
+"""Columns where the output is no terminal: enough for every table, and the same everywhere."""
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, errors too.")]
+OfInstallation = Annotated[str, typer.Argument(metavar="TENANT/INSTALLATION")]
+
+
+def out() -> Console:
+    """Return the console of results."""
+    return _console(stderr=False)
+
+
+def err() -> Console:
+    """Return the console of progress and errors."""
+    return _console(stderr=True)
+
+
+def _console(*, stderr: bool) -> Console:
+    from rich.console import Console
+
+    stream = sys.stderr if stderr else sys.stdout
+    return Console(stderr=stderr, width=None if stream.isatty() else WIDTH_OF_PIPES, highlight=False, soft_wrap=False)
+
+
+def print_json(value: object) -> None:
+    """Print ``value`` as one line of JSON on stdout; instants in UTC with Z."""
+    import msgspec
+
+    typer.echo(msgspec.json.encode(value).decode())
+
+
+def fail(error: TidegateError, *, as_json: bool) -> NoReturn:
+    """Print an error with its remedy on stderr and exit: with 2 for bad input, with 1 for anything else."""
+    from tidegate.domain.errors import InvalidInput
+
+    if as_json:
+        import msgspec
+
+        typer.echo(msgspec.json.encode(error.as_json(), enc_hook=str).decode(), err=True)
+    else:
+        for line in _lines(error):
+            typer.echo(line, err=True)
+    raise typer.Exit(BAD_INPUT if isinstance(error, InvalidInput) else FAILED)
+
+
+def _lines(error: TidegateError) -> list[str]:
+    from tidegate.engine.document import InvalidConfiguration
+
+    if isinstance(error, InvalidConfiguration):
+        return [line for inner in error.errors for line in _lines(inner)]
+    return [f"✗ {error.message}", f"  → {error.remedy}"] if error.remedy else [f"✗ {error.message}"]
+
+
+def instant(value: datetime | None, none: str = "–") -> str:
+    """Return an instant in UTC with Z, to the second."""
+    from tidegate.domain.instant import render_instant
+
+    return none if value is None else render_instant(value.replace(microsecond=0))
+
+
+def humanised(seconds: float | None) -> str:
+    """Return a duration in its two largest units, such as ``3 d 4 h`` or ``42 s``; a dash for None."""
+    if seconds is None:
+        return "–"
+    if seconds < 0:
+        return f"-{humanised(-seconds)}"
+    whole = int(seconds)
+    counts = ((whole // 86_400, "d"), (whole // 3600 % 24, "h"), (whole // 60 % 60, "min"), (whole % 60, "s"))
+    first = next((index for index, (count, _) in enumerate(counts) if count), len(counts) - 1)
+    shown = counts[first : first + 2]
+    return " ".join(f"{count} {unit}" for count, unit in shown if count) or "0 s"
+
+
+def split_installation(name: str, *, whole: bool = True) -> tuple[str, str | None]:
+    """Return (tenant, installation) of ``TENANT/INSTALLATION``; unless ``whole``, the second part may be missing.
+
+    Raises InvalidInput.
+    """
+    from tidegate.domain.errors import InvalidInput
+
+    tenant_id, slash, installation = name.partition("/")
+    if not tenant_id or ((slash or whole) and (not installation or "/" in installation)):
+        form = "TENANT/INSTALLATION" if whole else "TENANT or TENANT/INSTALLATION"
+        raise InvalidInput("installation", name, f"is not {form}", "`tidegate status` lists them.")
+    return tenant_id, installation or None

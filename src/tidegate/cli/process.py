@@ -1,0 +1,62 @@
+"""One command's process: assembles the parts, does its work and says how it ended."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, TypeVar
+
+import typer
+
+from tidegate.cli.output import FAILED, INTERRUPTED, fail
+from tidegate.domain.errors import DestinationUnavailable, TidegateError
+
+if TYPE_CHECKING:
+    from tidegate.bootstrap import Options
+    from tidegate.engine.parts import Parts
+
+Result = TypeVar("Result")
+
+
+def with_parts(
+    work: Callable[[Parts], Awaitable[Result]], *, as_json: bool, options: Options | None = None, fast: bool = False
+) -> Result:
+    """Return what ``work`` returns, given the parts of this process.
+
+    A TidegateError is printed with its remedy and ends the process with 2 for bad input and 1 otherwise; an unreachable
+    database is 1. Ctrl-C ends it with 130 once ``work`` has cleaned up. ``fast``: on the faster event loop, which takes
+    a moment to import.
+    """
+    import asyncpg
+
+    from tidegate.bootstrap import assemble, from_environment
+
+    async def whole() -> Result:
+        async with assemble(options or from_environment()) as parts:
+            return await work(parts)
+
+    try:
+        with asyncio.Runner(loop_factory=_fast_loop if fast else None) as runner:
+            return runner.run(whole())
+    except TidegateError as error:
+        fail(error, as_json=as_json)
+    except (asyncpg.PostgresError, asyncpg.InterfaceError, ConnectionError) as error:
+        told = DestinationUnavailable(
+            f"The database failed: {type(error).__name__}: {error}.", remedy="Look with `tidegate doctor`."
+        )
+        fail(told, as_json=as_json)
+    except KeyboardInterrupt:
+        typer.echo("\nInterrupted.", err=True)
+        raise typer.Exit(INTERRUPTED) from None
+
+
+def _fast_loop() -> asyncio.AbstractEventLoop:
+    import uvloop
+
+    return uvloop.new_event_loop()
+
+
+def exit_unless(well: bool) -> None:
+    """Exit with 1 if the work failed."""
+    if not well:
+        raise typer.Exit(FAILED)

@@ -1,0 +1,256 @@
+"""One guarded HTTP session for all sources, and one function that sends a request and names what went wrong.
+
+What becomes of a reply (SPEC 5, "Failures"):
+
+    2xx                                     the reply, its body read whole
+    429, statuses declared as rate limits   RateLimited, with the wait the source asked for
+    5xx, 408, 425, statuses declared so     SourceUnavailable
+    connection, time-out, broken-off body   SourceUnavailable
+    401, 403                                Unauthorised
+    3xx, other 4xx                          ContractBroken, showing the reply's beginning, secrets masked
+    too large a body, forbidden address     ContractBroken
+
+and of a 2xx body that should be JSON (`read_json`):
+
+    HTML, an empty or broken-off document   SourceUnavailable: maintenance pages and cut connections pass
+    other text, or JSON of another shape    ContractBroken
+
+Redirects are never followed: a declared address is the address, and a redirect is how a request leaves its host.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import ipaddress
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from functools import lru_cache
+from typing import TypeVar
+from urllib.parse import urlsplit
+
+import aiohttp
+import msgspec
+from multidict import CIMultiDictProxy
+from yarl import URL
+
+from tidegate.domain.errors import ContractBroken, RateLimited, SourceError, SourceUnavailable, Unauthorised
+
+T = TypeVar("T")
+
+MAX_BODY_BYTES = 64 * 1024 * 1024
+EXCERPT_CHARACTERS = 500
+ALWAYS_RETRYABLE = frozenset({408, 425})
+MIN_MASKED_CHARACTERS = 4  # masking shorter ones would blot out ordinary text
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """A 2xx reply, read whole. ``source_at``: the source's own clock (HTTP Date) in UTC, None if it sent none."""
+
+    status: int
+    headers: CIMultiDictProxy[str]
+    body: bytes
+    source_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class ReplyRules:
+    """How one source's replies are to be read: its own meanings of statuses, and the ``secrets`` never to show."""
+
+    retryable: frozenset[int] = frozenset()
+    rate_limited: frozenset[int] = frozenset()
+    secrets: tuple[str, ...] = ()
+    max_body_bytes: int = MAX_BODY_BYTES
+
+    def mask(self, text: str) -> str:
+        """Return ``text`` with every secret of four or more characters replaced by ``***``, longest first."""
+        for secret in sorted(self.secrets, key=len, reverse=True):
+            if len(secret) >= MIN_MASKED_CHARACTERS:
+                text = text.replace(secret, "***")
+        return text
+
+    def excerpt(self, body: bytes) -> str:
+        """Return the beginning of ``body`` for people; masked before it is cut, so that no half secret remains."""
+        longest = max(map(len, self.secrets), default=0)
+        text = body[: EXCERPT_CHARACTERS * 4 + longest].decode("utf-8", "replace")
+        return self.mask(text)[:EXCERPT_CHARACTERS]
+
+
+NO_RULES = ReplyRules()
+
+
+def open_session(
+    *,
+    allow_private_addresses: bool = False,
+    max_connections: int = 100,
+    connect_seconds: float = 10.0,
+    read_seconds: float = 60.0,
+) -> aiohttp.ClientSession:
+    """Return a keep-alive session that keeps no cookies and reaches public addresses only. Call it inside the loop.
+
+    Every socket is checked at the moment it is made, after name resolution, so neither a DNS answer nor a literal
+    in any spelling reaches a private, loopback, link-local or reserved address unless ``allow_private_addresses``.
+    ``read_seconds`` bounds the wait for the next bytes, not a whole reply. Proxy variables are not read.
+    """
+    connector = aiohttp.TCPConnector(
+        limit=max_connections,
+        ttl_dns_cache=60,
+        keepalive_timeout=30,
+        socket_factory=None if allow_private_addresses else _public_socket,
+    )
+    timeout = aiohttp.ClientTimeout(total=None, connect=None, sock_connect=connect_seconds, sock_read=read_seconds)
+    return aiohttp.ClientSession(
+        connector=connector,
+        cookie_jar=aiohttp.DummyCookieJar(),
+        timeout=timeout,
+        headers={"User-Agent": "tidegate", "Accept": "application/json", "Accept-Encoding": "gzip, deflate"},
+        trust_env=False,
+    )
+
+
+def _public_socket(address: aiohttp.AddrInfoType) -> socket.socket:
+    family, kind, protocol, _, where = address
+    if not is_public_address(str(where[0])):
+        raise OSError(errno.EACCES, f"{where[0]} is not a public address")
+    return socket.socket(family=family, type=kind, proto=protocol)
+
+
+def is_public_address(address: str) -> bool:
+    """Return whether the IP ``address`` is globally reachable; an IPv4 address inside an IPv6 one counts as itself."""
+    ip = ipaddress.ip_address(address.partition("%")[0])
+    if isinstance(ip, ipaddress.IPv6Address):
+        inner = ip.ipv4_mapped or ip.sixtofour or (ip.teredo[1] if ip.teredo else None) or _nat64(ip)
+        ip = inner or ip
+    return ip.is_global and not ip.is_multicast
+
+
+def _nat64(ip: ipaddress.IPv6Address) -> ipaddress.IPv4Address | None:
+    if ip in ipaddress.IPv6Network("64:ff9b::/96"):
+        return ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF)
+    return None
+
+
+async def send(
+    session: aiohttp.ClientSession,
+    method: str,
+    url: str | URL,
+    *,
+    params: Mapping[str, str] | None = None,
+    headers: Mapping[str, str] | None = None,
+    body: bytes | None = None,
+    rules: ReplyRules = NO_RULES,
+) -> Reply:
+    """Send one request and return its 2xx reply; raises the SourceError that the module's table names.
+
+    Messages name method, host and path, never the query, which may hold a secret.
+    """
+    try:
+        async with session.request(
+            method, url, params=params, headers=headers, data=body, allow_redirects=False
+        ) as response:
+            content = await _read(response, rules)
+            reply = Reply(response.status, response.headers, content, http_date(response.headers.get("Date", "")))
+    except (aiohttp.InvalidURL, aiohttp.NonHttpUrlClientError, UnicodeError) as error:
+        raise ContractBroken(f"{rules.mask(_name(method, url))} is not an address that can be asked.") from error
+    except aiohttp.ClientConnectorError as error:
+        raise _not_connected(error, method, url, rules) from error
+    except (aiohttp.ClientError, TimeoutError, asyncio.IncompleteReadError, OSError) as error:
+        reason = rules.mask(f"{type(error).__name__} {error}".strip())
+        raise SourceUnavailable(f"{rules.mask(_name(method, url))} broke off: {reason}.") from error
+    if 200 <= reply.status < 300:
+        return reply
+    raise _refusal(reply, rules.mask(_name(method, url)), rules)
+
+
+async def _read(response: aiohttp.ClientResponse, rules: ReplyRules) -> bytes:
+    chunks: list[bytes] = []
+    size = 0
+    async for chunk in response.content.iter_any():
+        size += len(chunk)
+        if size > rules.max_body_bytes:
+            response.close()
+            raise ContractBroken(
+                f"{response.url.path} sent more than {rules.max_body_bytes} bytes in one page.",
+                remedy="Declare a smaller page size.",
+            )
+        chunks.append(chunk)
+    return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+
+def _name(method: str, url: str | URL) -> str:
+    try:
+        parts = urlsplit(str(url))
+    except ValueError:
+        return f"{method} {str(url).partition('?')[0]}"
+    return f"{method} {parts.hostname or ''}{parts.path}"
+
+
+def _not_connected(error: aiohttp.ClientConnectorError, method: str, url: str | URL, rules: ReplyRules) -> SourceError:
+    name = rules.mask(_name(method, url))
+    if error.os_error.errno == errno.EACCES:
+        return ContractBroken(
+            f"{name} was not sent: {error.os_error.strerror}.",
+            remedy="If this source is yours, allow private addresses for this deployment.",
+        )
+    return SourceUnavailable(f"{name} could not be reached: {rules.mask(str(error.os_error))}.")
+
+
+def _refusal(reply: Reply, name: str, rules: ReplyRules) -> SourceError:
+    status, excerpt = reply.status, rules.excerpt(reply.body)
+    said = f"{name} answered {status}."
+    if status in rules.rate_limited or status == 429:
+        return RateLimited(said, retry_after_seconds=retry_after_seconds(reply))
+    if status in rules.retryable or status in ALWAYS_RETRYABLE or status >= 500:
+        return SourceUnavailable(f"{said} {excerpt[:200]}".rstrip(), retry_after_seconds=retry_after_seconds(reply))
+    if status in (401, 403):
+        return Unauthorised(
+            said, remedy="Renew the connection's credentials or widen their scopes.", status=status, response=excerpt
+        )
+    remedy = "Declare the address that it redirects to." if 300 <= status < 400 else "Compare the declaration with it."
+    return ContractBroken(f"{said} {excerpt[:200]}".rstrip(), remedy=remedy, status=status, response=excerpt)
+
+
+def retry_after_seconds(reply: Reply) -> float | None:
+    """Return the wait that ``Retry-After`` asks for: seconds, or a date counted from the reply's own Date.
+
+    None if there is none, or a date with no Date to count from (our clock is not the source's). Never negative.
+    """
+    text = reply.headers.get("Retry-After", "").strip()
+    if text.isascii() and text.replace(".", "", 1).isdigit():
+        return float(text)
+    until = http_date(text)
+    if until is None or reply.source_at is None:
+        return None
+    return max(0.0, (until - reply.source_at).total_seconds())
+
+
+@lru_cache(maxsize=256)
+def http_date(text: str) -> datetime | None:
+    """Return an HTTP date (RFC 9110, 5.6.7) as a UTC instant, None if it is not one."""
+    try:
+        parsed = parsedate_to_datetime(text)
+    except (ValueError, IndexError, OverflowError):
+        return None
+    return parsed.replace(tzinfo=UTC) if parsed.tzinfo is None else parsed.astimezone(UTC)
+
+
+def read_json(reply: Reply, decoder: msgspec.json.Decoder[T], rules: ReplyRules = NO_RULES) -> T:
+    """Return the decoded body; raises SourceUnavailable or ContractBroken as the module's table says."""
+    try:
+        return decoder.decode(reply.body)
+    except msgspec.ValidationError as error:
+        raise ContractBroken(
+            f"The reply has another shape than declared: {error}.",
+            remedy="Compare the declaration with the response shown.",
+            response=rules.excerpt(reply.body),
+        ) from error
+    except msgspec.DecodeError as error:
+        excerpt = rules.excerpt(reply.body)
+        # msgspec says so of a document that ends before it is complete, and only then.
+        if str(error) == "Input data was truncated" or reply.body.lstrip()[:1] == b"<":
+            raise SourceUnavailable(f"The source sent no complete JSON document: {excerpt[:200]}") from error
+        raise ContractBroken(f"The reply is not JSON: {error}.", response=excerpt) from error

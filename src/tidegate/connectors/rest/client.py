@@ -1,0 +1,182 @@
+"""One connection's way to its source: address, authentication, pace and the rules by which replies are read."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from urllib.parse import quote, quote_plus
+
+import aiohttp
+import msgspec
+from yarl import URL
+
+from tidegate.connectors.http import Reply, ReplyRules, read_json, send
+from tidegate.connectors.rest.declaration import Authentication, AuthenticationKind, Login, Param, RateLimit
+from tidegate.connectors.rest.pagers import Position
+from tidegate.domain.clock import Clock
+from tidegate.domain.errors import ContractBroken, Unauthorised
+
+EXPIRY_MARGIN = timedelta(seconds=30)
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A reply, where it came from, and our clock just before the request was sent."""
+
+    reply: Reply
+    url: URL
+    requested_at: datetime
+
+
+class Pace:
+    """Lets ``burst`` requests through at once and then ``per_second``, waiting on the clock it is given."""
+
+    def __init__(self, limit: RateLimit, clock: Clock) -> None:
+        self._limit, self._clock = limit, clock
+        self._free_at = clock.now()  # when the bucket is full again
+        self._between = timedelta(seconds=1 / limit.per_second)
+
+    async def wait(self) -> None:
+        """Return when the next request may be sent; waiting requests are let through in order."""
+        now = self._clock.now()
+        self._free_at = max(self._free_at, now) + self._between
+        wait = (self._free_at - now - self._between * self._limit.burst).total_seconds()
+        if wait > 0:
+            await self._clock.sleep(wait)
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """What each request carries to be let in, and the texts that must never be shown."""
+
+    headers: Mapping[str, str]
+    params: Mapping[str, str]
+    secrets: tuple[str, ...]
+
+
+def credentials(declared: Authentication, secrets: Mapping[str, str]) -> Credentials:
+    """Return the credentials of a filled-in declaration; a login's token comes later (`Client`)."""
+    known = (*secrets.values(), declared.value, declared.password)
+    hidden = {spelling for secret in known if secret for spelling in _spellings(secret)}
+    match declared.kind:
+        case AuthenticationKind.BASIC:
+            pair = base64.b64encode(f"{declared.username}:{declared.password}".encode()).decode()
+            return Credentials({"Authorization": f"Basic {pair}"}, {}, (*hidden, pair))
+        case AuthenticationKind.BEARER:
+            return Credentials({"Authorization": f"Bearer {declared.value}"}, {}, tuple(hidden))
+        case AuthenticationKind.HEADER:
+            return Credentials({declared.name: declared.value}, {}, tuple(hidden))
+        case AuthenticationKind.QUERY:
+            return Credentials({}, {declared.name: declared.value}, tuple(hidden))
+        case _:
+            return Credentials({}, {}, tuple(hidden))
+
+
+def _spellings(secret: str) -> tuple[str, ...]:
+    """Return ``secret`` as a reply may repeat it: plain, in an address, in JSON."""
+    in_address = URL.build(query={"x": secret}).raw_query_string.removeprefix("x=")
+    in_json = msgspec.json.encode(secret).decode()[1:-1]
+    return (secret, quote(secret, safe=""), quote_plus(secret), in_address, in_json)
+
+
+class Client:
+    """Sends requests to one origin, and only there. Safe for several fetches at once."""
+
+    def __init__(
+        self,
+        session: aiohttp.ClientSession,
+        clock: Clock,
+        base_url: str,
+        headers: Mapping[str, str],
+        held: Credentials,
+        rules: ReplyRules,
+        *,
+        login: Login | None = None,
+        pace: Pace | None = None,
+    ) -> None:
+        self._session, self._clock, self._login, self._pace = session, clock, login, pace
+        self._base = base_url.rstrip("/")
+        self._origin = URL(self._base).origin()
+        self._headers, self._params = {**headers, **held.headers}, held.params
+        self.rules = self._rules = rules
+        self._logging_in = asyncio.Lock()
+        self._token: str | None = None
+        self._token_ends: datetime | None = None
+
+    async def ask(self, method: str, path: str, params: Mapping[str, Param]) -> Answer:
+        """Send a request for ``path`` below the base address; a POST carries ``params`` as a JSON object.
+
+        Raises a SourceError. With a login, an expired token is renewed before, a refused one once after.
+        """
+        url = URL(self._base + path)
+        if method == "POST":
+            return await self._ask(method, url.update_query(self._params), msgspec.json.encode(params))
+        return await self._ask(method, url.with_query({**_texts(params), **self._params}), None)
+
+    async def follow(self, link: str) -> Answer:
+        """Send a GET for a path and query that the source itself gave, as it wrote it, to the same origin."""
+        url = URL(f"{self._origin}{link}", encoded=True)
+        return await self._ask("GET", url.update_query(self._params) if self._params else url, None)
+
+    def without_credentials(self, position: Position) -> Position:
+        """Return ``position`` fit to be kept: a link without the parameters that let us in."""
+        if "link" not in position or not self._params:
+            return position
+        return {
+            **position,
+            "link": URL(str(position["link"]), encoded=True).without_query_params(*self._params).raw_path_qs,
+        }
+
+    async def _ask(self, method: str, url: URL, body: bytes | None) -> Answer:
+        if self._login is None:
+            return await self._send(method, url, body, self._headers)
+        token = await self._signed_in(self._login, refused=None)
+        try:
+            return await self._send(method, url, body, {**self._headers, "Authorization": f"Bearer {token}"})
+        except Unauthorised:
+            token = await self._signed_in(self._login, refused=token)
+            return await self._send(method, url, body, {**self._headers, "Authorization": f"Bearer {token}"})
+
+    async def _send(self, method: str, url: URL, body: bytes | None, headers: Mapping[str, str]) -> Answer:
+        if self._pace is not None:
+            await self._pace.wait()
+        if body is not None:
+            headers = {**headers, "Content-Type": "application/json"}
+        requested_at = self._clock.now()
+        reply = await send(self._session, method, url, headers=headers, body=body, rules=self.rules)
+        return Answer(reply, url, requested_at)
+
+    async def _signed_in(self, login: Login, *, refused: str | None) -> str:
+        """Return a valid token, logging in if there is none, it is about to expire, or it is the ``refused`` one."""
+        async with self._logging_in:
+            expired = self._token_ends is not None and self._token_ends - EXPIRY_MARGIN <= self._clock.now()
+            if self._token is None or expired or self._token == refused:
+                await self._sign_in(login)
+            assert self._token is not None
+            return self._token
+
+    async def _sign_in(self, login: Login) -> None:
+        body = msgspec.json.encode(login.body)
+        answer = await self._send("POST", URL(self._base + login.path), body, self._headers)
+        document = read_json(answer.reply, msgspec.json.Decoder(), self.rules)
+        token, life = _at(document, login.token), _at(document, login.expires_in) if login.expires_in else None
+        if not isinstance(token, str) or not token:
+            raise ContractBroken(f"The login's reply has no text at {'.'.join(login.token)}.")
+        self._token = token
+        self._token_ends = None
+        if isinstance(life, int | float):
+            self._token_ends = answer.requested_at + timedelta(seconds=life)
+        self.rules = replace(self._rules, secrets=(*self._rules.secrets, *_spellings(token)))
+
+
+def _at(document: object, path: tuple[str, ...]) -> object:
+    for name in path:
+        document = document.get(name) if isinstance(document, dict) else None
+    return document
+
+
+def _texts(params: Mapping[str, Param]) -> dict[str, str]:
+    return {name: str(value).lower() if isinstance(value, bool) else str(value) for name, value in params.items()}

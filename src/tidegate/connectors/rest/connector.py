@@ -1,0 +1,151 @@
+"""A declaration as a Connector: its templates are filled in when a connection is opened."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import replace
+from urllib.parse import urlsplit
+
+import aiohttp
+
+from tidegate.connectors.base import ConnectionSettings
+from tidegate.connectors.http import ReplyRules
+from tidegate.connectors.rest.client import Client, Pace, credentials
+from tidegate.connectors.rest.declaration import Authentication, Declaration, Param, StreamDeclaration
+from tidegate.connectors.rest.listing import Filled, ListedStream, Listing
+from tidegate.connectors.rest.section import suggest
+from tidegate.connectors.rest.template import fill, fill_address, placeholders
+from tidegate.domain.clock import Clock
+from tidegate.domain.errors import InvalidInput
+from tidegate.domain.fetch import FetchRequest, Page
+from tidegate.domain.stream import Stream
+
+
+class RestConnector:
+    """A platform declared in YAML."""
+
+    def __init__(self, declaration: Declaration) -> None:
+        self.declaration = declaration
+        self._listed = {name: ListedStream(declared) for name, declared in declaration.streams.items()}
+
+    @property
+    def name(self) -> str:
+        """Return the declared name."""
+        return self.declaration.name
+
+    @property
+    def streams(self) -> Mapping[str, Stream]:
+        """Return the declared streams by name."""
+        return {name: declared.stream for name, declared in self.declaration.streams.items()}
+
+    def open(self, connection: ConnectionSettings, session: aiohttp.ClientSession, clock: Clock) -> RestSource:
+        """Return the source of ``connection``. Raises InvalidInput naming a missing setting or secret."""
+        declared = self.declaration
+        settings, secrets = _settings(declared, connection), _secrets(declared, connection)
+        base_url = fill_address(declared.base_url, settings)
+        _check_base_url(base_url)
+        authentication = _filled_authentication(declared.authentication, settings, secrets)
+        held = credentials(authentication, secrets)
+        client = Client(
+            session,
+            clock,
+            base_url,
+            {name: fill(str(value), settings, secrets) for name, value in declared.headers.items()},
+            held,
+            ReplyRules(
+                declared.retryable_statuses, declared.rate_limit_statuses, held.secrets, declared.max_body_bytes
+            ),
+            login=authentication.login,
+            pace=None if declared.rate_limit is None else Pace(declared.rate_limit, clock),
+        )
+        filled = {name: _filled_stream(stream, settings) for name, stream in declared.streams.items()}
+        return RestSource(self._listed, filled, client, clock)
+
+
+class RestSource:
+    """One connection of a declared platform, opened."""
+
+    def __init__(
+        self, listed: Mapping[str, ListedStream], filled: Mapping[str, Filled], client: Client, clock: Clock
+    ) -> None:
+        self._listed, self._filled, self._client, self._clock = listed, filled, client, clock
+
+    def fetch(self, request: FetchRequest) -> AsyncIterator[Page]:
+        """Yield pages as `tidegate.connectors.base.Source` says; raises InvalidInput for an unknown stream.
+
+        A listing that moved while it was read begins again, at most twice; then its report says so.
+        """
+        if request.stream not in self._listed:
+            raise InvalidInput("stream", request.stream, "is unknown", suggest(request.stream, self._listed))
+        listed, filled = self._listed[request.stream], self._filled[request.stream]
+        return Listing(listed, filled, request, self._client, self._clock).pages()
+
+
+def _settings(declared: Declaration, connection: ConnectionSettings) -> dict[str, str]:
+    for name in connection.settings:
+        if name not in declared.settings:
+            raise InvalidInput(
+                f"settings.{name}", connection.settings[name], "is unknown", suggest(name, declared.settings)
+            )
+    settings = {}
+    for name, default in declared.settings.items():
+        value = connection.settings.get(name, default)
+        if value is None:
+            raise InvalidInput(f"settings.{name}", None, "is missing", f"{declared.name} needs it to be reached.")
+        settings[name] = str(value)
+    return settings
+
+
+def _secrets(declared: Declaration, connection: ConnectionSettings) -> Mapping[str, str]:
+    for name in secret_names(declared):
+        if not connection.secrets.get(name):
+            raise InvalidInput(f"secrets.{name}", None, "is missing", f"{declared.name} needs it to sign in.")
+        if not connection.secrets[name].isprintable():
+            raise InvalidInput(f"secrets.{name}", "***", "holds a line break or the like", "Copy it without one.")
+    return connection.secrets
+
+
+def secret_names(declared: Declaration) -> list[str]:
+    """Return the names of the secrets that the declaration asks a connection for."""
+    signing = declared.authentication
+    texts = [signing.value, signing.username, signing.password, *map(str, declared.headers.values())]
+    if signing.login is not None:
+        texts += map(str, signing.login.body.values())
+    found = [name for text in texts for kind, name in placeholders(text) if kind == "secrets"]
+    return list(dict.fromkeys(found))
+
+
+def _check_base_url(base_url: str) -> None:
+    parts = urlsplit(base_url)
+    if parts.scheme not in ("https", "http") or not parts.hostname or parts.query or parts.fragment or parts.username:
+        raise InvalidInput(
+            "base_url", base_url, "is not the address of a server", "Write https://host, and a path where needed."
+        )
+
+
+def _filled_authentication(
+    declared: Authentication, settings: Mapping[str, str], secrets: Mapping[str, str]
+) -> Authentication:
+    login = declared.login
+    if login is not None:
+        body = {name: _filled(value, settings, secrets) for name, value in login.body.items()}
+        login = replace(login, path=fill_address(login.path, settings), body=body)
+    return replace(
+        declared,
+        value=fill(declared.value, settings, secrets),
+        username=fill(declared.username, settings, secrets),
+        password=fill(declared.password, settings, secrets),
+        login=login,
+    )
+
+
+def _filled(value: Param, settings: Mapping[str, str], secrets: Mapping[str, str]) -> Param:
+    return fill(value, settings, secrets) if isinstance(value, str) else value
+
+
+def _filled_stream(declared: StreamDeclaration, settings: Mapping[str, str]) -> Filled:
+    return Filled(
+        fill_address(declared.path, settings),
+        {name: _filled(value, settings, {}) for name, value in declared.params.items()},
+        {name: _filled(value, settings, {}) for name, value in declared.filters.items()},
+    )

@@ -1,0 +1,146 @@
+"""What a YAML file declares about one platform, as values (docs/reference/connectors.md lists every key)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import timedelta
+from enum import StrEnum
+from typing import TypeAlias
+
+from tidegate.domain.cursor import CursorFormat
+from tidegate.domain.stream import Stream
+
+Path: TypeAlias = tuple[str, ...]
+"""Where a value stands in a JSON document: member names from the root; empty is the root itself."""
+
+Param: TypeAlias = str | int | float | bool
+"""A request parameter's value: written out in a query, kept as it is in the JSON body of a POST."""
+
+
+class Meaning(StrEnum):
+    """Whether records exactly at a filter's value are shown (HOLE j)."""
+
+    INCLUSIVE = "inclusive"
+    EXCLUSIVE = "exclusive"
+
+
+@dataclass(frozen=True, slots=True)
+class BoundParam:
+    """A request parameter that bounds a listing by the cursor field: how it is written, and what it means.
+
+    ``grain``: the smallest step that the source tells apart, never finer than the format or the cursor's precision.
+    """
+
+    param: str
+    meaning: Meaning
+    format: CursorFormat
+    grain: timedelta
+    time_zone: str
+
+
+class AuthenticationKind(StrEnum):
+    """How a connection proves who it is."""
+
+    NONE = "none"
+    BASIC = "basic"
+    BEARER = "bearer"
+    HEADER = "header"
+    QUERY = "query"
+    LOGIN = "login"
+
+
+@dataclass(frozen=True, slots=True)
+class Login:
+    """The call that turns secrets into a token. ``expires_in``: where the reply says its life in seconds, or None."""
+
+    path: str
+    body: Mapping[str, Param]
+    token: Path
+    expires_in: Path | None
+
+
+@dataclass(frozen=True, slots=True)
+class Authentication:
+    """What is sent with each request; values are templates over settings and secrets."""
+
+    kind: AuthenticationKind = AuthenticationKind.NONE
+    name: str = ""
+    value: str = ""
+    username: str = ""
+    password: str = ""
+    login: Login | None = None
+
+
+class PagerKind(StrEnum):
+    """How a source divides a listing into pages."""
+
+    NONE = "none"
+    CURSOR = "cursor"
+    LAST_ID = "last_id"
+    LINK = "link"
+    PAGE = "page"
+    OFFSET = "offset"
+
+
+@dataclass(frozen=True, slots=True)
+class PagerDeclaration:
+    """How pages are asked for and what says that one is the last.
+
+    ``param``: the parameter that carries the position. ``token``, ``has_more``, ``total_pages``, ``total_records``:
+    where the reply says them. ``total_pages_header``: the same in a header. ``first``: the first page's number.
+    ``stable``: the source promises that a listing does not shift while it is read (HOLE gg).
+    """
+
+    kind: PagerKind = PagerKind.NONE
+    param: str = ""
+    token: Path | None = None
+    has_more: Path | None = None
+    total_pages: Path | None = None
+    total_records: Path | None = None
+    total_pages_header: str | None = None
+    first: int = 1
+    stable: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class RateLimit:
+    """How fast the source may be asked by one open source: ``burst`` at once, then ``per_second``."""
+
+    per_second: float
+    burst: int
+
+
+@dataclass(frozen=True, slots=True)
+class StreamDeclaration:
+    """How one stream is listed. ``params`` shape the listing; ``filters`` restrict it and keep a run unproven (SPEC 5).
+
+    ``history``: how far back the source serves records, None for all of them (HOLE w).
+    """
+
+    stream: Stream
+    path: str
+    method: str
+    records: Path
+    params: Mapping[str, Param]
+    filters: Mapping[str, Param]
+    lower: BoundParam | None
+    upper: BoundParam | None
+    history: timedelta | None
+    pager: PagerDeclaration
+
+
+@dataclass(frozen=True, slots=True)
+class Declaration:
+    """One platform. ``settings``: the names a connection may set, each with its default, None where it must."""
+
+    name: str
+    base_url: str
+    settings: Mapping[str, str | None] = field(default_factory=dict)
+    headers: Mapping[str, Param] = field(default_factory=dict)
+    authentication: Authentication = field(default_factory=Authentication)
+    rate_limit: RateLimit | None = None
+    retryable_statuses: frozenset[int] = frozenset()
+    rate_limit_statuses: frozenset[int] = frozenset()
+    max_body_bytes: int = 0
+    streams: Mapping[str, StreamDeclaration] = field(default_factory=dict)

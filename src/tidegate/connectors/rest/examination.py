@@ -1,0 +1,212 @@
+"""One page of each stream, and what Tidegate understood of it: for whoever writes a declaration."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from contextlib import aclosing
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from itertools import pairwise
+
+import msgspec
+
+from tidegate.connectors.base import Connector, Source
+from tidegate.connectors.rest.connector import RestConnector
+from tidegate.connectors.rest.declaration import PagerDeclaration, PagerKind, StreamDeclaration
+from tidegate.connectors.rest.filters import bounds
+from tidegate.domain.clock import Clock
+from tidegate.domain.cursor import CursorField
+from tidegate.domain.errors import SourceError
+from tidegate.domain.fetch import FetchRequest, Page
+from tidegate.domain.stream import Stream
+
+REACH = timedelta(days=30)  # a first look goes back so far, with the stream's own filters
+SAMPLE = timedelta(days=1)
+SKEW = timedelta(seconds=5)
+SAMPLES = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Examined:
+    """What was understood of one stream. ``error``: why no page could be had, "" if one was."""
+
+    stream: str
+    key: tuple[str, ...]
+    cursor: str
+    pager: str
+    sample_filters: Mapping[str, str]
+    records: int = 0
+    cursor_samples: tuple[tuple[str, str], ...] = ()  # as the source writes it, and in UTC
+    columns: Mapping[str, str] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+    error: str = ""
+
+
+async def examine(connector: Connector, source: Source, stream: Stream, clock: Clock) -> Examined:
+    """Return what one page of ``stream`` shows; a source's failure is in the result, not raised."""
+    now = clock.now()
+    declared = connector.declaration.streams[stream.name] if isinstance(connector, RestConnector) else None
+    understood = Examined(
+        stream=stream.name,
+        key=stream.key,
+        cursor=_describe_cursor(stream.cursor),
+        pager="written in Python" if declared is None else describe_pager(declared.pager),
+        sample_filters={} if declared is None else sample_filters(declared, now),
+    )
+    try:
+        recent = await _first_page(source, FetchRequest(stream.name, now - REACH, None, now))
+        page = recent if _records(recent) else await _first_page(source, FetchRequest(stream.name, None, None, now))
+    except SourceError as error:
+        return replace(understood, error=f"{error.code}: {error}")
+    records = _records(page)
+    return replace(
+        understood,
+        records=len(records),
+        cursor_samples=_samples(stream.cursor, records),
+        columns=_columns(records),
+        warnings=(*_clock_warnings(page), *_record_warnings(stream, records)),
+    )
+
+
+async def _first_page(source: Source, request: FetchRequest) -> Page:
+    async with aclosing(source.fetch(request)) as pages:  # type: ignore[type-var]
+        return await anext(pages)
+
+
+def _records(page: Page) -> list[object]:
+    return msgspec.json.decode(page.records, type=list[object])
+
+
+def sample_filters(declared: StreamDeclaration, now: datetime) -> Mapping[str, str]:
+    """Return the bounding parameters for the day before ``now``."""
+    return bounds(FetchRequest(declared.stream.name, now - SAMPLE, now, now), declared, None).params
+
+
+def _describe_cursor(cursor: CursorField | None) -> str:
+    if cursor is None:
+        return "none: listed in full each time"
+    zone = "" if cursor.time_zone == "Etc/UTC" else f" in {cursor.time_zone}"
+    changes = "changes with every edit" if cursor.changes else "never changes after creation"
+    order = "listed oldest first" if cursor.ascending else "in any order"
+    grain = f"to {cursor.precision.total_seconds():g} s"
+    return f"{'.'.join(cursor.path)}, {cursor.format}{zone} {grain}, {changes}, {order}"
+
+
+def describe_pager(pager: PagerDeclaration) -> str:
+    """Return how pages are asked for and what says that one is the last."""
+    at = {name: ".".join(path) for name in ("token", "has_more", "total_pages", "total_records")
+          if (path := getattr(pager, name)) is not None}  # fmt: skip
+    has_more = f"{at['has_more']}: false" if "has_more" in at else ""
+    match pager.kind:
+        case PagerKind.NONE:
+            return "one page; it is the whole listing"
+        case PagerKind.CURSOR:
+            return f"?{pager.param}=<{at['token']}>; the end is {has_more or 'a page without that token'}"
+        case PagerKind.LAST_ID:
+            return f"?{pager.param}=<last key>; the end is {has_more or 'an empty page'}"
+        case PagerKind.LINK:
+            return 'the Link header\'s rel="next"; the end is a page without one'
+        case PagerKind.PAGE:
+            last = at.get("total_pages") or pager.total_pages_header
+            return f"?{pager.param}=<number>; the end is {has_more or (last and f'page {last}') or 'an empty page'}"
+        case PagerKind.OFFSET:
+            total = at.get("total_records")
+            end = has_more or (total and f"{total} records") or "a page without a further record"
+            return f"?{pager.param}=<count>; the end is {end}"
+
+
+def _at(record: object, path: Iterable[str]) -> object:
+    for name in path:
+        record = record.get(name) if isinstance(record, dict) else None
+    return record
+
+
+def _parsed(cursor: CursorField, record: object) -> datetime | None:
+    try:
+        return cursor.parse(_at(record, cursor.path))
+    except ValueError:
+        return None
+
+
+def _samples(cursor: CursorField | None, records: list[object]) -> tuple[tuple[str, str], ...]:
+    if cursor is None:
+        return ()
+    samples = []
+    for record in records[:SAMPLES]:
+        instant = _parsed(cursor, record)
+        shown = "cannot be read" if instant is None else instant.astimezone(UTC).isoformat().replace("+00:00", "Z")
+        samples.append((repr(_at(record, cursor.path)), shown))
+    return tuple(samples)
+
+
+def _clock_warnings(page: Page) -> list[str]:
+    if page.source_at is None:
+        return ["The reply has no Date header: whether the source's clock has passed a period's end cannot be seen."]
+    skew = page.source_at - page.requested_at
+    if abs(skew) > SKEW:
+        side = "ahead of" if skew > timedelta(0) else "behind"
+        return [f"The source's clock is {abs(skew).total_seconds():.0f} s {side} ours."]
+    return []
+
+
+def _record_warnings(stream: Stream, records: list[object]) -> list[str]:
+    if not records:
+        return ["The source shows no record: keys, cursor values and columns could not be checked."]
+    warnings = []
+    for key in stream.key:
+        missing = sum(_at(record, key.split(".")) is None for record in records)
+        if missing:
+            warnings.append(f"{missing} of {len(records)} records have no {key}: they would go to quarantine.")
+    if stream.cursor is not None:
+        warnings += _cursor_warnings(stream.cursor, records)
+    return warnings
+
+
+def _cursor_warnings(cursor: CursorField, records: list[object]) -> list[str]:
+    warnings = []
+    values = [value for record in records if (value := _parsed(cursor, record)) is not None]
+    name = ".".join(cursor.path)
+    if len(values) < len(records):
+        unreadable = len(records) - len(values)
+        warnings.append(f"{unreadable} of {len(records)} records have no readable {name}: they would go to quarantine.")
+    if any(cursor.floor(value) != value for value in values):
+        precision = cursor.precision.total_seconds()
+        warnings.append(f"{name} is finer than the declared {precision:g} s: declare a smaller precision_seconds.")
+    if cursor.ascending and any(earlier > later for earlier, later in pairwise(values)):
+        warnings.append(f"{name} does not ascend though declared so: declare `ascending: false`.")
+    return warnings
+
+
+def _columns(records: list[object]) -> dict[str, str]:
+    found: dict[str, dict[str, None]] = {}
+    for record in records:
+        if isinstance(record, dict):
+            for name, value in record.items():
+                kinds = found.setdefault(name, {})
+                if value is not None:
+                    kinds[_kind(value)] = None
+    return {name: " or ".join(kinds) or "always null" for name, kinds in found.items()}
+
+
+def _kind(value: object) -> str:
+    match value:
+        case bool():
+            return "boolean"
+        case int():
+            return "bigint" if -(2**63) <= value < 2**63 else "numeric"
+        case float():
+            return "double"
+        case str():
+            return _kind_of_text(value)
+        case _:
+            return "json"
+
+
+def _kind_of_text(value: str) -> str:
+    try:
+        parsed = datetime.fromisoformat(value)
+    except ValueError:
+        return "text"
+    if len(value) == len("2026-07-13"):
+        return "date" if value[4] == "-" else "text"
+    return "timestamp" if parsed.tzinfo is not None else "text"

@@ -1,0 +1,96 @@
+"""Bounds as request parameters that never lose a record: more may be shown than asked for, less never (HOLE j).
+
+A source compares the parameter with a value that it may show, or hold, at another grain than ours, inclusively or
+exclusively, in UTC or in wall time. So a lower bound is rounded down, to the cursor's grain and to the parameter's,
+and an upper one up; an exclusive lower parameter is set one grain further back; an upper one needs no step, for
+``<=`` only shows more than ``<``.
+Wall time goes back when clocks do: near such a change the smaller offset is used below and the larger above.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from zoneinfo import ZoneInfo
+
+from tidegate.connectors.rest.declaration import BoundParam, Meaning, StreamDeclaration
+from tidegate.domain.cursor import EPOCH, CursorField, CursorFormat
+from tidegate.domain.fetch import FetchRequest
+
+DAY = timedelta(days=1)
+TICK = timedelta(microseconds=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """What is sent, and what it is known to show: every record from ``lower`` on and before ``upper``."""
+
+    params: Mapping[str, str]
+    lower: datetime | None
+    upper: datetime | None
+
+
+def bounds(request: FetchRequest, stream: StreamDeclaration, oldest: datetime | None) -> Bounds:
+    """Return the parameters for ``request``. ``oldest``: the source serves nothing older (HOLE w), None if it does."""
+    params: dict[str, str] = {}
+    cursor = stream.stream.cursor
+    shown_from, shown_to = oldest, None
+    if cursor is not None and stream.lower is not None and request.lower is not None:
+        since = request.lower if oldest is None else max(request.lower, oldest)
+        params[stream.lower.param], shown_from = render_lower(stream.lower, cursor, since)
+        shown_from = shown_from if oldest is None else max(shown_from, oldest)
+    if cursor is not None and stream.upper is not None and request.upper is not None:
+        params[stream.upper.param], shown_to = render_upper(stream.upper, cursor, request.upper), request.upper
+    return Bounds(params, shown_from, shown_to)
+
+
+def render_lower(bound: BoundParam, cursor: CursorField, instant: datetime) -> tuple[str, datetime]:
+    """Return the text that shows every change at or after ``instant``, and the cursor value from where it shows all."""
+    shown_from = cursor.floor(instant)
+    zone = ZoneInfo(bound.time_zone)
+    steps_back = 1 if bound.meaning is Meaning.EXCLUSIVE else 0
+    if bound.format is CursorFormat.DATE:
+        return (shown_from.astimezone(zone).date() - steps_back * DAY).isoformat(), shown_from
+    offset = timedelta(0)
+    if bound.format is CursorFormat.LOCAL:
+        offset = min(_offset(zone, shown_from), _offset(zone, shown_from + DAY))
+    written = EPOCH + ((shown_from + offset - EPOCH) // bound.grain - steps_back) * bound.grain
+    return _write(bound, written), shown_from
+
+
+def render_upper(bound: BoundParam, cursor: CursorField, instant: datetime) -> str:
+    """Return the text that shows every record with a cursor value before ``instant``."""
+    reached = cursor.ceiling(instant)
+    zone = ZoneInfo(bound.time_zone)
+    if bound.format is CursorFormat.DATE:
+        return ((reached - TICK).astimezone(zone).date() + DAY).isoformat()
+    offset = timedelta(0)
+    if bound.format is CursorFormat.LOCAL:
+        offset = max(_offset(zone, reached), _offset(zone, reached - DAY))
+    return _write(bound, EPOCH - (EPOCH - reached - offset) // bound.grain * bound.grain)
+
+
+def _offset(zone: ZoneInfo, instant: datetime) -> timedelta:
+    offset = instant.astimezone(zone).utcoffset()
+    assert offset is not None
+    return offset
+
+
+def _write(bound: BoundParam, written: datetime) -> str:
+    """``written``: the instant, or for wall time the wall's reading as if it were UTC."""
+    match bound.format:
+        case CursorFormat.EPOCH_SECONDS:
+            return str((written - EPOCH) // timedelta(seconds=1))
+        case CursorFormat.EPOCH_MILLISECONDS:
+            return str((written - EPOCH) // timedelta(milliseconds=1))
+        case CursorFormat.LOCAL:
+            return written.replace(tzinfo=None).isoformat(timespec=_timespec(bound.grain))
+        case _:
+            return written.isoformat(timespec=_timespec(bound.grain)).replace("+00:00", "Z")
+
+
+def _timespec(grain: timedelta) -> str:
+    if grain % timedelta(seconds=1) == timedelta(0):
+        return "seconds"
+    return "milliseconds" if grain % timedelta(milliseconds=1) == timedelta(0) else "microseconds"

@@ -1,0 +1,168 @@
+"""One fetch: pages asked for, checked and yielded until the source says that there are no more."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime
+from itertools import pairwise
+
+import msgspec
+import structlog
+
+from tidegate.connectors.rest.client import Answer, Client
+from tidegate.connectors.rest.declaration import Param, StreamDeclaration
+from tidegate.connectors.rest.envelope import EnvelopeReader
+from tidegate.connectors.rest.filters import bounds
+from tidegate.connectors.rest.pagers import Drifted, PagePager, Pager, PageSeen, Position, pager
+from tidegate.connectors.rest.records import Glance, RecordReader
+from tidegate.connectors.rest.trail import Trail
+from tidegate.domain.clock import Clock
+from tidegate.domain.errors import ContractBroken
+from tidegate.domain.fetch import FetchReport, FetchRequest, Page
+
+MAX_LISTINGS = 3
+UNKNOWN_TOKEN = frozenset({400, 404, 409, 410, 416, 422})  # how sources refuse a page token they no longer know
+DRIFTED = f"records moved between pages in each of {MAX_LISTINGS} listings, some may not have been shown"
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Filled:
+    """A stream's request with its settings filled in."""
+
+    path: str
+    params: Mapping[str, Param]
+    filters: Mapping[str, Param]
+
+
+class ListedStream:
+    """What stays the same between fetches of one stream: its declaration and the readers made from it."""
+
+    def __init__(self, declared: StreamDeclaration) -> None:
+        self.declared = declared
+        self.pager: Pager = pager(declared.pager)
+        self.envelopes = EnvelopeReader(declared.records, self.pager.paths)
+        self.records = RecordReader(declared.stream)
+
+
+class Listing:
+    """One fetch of one stream."""
+
+    def __init__(
+        self, listed: ListedStream, filled: Filled, request: FetchRequest, client: Client, clock: Clock
+    ) -> None:
+        self._listed, self._filled, self._request, self._client = listed, filled, request, client
+        self._resumed = False
+        self._trail = self._begin(clock)
+        bounded = bounds(request, listed.declared, self._trail.since)
+        self._params = {**filled.params, **filled.filters, **bounded.params}
+        self._report = FetchReport(bounded.lower, bounded.upper, filled.filters)
+        self._newest: datetime | None = None  # the cursor value of the last record seen, in an ascending stream
+
+    def _begin(self, clock: Clock) -> Trail:
+        declared, token = self._listed.declared, self._request.resume
+        fresh = Trail(declared.pager.kind, since=None if declared.history is None else clock.now() - declared.history)
+        if token is None:
+            return fresh
+        resumed = Trail.from_token(token, declared.pager.kind)
+        if resumed is None:
+            self._note("the page token was made under another declaration")
+            return fresh
+        self._resumed = True
+        return resumed
+
+    def _note(self, reason: str) -> None:
+        log.warning("listing_begun_again", stream=self._request.stream, reason=reason)
+
+    async def pages(self) -> AsyncIterator[Page]:
+        """Yield the pages; see `tidegate.connectors.base.Source.fetch`."""
+        while True:
+            try:
+                answer, seen = await self._read(self._trail.at)
+                await self._check_boundary(seen)
+                following = self._listed.pager.following(self._trail.at, seen)
+            except ContractBroken as error:
+                if not self._resumed or error.values.get("status") not in UNKNOWN_TOKEN:
+                    raise
+                self._begin_again("the source no longer knows the page token")
+                continue
+            except Drifted as drift:
+                if self._trail.listing < MAX_LISTINGS:
+                    self._begin_again(str(drift))
+                    continue
+                following = drift.onward
+                self._trail = self._trail.after_drift()
+            self._resumed = False
+            page = self._page(answer, seen, following)
+            yield page
+            if page.token is None:
+                return
+
+    def _begin_again(self, reason: str) -> None:
+        self._trail = self._trail.again()
+        self._resumed, self._newest = False, None
+        self._note(reason)
+
+    async def _read(self, at: Position) -> tuple[Answer, PageSeen]:
+        if "link" in at:
+            answer = await self._client.follow(str(at["link"]))
+        else:
+            params = {**self._params, **self._listed.pager.asks(at)}
+            answer = await self._client.ask(self._listed.declared.method, self._filled.path, params)
+        envelope = self._listed.envelopes.read(answer.reply, self._client.rules)
+        return answer, PageSeen(envelope, answer.reply.headers, answer.url, self._listed.records.read)
+
+    async def _check_boundary(self, seen: PageSeen) -> None:
+        counted = self._listed.pager
+        if not isinstance(counted, PagePager):
+            return
+        before = counted.recheck(self._trail.at, seen)
+        if before is not None:
+            _, again = await self._read(before)
+            counted.verify(self._trail.at, seen, again)
+
+    def _page(self, answer: Answer, seen: PageSeen, following: Position | None) -> Page:
+        report = self._report
+        if self._trail.drifted:
+            report = replace(report, shortfall=DRIFTED)
+        if following is not None and self._has_passed(self._request.stop_after, seen):
+            following = None
+            upper = self._request.stop_after if report.upper is None else min(report.upper, self._request.stop_after)
+            report = replace(report, upper=upper)
+        token = None
+        if following is not None:
+            self._trail = self._trail.onward(self._client.without_credentials(following))
+            token = self._trail.token()
+        return Page(seen.envelope.records, token, answer.requested_at, report, answer.reply.source_at)
+
+    def _has_passed(self, stop_after: datetime, seen: PageSeen) -> bool:
+        """Return whether all later pages hold cursor values after ``stop_after``: only an ascending stream can tell."""
+        cursor = self._listed.declared.stream.cursor
+        if cursor is None or not cursor.ascending or self._trail.unordered or seen.envelope.empty:
+            return False
+        glances = seen.glances
+        ends = [value for value in (self._instant(glances[0]), self._instant(glances[-1])) if value is not None]
+        ordered = _ascending(ends if self._newest is None else [self._newest, *ends])
+        self._newest = ends[-1] if ends else self._newest
+        passed = bool(ends) and ends[-1] > stop_after
+        if ordered and passed:
+            ordered = _ascending([value for value in map(self._instant, glances) if value is not None])
+        if not ordered:
+            self._trail = self._trail.found_unordered()
+            log.warning("stream_not_ascending", stream=self._request.stream, remedy="declare `ascending: false`")
+        return ordered and passed
+
+    def _instant(self, glance: Glance) -> datetime | None:
+        cursor = self._listed.declared.stream.cursor
+        if cursor is None or not glance.cursor:
+            return None
+        try:
+            return cursor.parse(msgspec.json.decode(glance.cursor))
+        except ValueError:
+            return None
+
+
+def _ascending(values: list[datetime]) -> bool:
+    return all(earlier <= later for earlier, later in pairwise(values))

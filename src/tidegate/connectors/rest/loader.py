@@ -1,0 +1,287 @@
+"""YAML into a Declaration, or InvalidInput with the dotted path, the line and the remedy."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import timedelta
+from itertools import permutations
+
+from tidegate.connectors.rest.declaration import (
+    Authentication,
+    AuthenticationKind,
+    BoundParam,
+    Declaration,
+    Login,
+    Meaning,
+    PagerDeclaration,
+    PagerKind,
+    Param,
+    Path,
+    RateLimit,
+    StreamDeclaration,
+)
+from tidegate.connectors.rest.section import Section, suggest
+from tidegate.connectors.rest.template import placeholders
+from tidegate.domain.cursor import CursorField, CursorFormat
+from tidegate.domain.stream import ColumnType, Stream
+from tidegate.domain.zone import find_zone
+
+DEFAULT_MAX_BODY_MIB = 64
+SECOND = timedelta(seconds=1)
+FORMAT_GRAIN = {
+    CursorFormat.ISO: timedelta(microseconds=1),
+    CursorFormat.LOCAL: timedelta(microseconds=1),
+    CursorFormat.EPOCH_SECONDS: SECOND,
+    CursorFormat.EPOCH_MILLISECONDS: timedelta(milliseconds=1),
+    CursorFormat.DATE: timedelta(days=1),
+}
+METHODS = ("GET", "POST")
+
+
+def load(text: str) -> Declaration:
+    """Return the declaration that the YAML ``text`` holds."""
+    root = Section.parse(text)
+    name = root.text("name")
+    settings = _settings(root.section("settings"))
+    limit = root.section("rate_limit")
+    declaration = Declaration(
+        name=name,
+        base_url=_template(root, "base_url", settings, secrets_allowed=False),
+        settings=settings,
+        headers=_templates(root, "headers", settings),
+        authentication=_authentication(root.section("authentication"), settings),
+        rate_limit=None if limit is None else _rate_limit(limit),
+        retryable_statuses=root.statuses("retryable_statuses"),
+        rate_limit_statuses=root.statuses("rate_limit_statuses"),
+        max_body_bytes=root.integer("max_body_mib", DEFAULT_MAX_BODY_MIB, least=1) * 1024 * 1024,
+        streams={stream: _stream(stream, section, settings) for stream, section in root.sections("streams")},
+    )
+    root.finish()
+    if not declaration.streams:
+        raise root.refuse("streams", "is empty", "Declare at least one stream.")
+    return declaration
+
+
+def _settings(section: Section | None) -> dict[str, str | None]:
+    if section is None:
+        return {}
+    values = {name: section.scalar(name) for name in section}
+    return {name: None if value is None else str(value) for name, value in values.items()}
+
+
+def _check(section: Section, key: str, text: str, settings: Mapping[str, str | None], *, secrets_allowed: bool) -> str:
+    try:
+        found = placeholders(text)
+    except ValueError as error:
+        raise section.refuse(key, str(error), "Write {settings.name} or {secrets.name}.") from None
+    for kind, name in found:
+        if kind == "settings" and name not in settings:
+            raise section.refuse(
+                key, f"names the setting {name!r}, which `settings:` does not declare", suggest(name, settings)
+            )
+        if kind == "secrets" and not secrets_allowed:
+            raise section.refuse(
+                key, "holds a secret, which would show in logs", "Keep secrets to `authentication` and `headers`."
+            )
+    return text
+
+
+def _template(section: Section, key: str, settings: Mapping[str, str | None], *, secrets_allowed: bool) -> str:
+    return _check(section, key, section.text(key), settings, secrets_allowed=secrets_allowed)
+
+
+def _templates(
+    section: Section, key: str, settings: Mapping[str, str | None], *, secrets_allowed: bool = True
+) -> dict[str, Param]:
+    values = section.values(key)
+    for value in values.values():
+        _check(section, key, str(value), settings, secrets_allowed=secrets_allowed)
+    return values
+
+
+def _path(text: str | None) -> Path | None:
+    return None if text is None else tuple(text.split("."))
+
+
+def _rate_limit(section: Section) -> RateLimit:
+    rate = RateLimit(section.number("requests_per_second", least=0.001), section.integer("burst", 1, least=1))
+    section.finish()
+    return rate
+
+
+def _authentication(section: Section | None, settings: Mapping[str, str | None]) -> Authentication:
+    if section is None:
+        return Authentication()
+
+    def template(key: str) -> str:
+        return _template(section, key, settings, secrets_allowed=True)
+
+    kind = section.choice("type", AuthenticationKind)
+    match kind:
+        case AuthenticationKind.BASIC:
+            password = _check(section, "password", section.text("password", ""), settings, secrets_allowed=True)
+            made = Authentication(kind, username=template("username"), password=password)
+        case AuthenticationKind.BEARER:
+            made = Authentication(kind, value=template("token"))
+        case AuthenticationKind.HEADER | AuthenticationKind.QUERY:
+            made = Authentication(kind, name=section.text("name"), value=template("value"))
+        case AuthenticationKind.LOGIN:
+            token, expires_in = _path(section.text("token")), _path(section.optional_text("expires_in"))
+            assert token is not None
+            path = _template(section, "path", settings, secrets_allowed=False)
+            made = Authentication(kind, login=Login(path, _templates(section, "body", settings), token, expires_in))
+        case AuthenticationKind.NONE:
+            made = Authentication()
+    section.finish()
+    return made
+
+
+def _stream(name: str, section: Section, settings: Mapping[str, str | None]) -> StreamDeclaration:
+    key = tuple(str(item) for item in section.items("key")) or ("id",)
+    cursor_section, pager_section = section.section("cursor"), section.section("pager")
+    cursor = None if cursor_section is None else _cursor(cursor_section)
+    lookback = timedelta(seconds=section.number("lookback_seconds", 0))
+    history = section.number("history_seconds", 0)
+    params = _templates(section, "params", settings, secrets_allowed=False)
+    page_size = section.section("page_size")
+    if page_size is not None:
+        params[page_size.text("param")] = page_size.integer("value", least=1)
+        page_size.finish()
+    made = StreamDeclaration(
+        stream=Stream(name, key, cursor, lookback, _columns(section)),
+        path=_template(section, "path", settings, secrets_allowed=False),
+        method=section.text("method", "GET"),
+        records=_path(section.optional_text("records")) or (),
+        params=params,
+        filters=_templates(section, "filters", settings, secrets_allowed=False),
+        lower=_bound(section, "lower", cursor),
+        upper=_bound(section, "upper", cursor),
+        history=timedelta(seconds=history) or None,
+        pager=PagerDeclaration() if pager_section is None else _pager(pager_section),
+    )
+    section.finish()
+    _check_stream(section, made)
+    return made
+
+
+def _check_stream(section: Section, made: StreamDeclaration) -> None:
+    if made.method not in METHODS:
+        raise section.refuse("method", "is unknown", suggest(made.method, METHODS))
+    if not made.path.startswith("/"):
+        raise section.refuse("path", "does not start with '/'", "Write the path after base_url, such as /v1/orders.")
+    if "?" in made.path or "#" in made.path:
+        raise section.refuse("path", "holds more than a path", "Write parameters under `params:`.")
+    _check_paths(section, made)
+    if made.pager.kind is PagerKind.LAST_ID and len(made.stream.key) != 1:
+        raise section.refuse("pager", "pages by the last id, but the key has several fields", "Declare one key field.")
+    if made.pager.kind is PagerKind.LINK and made.method == "POST":
+        raise section.refuse("pager", "follows links, which carry no body", "Use method GET.")
+    bounds = [bound.param for bound in (made.lower, made.upper) if bound is not None]
+    sent = [*made.params, *made.filters, *bounds, made.pager.param]
+    for param in sent:
+        if param and sent.count(param) > 1:
+            raise section.refuse("params", f"leave {param!r} to be sent twice", "Name each parameter once.")
+
+
+def _check_paths(section: Section, made: StreamDeclaration) -> None:
+    pager = made.pager
+    told = [path for path in (pager.token, pager.has_more, pager.total_pages, pager.total_records) if path is not None]
+    if told and not made.records:
+        raise section.refuse(
+            "pager", "reads the reply's members, but the reply is a list itself", "Declare `records:`, or a Link pager."
+        )
+    paths = [made.records, *told]
+    for outer, inner in permutations(paths, 2):
+        if outer and inner[: len(outer)] == outer:
+            raise section.refuse(
+                "pager", f"reads {'.'.join(inner)!r} inside {'.'.join(outer)!r}", "Declare paths beside each other."
+            )
+
+
+def _columns(section: Section) -> dict[str, ColumnType]:
+    columns = section.section("columns")
+    if columns is None:
+        return {}
+    return {name: columns.choice(name, ColumnType) for name in columns}
+
+
+def _cursor(section: Section) -> CursorField:
+    kind = section.choice("format", CursorFormat, CursorFormat.ISO)
+    least = FORMAT_GRAIN[kind]
+    default = max(least, SECOND) if kind is not CursorFormat.EPOCH_MILLISECONDS else least
+    precision = timedelta(seconds=section.number("precision_seconds", default.total_seconds(), least=0.000001))
+    if precision < least:
+        raise section.refuse(
+            "precision_seconds", f"is finer than {kind} can write", f"Write {least.total_seconds():g} or more."
+        )
+    cursor = CursorField(
+        path=tuple(section.text("field").split(".")),
+        format=kind,
+        time_zone=_zone(section, "Etc/UTC"),
+        precision=precision,
+        changes=section.flag("changes", True),
+        ascending=section.flag("ascending", False),
+    )
+    section.finish()
+    return cursor
+
+
+def _zone(section: Section, default: str) -> str:
+    return find_zone(section.text("time_zone", default), section.field("time_zone")).name
+
+
+def _bound(stream: Section, key: str, cursor: CursorField | None) -> BoundParam | None:
+    section = stream.section(key)
+    if section is None:
+        return None
+    if cursor is None:
+        raise stream.refuse(key, "bounds a stream that has no cursor", "Declare `cursor:` or remove it.")
+    kind = section.choice("format", CursorFormat, cursor.format)
+    least = max(FORMAT_GRAIN[kind], cursor.precision)
+    grain = timedelta(seconds=section.number("grain_seconds", least.total_seconds()))
+    bound = BoundParam(
+        param=section.text("param"),
+        meaning=section.choice("meaning", Meaning),
+        format=kind,
+        grain=max(grain, least),
+        time_zone=_zone(section, cursor.time_zone),
+    )
+    section.finish()
+    return bound
+
+
+def _pager(section: Section) -> PagerDeclaration:
+    kind = section.choice("type", PagerKind)
+
+    def path(key: str) -> Path | None:
+        return _path(section.optional_text(key))
+
+    match kind:
+        case PagerKind.CURSOR:
+            made = PagerDeclaration(
+                kind, section.text("param"), token=_path(section.text("token")), has_more=path("has_more")
+            )
+        case PagerKind.LAST_ID:
+            made = PagerDeclaration(kind, section.text("param"), has_more=path("has_more"))
+        case PagerKind.PAGE:
+            made = PagerDeclaration(
+                kind,
+                section.text("param"),
+                has_more=path("has_more"),
+                total_pages=path("total_pages"),
+                total_pages_header=section.optional_text("total_pages_header"),
+                first=section.integer("first", 1),
+                stable=section.flag("stable", False),
+            )
+        case PagerKind.OFFSET:
+            made = PagerDeclaration(
+                kind,
+                section.text("param"),
+                has_more=path("has_more"),
+                total_records=path("total_records"),
+                stable=section.flag("stable", False),
+            )
+        case PagerKind.LINK | PagerKind.NONE:
+            made = PagerDeclaration(kind)
+    section.finish()
+    return made

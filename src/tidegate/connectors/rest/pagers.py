@@ -1,0 +1,346 @@
+"""How each kind of source divides a listing into pages, and what says that a page is the last one.
+
+    none      the one page is the whole listing
+    cursor    the reply names the next page's token; no token, or `has_more: false`, is the end
+    last_id   the next page starts after the last record's key; `has_more: false` is the end, and where the source
+              has no such field an empty page is: nothing comes after the last key
+    link      the reply's Link header names the next page (RFC 8288); none is the end
+    page      `has_more`, or the number of the last page, says the end; where the source says neither, an empty page
+    offset    `has_more`, or the number of records, says the end; where the source says neither, a page without a
+              further record
+
+A short page never ends a listing, and an empty one only where this table says so. A pager that counts
+(page, offset) is blind to records that move while it reads (HOLE gg); it raises Drifted where one may have been skipped.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Protocol, TypeAlias
+
+from multidict import CIMultiDictProxy
+from yarl import URL
+
+from tidegate.connectors.rest.declaration import PagerDeclaration, PagerKind, Path
+from tidegate.connectors.rest.envelope import Envelope, scalar_text, whole_number
+from tidegate.connectors.rest.records import Glances
+from tidegate.domain.errors import ContractBroken
+
+Position: TypeAlias = Mapping[str, object]
+"""Where a page starts, JSON-ready; empty for the first page."""
+
+FIRST: Position = {}
+
+
+class Drifted(Exception):
+    """The listing moved while it was read, and a record may have been skipped: it must be read again (HOLE gg).
+
+    ``onward``: where the next page would start for a reader who goes on all the same, None if there is none.
+    """
+
+    def __init__(self, reason: str, onward: Position | None) -> None:
+        super().__init__(reason)
+        self.onward = onward
+
+
+@dataclass(frozen=True, slots=True)
+class PageSeen:
+    """One page as a pager sees it. ``url``: the address that answered. ``glances`` are made when asked for."""
+
+    envelope: Envelope
+    headers: CIMultiDictProxy[str]
+    url: URL
+    _read: Callable[[bytes], Glances]
+    _made: list[Glances] = field(default_factory=list)
+
+    @property
+    def glances(self) -> Glances:
+        """Return one glance per record."""
+        if not self._made:
+            self._made.append(self._read(self.envelope.records))
+        return self._made[0]
+
+    @property
+    def keys(self) -> list[str]:
+        """Return the records' keys as text, in the page's order."""
+        return self.glances.keys
+
+
+class Pager(Protocol):
+    """The rule of one stream's pages. Pagers hold no state: the position is all there is to resume from."""
+
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        """Return where in the reply it reads."""
+        ...
+
+    def asks(self, position: Position) -> Mapping[str, str | int]:
+        """Return the parameters that ask for the page at ``position``."""
+        ...
+
+    def following(self, position: Position, seen: PageSeen) -> Position | None:
+        """Return where the next page starts, None if the page at ``position`` is the last one.
+
+        Raises ContractBroken for a reply that contradicts itself, Drifted if records may have been skipped.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class NoPager:
+    """The whole listing is one page."""
+
+    paths: tuple[Path, ...] = ()
+
+    def asks(self, position: Position) -> Mapping[str, str | int]:
+        """Return no parameters."""
+        return {}
+
+    def following(self, position: Position, seen: PageSeen) -> Position | None:
+        """Return None."""
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class CursorPager:
+    """Pages by a token that the reply holds."""
+
+    param: str
+    token: Path
+    has_more: Path | None
+
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        """Return the paths of the token and of ``has_more``."""
+        return (self.token,) if self.has_more is None else (self.token, self.has_more)
+
+    def asks(self, position: Position) -> Mapping[str, str | int]:
+        """Return the token."""
+        return {self.param: str(position["token"])} if position else {}
+
+    def following(self, position: Position, seen: PageSeen) -> Position | None:
+        """Return the reply's token; a promise of more without a token is a broken one."""
+        if self.has_more is not None and not seen.envelope.flag(self.has_more):
+            return None
+        token = seen.envelope.text(self.token)
+        if token is None and self.has_more is not None:
+            raise ContractBroken(f"The source says there is more and gives no token at {'.'.join(self.token)}.")
+        return None if token is None else {"token": token}
+
+
+@dataclass(frozen=True, slots=True)
+class LastIdPager:
+    """Pages by the last record's key. Notices a source that restarts at page one when it does not know the key."""
+
+    param: str
+    has_more: Path | None
+
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        """Return the path of ``has_more``."""
+        return () if self.has_more is None else (self.has_more,)
+
+    def asks(self, position: Position) -> Mapping[str, str | int]:
+        """Return the key to start after."""
+        return {self.param: str(position["after"])} if position else {}
+
+    def following(self, position: Position, seen: PageSeen) -> Position | None:
+        """Return the last key; Drifted if the page shows again what the listing began with, or ``after`` itself."""
+        onward = self._onward(position, seen)
+        if position and not {position["first"], position["last"]}.isdisjoint(filter(None, seen.keys)):
+            raise Drifted("the source does not know the record to go on after and began again", onward)
+        return onward
+
+    def _onward(self, position: Position, seen: PageSeen) -> Position | None:
+        keys = seen.keys
+        if self.has_more is not None and not seen.envelope.flag(self.has_more):
+            return None
+        if not keys:
+            if self.has_more is not None:
+                raise ContractBroken("The source says there is more and shows no record to go on after.")
+            return None
+        last = next((glance.key for glance in reversed(seen.glances) if glance.key), None)
+        after = scalar_text(last[0], ("key",)) if last else None
+        if last is None or after is None:
+            raise ContractBroken("No record of a page has a key to go on after.")
+        return {"after": after, "last": last[0].decode(), "first": position.get("first", keys[0])}
+
+
+@dataclass(frozen=True, slots=True)
+class LinkPager:
+    """Pages by the Link header's rel="next", on the same host only."""
+
+    paths: tuple[Path, ...] = ()
+
+    def asks(self, position: Position) -> Mapping[str, str | int]:
+        """Return no parameters: the link holds them all."""
+        return {}
+
+    def following(self, position: Position, seen: PageSeen) -> Position | None:
+        """Return the link without its origin; raises ContractBroken if it leads to another one."""
+        link = next_link(",".join(seen.headers.getall("Link", ())))
+        if link is None:
+            return None
+        target = seen.url.join(URL(link, encoded=True))
+        if target.origin() != seen.url.origin():
+            raise ContractBroken(
+                f"The next page's link leads from {seen.url.origin()} to {target.origin()}.",
+                remedy="Declare the host that serves the pages as base_url.",
+            )
+        return {"link": target.raw_path_qs}
+
+
+VALUE = r"(?:\"(?:[^\"\\]|\\.)*\"|[^\s;,\"]*)"
+LINK = re.compile(rf"<([^>]*)>((?:\s*;\s*[^\s=;,]+(?:\s*=\s*{VALUE})?)*)")
+ATTRIBUTE = re.compile(rf";\s*([^\s=;,]+)(?:\s*=\s*({VALUE}))?")
+
+
+def next_link(header: str) -> str | None:
+    """Return the target of rel="next" in a Link header (RFC 8288), None if there is none."""
+    for target, attributes in LINK.findall(header):
+        relations = [value.strip('"') for name, value in ATTRIBUTE.findall(attributes) if name.lower() == "rel"]
+        if relations and "next" in relations[0].lower().split():
+            return str(target)
+    return None
+
+
+@dataclass(frozen=True, slots=True)
+class PagePager:
+    """Pages by number. The page before is read again after each one, unless the source promises a ``stable`` listing."""
+
+    param: str
+    first: int
+    has_more: Path | None
+    total_pages: Path | None
+    total_pages_header: str | None
+    stable: bool
+
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        """Return the paths of ``has_more`` and ``total_pages``."""
+        return tuple(path for path in (self.has_more, self.total_pages) if path is not None)
+
+    def asks(self, position: Position) -> Mapping[str, str | int]:
+        """Return the page's number."""
+        return {self.param: self._number(position)}
+
+    def _number(self, position: Position) -> int:
+        number = position.get("page", self.first)
+        assert isinstance(number, int)
+        return number
+
+    def following(self, position: Position, seen: PageSeen) -> Position | None:
+        """Return the next number, with the last key seen, by which `recheck` and `verify` notice drift."""
+        number = self._number(position)
+        if self._ends(number, seen):
+            return None
+        last = "" if self.stable or seen.envelope.empty else seen.keys[-1]
+        return {"page": number + 1, "last": last}
+
+    def _ends(self, number: int, seen: PageSeen) -> bool:
+        if self.has_more is not None:
+            return not seen.envelope.flag(self.has_more)
+        if self.total_pages is not None:
+            return number - self.first + 1 >= seen.envelope.number(self.total_pages)
+        if self.total_pages_header is not None:
+            said = whole_number(seen.headers.get(self.total_pages_header), self.total_pages_header)
+            return number - self.first + 1 >= said
+        return seen.envelope.empty
+
+    def recheck(self, position: Position, seen: PageSeen) -> Position | None:
+        """Return the page to read again before the one at ``position`` is believed, None if none is needed.
+
+        None is needed where the last record before the page is now on it: records have only moved towards the end,
+        and what was not yet shown is still ahead.
+        """
+        last = position.get("last", "")
+        if not last or last in seen.keys:
+            return None
+        return {"page": self._number(position) - 1}
+
+    def verify(self, position: Position, seen: PageSeen, before: PageSeen) -> None:
+        """Raise Drifted unless the page ``before`` the one at ``position`` still ends with the same record."""
+        if before.envelope.empty or before.keys[-1] != position["last"]:
+            raise Drifted("records moved between two pages", self.following(position, seen))
+
+
+@dataclass(frozen=True, slots=True)
+class OffsetPager:
+    """Pages by a count of records. Each page begins with the last record of the one before, or the listing drifted."""
+
+    param: str
+    has_more: Path | None
+    total_records: Path | None
+    stable: bool
+
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        """Return the paths of ``has_more`` and ``total_records``."""
+        return tuple(path for path in (self.has_more, self.total_records) if path is not None)
+
+    def asks(self, position: Position) -> Mapping[str, str | int]:
+        """Return the offset, one record back for the overlap."""
+        return {self.param: self._offset(position)}
+
+    def _offset(self, position: Position) -> int:
+        return self._passed(position) - (1 if position.get("last") else 0)
+
+    @staticmethod
+    def _passed(position: Position) -> int:
+        passed = position.get("offset", 0)
+        assert isinstance(passed, int)
+        return passed
+
+    def following(self, position: Position, seen: PageSeen) -> Position | None:
+        """Return the offset after this page's records; Drifted if the overlapping record is not on the page.
+
+        Further down on the page is no loss: records have only moved towards the end.
+        """
+        onward = self._onward(position, seen)
+        last = position.get("last", "")
+        if last and last not in seen.keys:
+            raise Drifted("records moved between two pages", onward)
+        return onward
+
+    def _onward(self, position: Position, seen: PageSeen) -> Position | None:
+        keys = seen.keys
+        reached = self._offset(position) + len(keys)
+        further = reached > self._passed(position)
+        if self.has_more is not None:
+            ends = not seen.envelope.flag(self.has_more)
+        elif self.total_records is not None:
+            ends = reached >= seen.envelope.number(self.total_records)
+        else:
+            ends = not further
+        if ends:
+            return None
+        if not further:
+            raise ContractBroken(f"The source says there is more after {reached} records and shows none.")
+        return {"offset": reached, "last": "" if self.stable else keys[-1]}
+
+
+def pager(declaration: PagerDeclaration) -> Pager:
+    """Return the pager that ``declaration`` describes."""
+    match declaration.kind:
+        case PagerKind.NONE:
+            return NoPager()
+        case PagerKind.CURSOR:
+            assert declaration.token is not None
+            return CursorPager(declaration.param, declaration.token, declaration.has_more)
+        case PagerKind.LAST_ID:
+            return LastIdPager(declaration.param, declaration.has_more)
+        case PagerKind.LINK:
+            return LinkPager()
+        case PagerKind.PAGE:
+            return PagePager(
+                declaration.param,
+                declaration.first,
+                declaration.has_more,
+                declaration.total_pages,
+                declaration.total_pages_header,
+                declaration.stable,
+            )
+        case PagerKind.OFFSET:
+            return OffsetPager(declaration.param, declaration.has_more, declaration.total_records, declaration.stable)

@@ -1,0 +1,94 @@
+"""A glance into records: the keys and cursor values of a page, without building the records."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import overload
+
+import msgspec
+
+from tidegate.connectors.rest.declaration import Path
+from tidegate.domain.stream import Stream
+
+ABSENT = msgspec.Raw(b"")
+
+
+@dataclass(frozen=True, slots=True)
+class Glance:
+    """One record: ``key``, the JSON text of its key's parts (exact, however large a number), and its cursor's text.
+
+    Either is empty for a record that has none; the destination quarantines it (SPEC 4), a listing passes over it.
+    """
+
+    key: tuple[bytes, ...]
+    cursor: bytes
+
+
+class Glances(Sequence[Glance]):
+    """The records of one page, each glanced into when asked for: most listings ask for the ends only."""
+
+    def __init__(self, reader: RecordReader, decoded: list[object]) -> None:
+        self._reader, self._decoded = reader, decoded
+
+    def __len__(self) -> int:
+        return len(self._decoded)
+
+    @overload
+    def __getitem__(self, index: int) -> Glance: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Glance]: ...
+    def __getitem__(self, index: int | slice) -> Glance | list[Glance]:
+        if isinstance(index, slice):
+            return [self._reader.glance(record) for record in self._decoded[index]]
+        return self._reader.glance(self._decoded[index])
+
+    @property
+    def keys(self) -> list[str]:
+        """Return the keys as text, in the page's order; "" for a record without one."""
+        return [b",".join(self._reader.key(record)).decode() for record in self._decoded]
+
+
+class RecordReader:
+    """Glances into the records of one stream. A record of an odd shape is an empty glance, never an error."""
+
+    def __init__(self, stream: Stream) -> None:
+        self._key = tuple(tuple(part.split(".")) for part in stream.key)
+        self._cursor: Path = () if stream.cursor is None else stream.cursor.path
+        tops = dict.fromkeys(path[0] for path in (*self._key, self._cursor) if path)
+        self._attributes = {top: f"f{number}" for number, top in enumerate(tops)}
+        fields = [(attribute, msgspec.Raw, ABSENT) for attribute in self._attributes.values()]
+        record = msgspec.defstruct("Record", fields, rename={name: top for top, name in self._attributes.items()})
+        self._nothing: object = record()
+        self._one: msgspec.json.Decoder[object] = msgspec.json.Decoder(record)
+        self._all: msgspec.json.Decoder[list[object]] = msgspec.json.Decoder(list[record])  # type: ignore[valid-type]
+
+    def read(self, records: bytes) -> Glances:
+        """Return a glance per record of a JSON array, in its order."""
+        try:
+            return Glances(self, self._all.decode(records))
+        except msgspec.ValidationError:
+            return Glances(self, [self._try(raw) for raw in msgspec.json.decode(records, type=list[msgspec.Raw])])
+
+    def _try(self, raw: msgspec.Raw) -> object:
+        try:
+            return self._one.decode(raw)
+        except msgspec.ValidationError:
+            return self._nothing
+
+    def glance(self, record: object) -> Glance:
+        """Return the key and cursor text of one decoded record."""
+        return Glance(self.key(record), self._value(record, self._cursor) if self._cursor else b"")
+
+    def key(self, record: object) -> tuple[bytes, ...]:
+        """Return the texts of the key's parts, empty unless all are there."""
+        parts = tuple([self._value(record, path) for path in self._key])
+        return parts if all(parts) else ()
+
+    def _value(self, record: object, path: Path) -> bytes:
+        raw = bytes(getattr(record, self._attributes[path[0]]))
+        for name in path[1:]:
+            if raw[:1] != b"{":
+                return b""
+            raw = bytes(msgspec.json.decode(raw, type=dict[str, msgspec.Raw]).get(name, ABSENT))
+        return b"" if raw == b"null" else raw

@@ -1,0 +1,88 @@
+"""`tidegate_commits`: which batch of which run has committed in a PostgreSQL that is not Tidegate's (SPEC 5, HOLE s).
+
+One row per run: the newest epoch that was here, the last batch, its checkpoint and its counts. The row changes in the
+transaction of the batch's rows, so recovery reads the truth, and an older epoch finds its claim gone and rolls back.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import asyncpg
+import msgspec
+
+from tidegate.destinations.base import DeliveryKey, Written
+from tidegate.destinations.postgres.names import lock_number, quoted
+from tidegate.domain.errors import InternalError, LeaseLost
+
+_CREATE: Final = """
+CREATE TABLE IF NOT EXISTS {table} (
+  run_id bigint PRIMARY KEY, epoch bigint NOT NULL, batch int NOT NULL DEFAULT 0, checkpoint bytea, written json
+)"""
+_CLAIM: Final = """
+INSERT INTO {table} AS t (run_id, epoch) VALUES ($1, $2)
+ON CONFLICT (run_id) DO UPDATE SET epoch = excluded.epoch WHERE t.epoch <= excluded.epoch
+RETURNING checkpoint"""
+_LAST: Final = "SELECT epoch, batch, checkpoint, written FROM {table} WHERE run_id = $1"
+_COMMIT: Final = """
+UPDATE {table} SET batch = $3, checkpoint = $4, written = $5
+WHERE run_id = $1 AND epoch = $2 AND batch < $3 RETURNING batch"""
+_PRUNE: Final = "WITH gone AS (DELETE FROM {table} WHERE run_id < $1 RETURNING 1) SELECT count(*) FROM gone"
+
+
+class Commits:
+    """The commits of one schema, on connections that the caller hands in. Raises asyncpg's errors besides those named."""
+
+    def __init__(self, schema: str) -> None:
+        self._schema = quoted(schema)
+        self._table = f"{self._schema}.tidegate_commits"
+
+    async def claim(self, connection: asyncpg.Connection, run_id: int, epoch: int) -> bytes | None:
+        """Shut out epochs older than ``epoch`` and return the checkpoint of the run's last batch here, None if none.
+
+        Waits for an older epoch's transaction that is just committing. Raises LeaseLost if a newer epoch has been here.
+        """
+        if await connection.fetchval("SELECT to_regclass($1)", self._table) is None:
+            await self._create(connection)
+        row = await connection.fetchrow(_CLAIM.format(table=self._table), run_id, epoch)
+        if row is None:
+            raise LeaseLost(f"Run {run_id} has been taken over: epoch {epoch} is not the newest.")
+        checkpoint: bytes | None = row["checkpoint"]
+        return checkpoint
+
+    async def _create(self, connection: asyncpg.Connection) -> None:
+        async with connection.transaction():
+            await connection.execute("SELECT pg_advisory_xact_lock($1)", lock_number(self._schema))
+            if not await connection.fetchval("SELECT to_regnamespace($1) IS NOT NULL", self._schema):
+                await connection.execute(f"CREATE SCHEMA {self._schema}")
+            await connection.execute(_CREATE.format(table=self._table))
+
+    async def repeated(self, connection: asyncpg.Connection, key: DeliveryKey, checkpoint: bytes) -> Written | None:
+        """Return what became of the batch if it has committed already, None if it is still to be written.
+
+        Raises LeaseLost as `claim` does, and InternalError if the batch committed with another checkpoint: whoever writes
+        it has not resumed from what `claim` returned, and its pages must not be taken for those that committed.
+        """
+        row = await connection.fetchrow(_LAST.format(table=self._table), key.run_id)
+        if row is None or row["epoch"] != key.epoch:
+            raise LeaseLost(f"Run {key.run_id} has been taken over: epoch {key.epoch} holds no claim.")
+        if row["batch"] < key.batch:
+            return None
+        if row["batch"] > key.batch or row["checkpoint"] != checkpoint:
+            raise InternalError(
+                f"Batch {key.batch} of run {key.run_id} has committed with another checkpoint; resume from it."
+            )
+        return msgspec.json.decode(row["written"], type=Written)
+
+    async def commit(
+        self, connection: asyncpg.Connection, key: DeliveryKey, checkpoint: bytes, written: Written
+    ) -> None:
+        """Note the batch in the transaction of its rows. Raises LeaseLost, and the rows must roll back."""
+        note = msgspec.json.encode(written).decode()
+        statement = _COMMIT.format(table=self._table)
+        if await connection.fetchval(statement, key.run_id, key.epoch, key.batch, checkpoint, note) is None:
+            raise LeaseLost(f"Run {key.run_id} has been taken over: epoch {key.epoch} commits nothing more.")
+
+    async def prune(self, connection: asyncpg.Connection, before_run_id: int) -> int:
+        """Delete the commits of runs numbered below ``before_run_id``; return how many. Only finished runs may be below it."""
+        return int(await connection.fetchval(_PRUNE.format(table=self._table), before_run_id))

@@ -1,0 +1,249 @@
+"""A layout: how the records of one stream are written to the columns of one table, compiled once and used for every page.
+
+The fast way decodes a whole page into a typed struct and renders each record with one generated f-string, as a line of COPY
+text whose null is the word None. Whatever it cannot take without a doubt it refuses, and `careful` goes record by record.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from datetime import date
+from functools import cached_property
+from operator import attrgetter
+from typing import Annotated, Any, TypeAlias
+
+import msgspec
+from xxhash import xxh3_64_intdigest
+
+from tidegate.destinations.postgres.values import DECODED, KEY_LENGTH, LONG, escaped, instant, json_text
+from tidegate.domain.cursor import CursorField, CursorFormat
+from tidegate.domain.stream import ColumnType, Stream
+
+NULL = "None"
+"""How COPY text spells null here: what an f-string makes of None. The word itself is escaped as `\\None`."""
+
+_NULL_AT_END = f"\t{NULL}"
+_NO_NUMBER = re.compile(r"(?:^|\t)-?(?:s?NaN\d*|Infinity)(?=\t)", re.MULTILINE)
+_UNNAMEABLE = re.compile(r'[\x00-\x1f"\\\ud800-\udfff]')
+"""What no field of a msgspec struct can be renamed to."""
+
+_KEY_TYPES = {
+    ColumnType.BIGINT: LONG,
+    ColumnType.TEXT: Annotated[str, msgspec.Meta(max_length=KEY_LENGTH)],
+}
+
+
+Content: TypeAlias = Callable[[Any, str | None], str]
+
+
+class Unfit(Exception):
+    """The fast way does not take this page; nothing was rendered."""
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A column that holds a field of the records. ``kind``: None for an SQL type that Tidegate does not write."""
+
+    name: str
+    sql_type: str
+    kind: ColumnType | None
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The columns of a table in their stored order, and which field of the stream's records goes into which.
+
+    ``fields``: top-level field to column name. ``undecided``: fields seen only as null, which have no column yet.
+    ``overflow``: fields that can have none: the table is full, or their name cannot be a column's.
+    """
+
+    stream: Stream
+    columns: tuple[Column, ...]
+    fields: Mapping[str, str]
+    keys: tuple[str, ...]
+    undecided: frozenset[str] = frozenset()
+    overflow: frozenset[str] = frozenset()
+
+    @classmethod
+    def provisional(cls, stream: Stream) -> Layout:
+        """Return the layout of a table that does not exist because no record with a key has been seen."""
+        columns = tuple(Column(path, "text", ColumnType.TEXT) for path in stream.key)
+        return cls(stream, columns, {}, stream.key)
+
+    @cached_property
+    def key_columns(self) -> tuple[Column, ...]:
+        """Return the columns of the stream's key, in the key's order."""
+        named = {column.name: column for column in self.columns}
+        return tuple(named[name] for name in self.keys)
+
+    @cached_property
+    def attributes(self) -> Mapping[str, str]:
+        """Return the struct's attribute for each column; positions, so that no name of a source gets into code."""
+        return {column.name: f"c{number}" for number, column in enumerate(self.columns)}
+
+    @cached_property
+    def cursor_column(self) -> str | None:
+        """Return the column that shows the cursor's own field as an instant, None if none does."""
+        cursor = self.stream.cursor
+        if cursor is None or len(cursor.path) > 1:
+            return None
+        name = self.fields.get(cursor.path[0])
+        return next((c.name for c in self.columns if c.name == name and c.kind is ColumnType.TIMESTAMP), None)
+
+    @cached_property
+    def record(self) -> type[msgspec.Struct]:
+        """Return the struct that a record is decoded to: keys required, every other field optional, no field unknown.
+
+        A column whose field is not known, or has a name that no struct can have, is there for `line` alone.
+        """
+        names = {column: name for name, column in self.fields.items() if not _UNNAMEABLE.search(name)}
+        stand_in = "\x7f" * (1 + max(map(len, self.fields), default=0))
+        members: list[tuple[str, Any, Any]] = []
+        rename: dict[str, str] = {}
+        for column in self.columns:
+            attribute = self.attributes[column.name]
+            rename[attribute] = names.get(column.name, stand_in + attribute)
+            if column.name in self.keys:
+                members.append((attribute, _KEY_TYPES[column.kind or ColumnType.TEXT], msgspec.NODEFAULT))
+            else:
+                members.append((attribute, *self._member(column, known=column.name in names)))
+        for number, name in enumerate(sorted(self.undecided)):
+            if not _UNNAMEABLE.search(name):
+                members.append((f"u{number}", None, None))
+                rename[f"u{number}"] = name
+        return msgspec.defstruct("Record", members, rename=rename, forbid_unknown_fields=True, kw_only=True, gc=False)
+
+    def _member(self, column: Column, *, known: bool) -> tuple[Any, Any]:
+        if column.kind is None or not known:
+            return None, None
+        if column.kind is ColumnType.JSON:
+            return msgspec.Raw, msgspec.Raw(b"null")
+        if column.name == self.cursor_column:
+            return str | int | float | None, None
+        return DECODED[column.kind] | None, None
+
+    @cached_property
+    def _decoder(self) -> msgspec.json.Decoder[list[Any]] | None:
+        """Return the page decoder; None where only `careful` will do: a nested key or cursor value, or one no struct can name."""
+        cursor = self.stream.cursor
+        named = {name for name in self.fields if not _UNNAMEABLE.search(name)}
+        if not named.issuperset(self.stream.key):
+            return None
+        if cursor is not None and (len(cursor.path) > 1 or cursor.path[0] not in named):
+            return None
+        return msgspec.json.Decoder(list[self.record])  # type: ignore[name-defined]
+
+    @cached_property
+    def _contents(self) -> tuple[Content, Content]:
+        return self._content(escape=False), self._content(escape=True)
+
+    def _content(self, *, escape: bool) -> Content:
+        """Return a function from a struct and its cursor value to the columns' COPY text, one f-string long."""
+        parts = "\\t".join(f"{{{self._expression(column, escape=escape)}!s}}" for column in self.columns)
+        scope = {"escaped": escaped, "instant": instant, "json_text": json_text}
+        content: Content = eval(f'lambda r, cursor: f"{parts}"', scope)  # noqa: S307 - attribute positions, nothing else
+        return content
+
+    def _expression(self, column: Column, *, escape: bool) -> str:
+        if column.name == self.cursor_column:
+            return "cursor"
+        value = f"r.{self.attributes[column.name]}"
+        match column.kind:
+            case ColumnType.TEXT if escape:
+                return f"escaped({value})"
+            case ColumnType.JSON:
+                return f"json_text({value})"
+            case ColumnType.TIMESTAMP:
+                return f"None if {value} is None else instant({value})"
+        return value
+
+    @cached_property
+    def _cursor_of(self) -> Callable[[Any], str | None]:
+        """Return a function from a struct to its cursor value as COPY text. It raises ValueError."""
+        cursor = self.stream.cursor
+        if cursor is None:
+            return lambda record: None
+        get = attrgetter(self.attributes[self.fields[cursor.path[0]]])
+        read = cursor_reader(cursor)
+        return lambda record: read(get(record))
+
+    @cached_property
+    def _numeric(self) -> bool:
+        return any(column.kind is ColumnType.NUMERIC for column in self.columns)
+
+    def lines(self, page: bytes, number: int, position: int = 0) -> list[str]:
+        """Return ``page``, the ``number``-th of its batch, as lines of COPY text; ``position`` is its first record's.
+
+        Raises Unfit if any record of it needs a closer look.
+        """
+        if self._decoder is None or b"\\u0000" in page:
+            raise Unfit
+        try:
+            lines = self._lines(self._decoder.decode(page), number, position, escape=b"\\" in page or b"None" in page)
+        except (ValueError, RecursionError) as error:
+            raise Unfit from error
+        return lines
+
+    def single(self, record: bytes, number: int, position: int) -> str:
+        """Return one record as `lines` would. Raises Unfit."""
+        return self.lines(b"[" + record + b"]", number, position)[0]
+
+    def _lines(self, records: Iterable[Any], number: int, position: int, *, escape: bool) -> list[str]:
+        content, cursor_of, lines = self._contents[escape], self._cursor_of, list[str]()
+        for record in records:
+            cursor = cursor_of(record)
+            text = content(record, cursor)
+            lines.append(f"{text}\t{NULL}\t{cursor}\t{content_hash(text)}\t{number}\t{position}\n")
+            position += 1
+        if self._numeric and _has_no_number("".join(lines)):
+            raise Unfit
+        return lines
+
+    def line(
+        self, values: Mapping[str, object], cursor: str | None, misfits: str | None, number: int, position: int
+    ) -> str:
+        """Return one record, given by column, as the same line that the fast way would render."""
+        record = self.record(**{self.attributes[name]: value for name, value in values.items()})
+        text, aside = self._contents[True](record, cursor), escaped(misfits)
+        digest = content_hash(text if misfits is None else f"{text}\t\t{aside}")
+        return f"{text}\t{aside}\t{cursor}\t{digest}\t{number}\t{position}\n"
+
+
+def _has_no_number(text: str) -> bool:
+    """Return whether a whole field of ``text`` is a NaN or an infinity, which strings can bring into numeric columns."""
+    return ("NaN" in text or "Infinity" in text) and _NO_NUMBER.search(text) is not None
+
+
+def content_hash(text: str) -> int:
+    """Return the hash that tells two contents of one version apart: XXH3, as a signed 64-bit integer.
+
+    It covers the columns up to the last that is not null: a new column at a table's end changes no old record's hash.
+    """
+    while text.endswith(_NULL_AT_END):
+        text = text[: -len(_NULL_AT_END)]
+    return xxh3_64_intdigest(text.encode()) - 2**63
+
+
+def cursor_reader(cursor: CursorField) -> Callable[[object], str]:
+    """Return a function from a decoded cursor value to its instant as COPY text; it raises ValueError as `parse` does."""
+
+    def read(value: object) -> str:
+        if type(value) is str and iso:
+            return instant(value)
+        if isinstance(value, msgspec.Raw):
+            value = msgspec.json.decode(value)
+        return str(cursor.parse(str(value) if isinstance(value, date) else value))
+
+    iso = cursor.format is CursorFormat.ISO
+    return read
+
+
+def declared(stream: Stream) -> dict[str, ColumnType]:
+    """Return the field types that ``stream`` states: its columns, and its cursor's field where its format tells."""
+    kinds = dict(stream.columns)
+    cursor = stream.cursor
+    if cursor is not None and len(cursor.path) == 1 and cursor.format is CursorFormat.ISO:
+        kinds.setdefault(cursor.path[0], ColumnType.TIMESTAMP)
+    return kinds

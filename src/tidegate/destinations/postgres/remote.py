@@ -1,0 +1,99 @@
+"""Tables in any other PostgreSQL: rows commit there with their commit note, then the ledger in Tidegate's (SPEC 5, HOLE s)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+
+import asyncpg
+
+from tidegate.destinations.base import DeliveryKey, Ledger, Target, Written
+from tidegate.destinations.postgres.commits import Commits
+from tidegate.destinations.postgres.load import Batch, Load, Pool, connected
+from tidegate.destinations.postgres.local import DEFAULT_SCHEMA
+from tidegate.destinations.postgres.refusals import FAILURES, translated
+from tidegate.destinations.postgres.tables import Tables
+from tidegate.domain.fetch import Page
+
+
+class RemotePostgres:
+    """The destination in a database of its own: ``pool`` leads there and is closed with it, ``ledger_pool`` to Tidegate's.
+
+    A schema belongs to one Tidegate: run numbers of two would meet in `tidegate_commits`.
+    """
+
+    def __init__(self, pool: Pool, ledger_pool: Pool, *, schema: str = DEFAULT_SCHEMA) -> None:
+        self._pool = pool
+        self._ledger_pool = ledger_pool
+        self._tables = Tables(schema)
+        self._commits = Commits(schema)
+
+    @classmethod
+    async def connect(
+        cls, dsn: str, ledger_pool: Pool, *, schema: str = DEFAULT_SCHEMA, size: int = 4
+    ) -> RemotePostgres:
+        """Return the destination at ``dsn``, holding at most ``size`` connections. Raises a DestinationError."""
+        try:
+            pool = await asyncpg.create_pool(dsn, min_size=0, max_size=size)
+        except FAILURES as error:
+            raise translated(error) from error
+        return cls(pool, ledger_pool, schema=schema)
+
+    def writer(self, target: Target, run_id: int, epoch: int) -> RemoteWriter:
+        """Return the writer of one run; does no I/O."""
+        load = Load(self._tables, target, run_id)
+        return RemoteWriter(self._pool, self._ledger_pool, self._commits, load, DeliveryKey(run_id, epoch, 0))
+
+    async def prune(self, before_run_id: int) -> int:
+        """Forget the commits of runs numbered below ``before_run_id``, all of which must have ended; return how many.
+
+        A worker that still believes to run one of them loses its claim with it. Raises a DestinationError.
+        """
+        async with connected(self._pool) as connection:
+            return await self._commits.prune(connection, before_run_id)
+
+    async def close(self) -> None:
+        """Close the connections to the destination."""
+        await self._pool.close()
+
+
+class RemoteWriter:
+    """One run's way into one target."""
+
+    def __init__(self, pool: Pool, ledger_pool: Pool, commits: Commits, load: Load, claim: DeliveryKey) -> None:
+        self._pool = pool
+        self._ledger_pool = ledger_pool
+        self._commits = commits
+        self._load = load
+        self._claim = claim
+
+    async def committed(self) -> bytes | None:
+        """Claim the epoch and return the checkpoint that committed with rows last, None if none has.
+
+        If the ledger does not know that checkpoint, the process died between the two commits: `write` the same batch with
+        it and no pages, and the ledger gets the counts. Raises LeaseLost or a DestinationError.
+        """
+        async with connected(self._pool) as connection:
+            checkpoint = await self._commits.claim(connection, self._claim.run_id, self._claim.epoch)
+        await self._load.refresh(self._pool)
+        return checkpoint
+
+    async def write(self, pages: Sequence[Page], key: DeliveryKey, checkpoint: bytes, ledger: Ledger) -> Written:
+        """Commit ``pages`` with their note, then the ledger's entry; a batch that has committed is only entered.
+
+        Raises LeaseLost, DestinationUnavailable or DestinationRejected; InternalError if the batch committed with another
+        checkpoint.
+        """
+        async with connected(self._pool) as connection:
+            written = await self._commits.repeated(connection, key, checkpoint)
+        if written is None:
+            written = await self._load.delivered(self._pool, pages, partial(self._commit, key, checkpoint))
+        async with connected(self._ledger_pool) as connection, connection.transaction():
+            await ledger(connection, written)
+        return written
+
+    async def _commit(self, key: DeliveryKey, checkpoint: bytes, batch: Batch) -> Written:
+        async with connected(self._pool) as connection, connection.transaction():
+            written = await self._load.rows(connection, batch)
+            await self._commits.commit(connection, key, checkpoint, written)
+        return written

@@ -1,0 +1,25 @@
+"""Instants as whole seconds since 1970-01-01T00:00:00Z, and back."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+DAY_SECONDS: Final = 86_400
+
+
+def whole_seconds(instant: datetime) -> int:
+    """Return ``instant`` in seconds since the epoch, rounded down. Raises TypeError for a naive one."""
+    elapsed = instant - EPOCH
+    return elapsed.days * DAY_SECONDS + elapsed.seconds
+
+
+def instant_of(seconds: int) -> datetime:
+    """Return the aware UTC instant ``seconds`` after the epoch."""
+    return EPOCH + timedelta(0, seconds)
+
+
+def render_instant(instant: datetime) -> str:
+    """Return ``instant`` in UTC as ISO 8601 with the suffix Z; a fraction of a second only if there is one."""
+    return instant.astimezone(UTC).isoformat().replace("+00:00", "Z")

@@ -1,0 +1,160 @@
+"""`tidegate` as processes: exit codes, signals, start-up, the embedded database (SPEC 7, 8)."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from tests.cli.conftest import CONFIGURATION, CommandLine
+from tests.cli.orders_api import OrdersApi
+from tests.cli.test_commands import make_due
+
+TIDEGATE = [sys.executable, "-m", "tidegate"]
+
+
+@contextmanager
+def started(cli: CommandLine, *arguments: str) -> Iterator[subprocess.Popen[str]]:
+    """Yield a running command; it is killed if a test leaves it."""
+    process = subprocess.Popen(
+        [*TIDEGATE, *arguments],
+        env={**os.environ, **cli.environment},
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def log_lines(text: str) -> list[dict[str, object]]:
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def wait_for(process: subprocess.Popen[str], event: str) -> dict[str, object]:
+    """Return the log line of an event, as soon as it comes."""
+    assert process.stderr is not None
+    for line in process.stderr:
+        entry: dict[str, object] = json.loads(line)
+        if entry["event"] == event:
+            return entry
+    raise AssertionError(f"ended with {process.wait()} before {event!r}")
+
+
+@pytest.mark.parametrize("command", [("up",), ("worker", "--slots", "2")])
+def test_sigterm_delivers_the_page_in_hand_and_gives_the_run_back(
+    cli: CommandLine, api: OrdersApi, command: tuple[str, ...]
+) -> None:
+    """SPEC 5, 8: graceful; the next worker goes on from the checkpoint and nothing is fetched twice."""
+    cli.apply()
+    make_due(cli)
+    api.gate.clear()
+    with started(cli, *command) as process:
+        wait_for(process, "up")
+        assert api.asked.wait(30), "the due run must start"
+        process.send_signal(signal.SIGTERM)
+        assert "pages in hand" in str(wait_for(process, "stopping")["note"])
+        api.gate.set()
+        _, rest = process.communicate(timeout=30)
+        assert process.returncode == 0
+        assert log_lines(rest)[-1]["event"] == "stopped"
+    (run,) = cli.json("runs")
+    assert (run["state"], run["read_count"]) == ("retrying", 20)
+    (run,) = cli.json("tick")
+    assert (run["state"], run["read_count"], run["inserted_count"]) == ("succeeded", 45, 45)
+
+
+def test_the_second_signal_ends_it_at_once(cli: CommandLine, api: OrdersApi) -> None:
+    """A source that hangs does not hold the process."""
+    cli.apply()
+    make_due(cli)
+    api.gate.clear()
+    with started(cli, "up", "--json") as process:
+        wait_for(process, "up")
+        assert api.asked.wait(30)
+        process.send_signal(signal.SIGINT)
+        wait_for(process, "stopping")
+        process.send_signal(signal.SIGINT)
+        _, rest = process.communicate(timeout=15)
+        assert not api.gate.is_set(), "the source still hangs"
+        assert process.returncode == 130
+        assert "Traceback" not in rest
+
+
+def test_ctrl_c_of_a_run_gives_it_back_and_exits_with_130(cli: CommandLine, api: OrdersApi) -> None:
+    """The conventional code of an interrupted command; no traceback, and the run is not lost."""
+    cli.apply()
+    api.gate.clear()
+    with started(cli, "run", "acme/orders") as process:
+        assert api.asked.wait(60)
+        process.send_signal(signal.SIGINT)
+        api.gate.set()
+        out, text = process.communicate(timeout=30)
+        assert (process.returncode, out) == (130, "")
+        assert "Interrupted." in text
+        assert "Traceback" not in text
+    (run,) = cli.json("runs")
+    assert run["state"] == "retrying"
+    assert cli.json("tick")[0]["state"] == "succeeded"
+
+
+def test_run_works_while_up_runs_elsewhere(cli: CommandLine) -> None:
+    """SPEC 7: planner and workers are the same code in every process; either may execute the run."""
+    cli.apply()
+    with started(cli, "up") as process:
+        wait_for(process, "up")
+        (run,) = cli.json("run", "acme/orders")
+        assert run["state"] == "succeeded"
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=30)
+        assert process.returncode == 0
+
+
+def test_without_a_database_the_embedded_one_is_used_and_kept(cli: CommandLine) -> None:
+    """SPEC 7: data in the data directory, there for the next command."""
+    environment = {**os.environ, **cli.environment}
+    del environment["TIDEGATE_DATABASE_URL"]
+    environment["TIDEGATE_DATA_DIR"] = str(cli.folder / "embedded")
+    cli.folder.chmod(0o755)
+    path = cli.write("tidegate.yaml", CONFIGURATION)
+
+    def tidegate(*arguments: str) -> str:
+        done = subprocess.run(
+            [*TIDEGATE, *arguments], env=environment, text=True, capture_output=True, timeout=120, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    tidegate("apply", "-f", path)
+    tidegate("run", "acme/orders")
+    (status,) = json.loads(tidegate("status", "--json"))
+    assert status["state"] == "succeeded"
+    assert (cli.folder / "embedded" / "key").stat().st_mode & 0o777 == 0o600
+
+
+def test_the_command_line_starts_without_the_heavy_modules() -> None:
+    """Start-up stays quick: database, HTTP and tables are imported when they are needed."""
+    code = (
+        "import sys, tidegate.cli.main as m; m.LazyGroup(name='x').get_command(None, 'apply'); "
+        "print(sorted({'asyncpg', 'aiohttp', 'pgqueuer', 'rich', 'structlog', 'msgspec', 'yaml'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], text=True, capture_output=True, timeout=60, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_version_and_usage_errors() -> None:
+    """SPEC 8: 0 and 2."""
+    version = subprocess.run([*TIDEGATE, "--version"], text=True, capture_output=True, timeout=60, check=True)
+    assert version.stdout.startswith("tidegate 0.")
+    for wrong in (["nope"], ["up", "--nope"], ["worker", "--role", "cook"], ["apply"]):
+        done = subprocess.run([*TIDEGATE, *wrong], text=True, capture_output=True, timeout=60, check=False)
+        assert (done.returncode, done.stdout) == (2, "")

@@ -1,0 +1,313 @@
+"""Filters never lose a record: a source that compares as it pleases still shows all that was asked for (HOLE j)."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from datetime import UTC, date, datetime, timedelta
+from zoneinfo import ZoneInfo
+
+import pytest
+from aiohttp import web
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.connectors.rest.sources import NOW, Handler, asked, declaration, fetched, ids, replied
+from tidegate.connectors.rest.declaration import BoundParam, Meaning
+from tidegate.connectors.rest.filters import render_lower, render_upper
+from tidegate.domain.cursor import EPOCH, CursorField, CursorFormat
+from tidegate.domain.period import Period
+
+SECOND = timedelta(seconds=1)
+ZONES = ["Etc/UTC", "Europe/London", "America/New_York", "Australia/Lord_Howe", "Pacific/Auckland", "Asia/Kolkata"]
+# Around every kind of clock change these zones have, and an ordinary week.
+MOMENTS = [
+    datetime(2026, 3, 29, tzinfo=UTC),
+    datetime(2026, 10, 24, 12, tzinfo=UTC),
+    datetime(2026, 11, 1, tzinfo=UTC),
+    datetime(2026, 4, 4, tzinfo=UTC),
+    datetime(2026, 7, 13, tzinfo=UTC),
+]
+instants = st.builds(
+    lambda moment, offset: moment + timedelta(microseconds=offset),
+    st.sampled_from(MOMENTS),
+    st.one_of(
+        st.integers(0, 172_800_000_000),
+        st.integers(0, 192).map(lambda quarters: quarters * 900_000_000),
+        st.integers(0, 172_800).map(lambda seconds: seconds * 1_000_000),
+    ),
+)
+
+
+def _written(cursor: CursorField, true: datetime) -> object:
+    """A record changed at ``true`` as the source shows it: cut to its grain."""
+    if cursor.format is CursorFormat.DATE:
+        return true.astimezone(ZoneInfo(cursor.time_zone)).date().isoformat()
+    if cursor.format is CursorFormat.LOCAL:
+        wall = true.astimezone(ZoneInfo(cursor.time_zone)).replace(tzinfo=UTC, fold=0)
+        return _cut(wall, cursor.precision).replace(tzinfo=None).isoformat()
+    cut = _cut(true, cursor.precision)
+    if cursor.format is CursorFormat.EPOCH_SECONDS:
+        return (cut - EPOCH) // SECOND
+    if cursor.format is CursorFormat.EPOCH_MILLISECONDS:
+        return (cut - EPOCH) // timedelta(milliseconds=1)
+    return cut.isoformat()
+
+
+def _cut(instant: datetime, grain: timedelta) -> datetime:
+    return EPOCH + (instant - EPOCH) // grain * grain
+
+
+def _comparable(bound: BoundParam, cursor: CursorField, true: datetime, *, hidden: bool) -> object:
+    """The value that the source compares with the parameter: in its own terms, exact (``hidden``) or as shown."""
+    zone = ZoneInfo(bound.time_zone)
+    value = true if hidden else cursor.parse(_written(cursor, true))
+    if bound.format is CursorFormat.DATE:
+        return value.astimezone(zone).date()
+    if bound.format is CursorFormat.LOCAL:
+        if not hidden and cursor.format is CursorFormat.LOCAL:
+            return datetime.fromisoformat(str(_written(cursor, true)))  # the wall's reading is all it has
+        return value.astimezone(zone).replace(tzinfo=None, fold=0)
+    return value
+
+
+def _parameter(bound: BoundParam, text: str) -> object:
+    match bound.format:
+        case CursorFormat.DATE:
+            return date.fromisoformat(text)
+        case CursorFormat.LOCAL | CursorFormat.ISO:
+            return datetime.fromisoformat(text)
+        case CursorFormat.EPOCH_SECONDS:
+            return EPOCH + int(text) * SECOND
+        case CursorFormat.EPOCH_MILLISECONDS:
+            return EPOCH + int(text) * timedelta(milliseconds=1)
+
+
+GRAINS = {
+    CursorFormat.ISO: timedelta(microseconds=1),
+    CursorFormat.LOCAL: timedelta(microseconds=1),
+    CursorFormat.EPOCH_SECONDS: SECOND,
+    CursorFormat.EPOCH_MILLISECONDS: timedelta(milliseconds=1),
+    CursorFormat.DATE: timedelta(days=1),
+}
+
+
+@st.composite
+def sides(draw: st.DrawFn) -> tuple[CursorField, BoundParam]:
+    zone = draw(st.sampled_from(ZONES))
+    kind = draw(st.sampled_from(list(CursorFormat)))
+    precision = max(
+        GRAINS[kind], draw(st.sampled_from([timedelta(microseconds=1), SECOND, 60 * SECOND, 3600 * SECOND]))
+    )
+    cursor = CursorField(("at",), kind, zone, precision)
+    param = draw(st.sampled_from(list(CursorFormat)))
+    grain = max(GRAINS[param], precision, draw(st.sampled_from([timedelta(microseconds=1), SECOND, 60 * SECOND])))
+    return cursor, BoundParam("p", draw(st.sampled_from(list(Meaning))), param, grain, zone)
+
+
+# Most of what could be lost lies within a few hours of the bound, on either side of a clock change.
+near = st.integers(-16, 16).map(lambda quarters: timedelta(minutes=15 * quarters))
+
+
+@given(sides(), instants, near, st.booleans())
+def test_every_change_from_the_lower_bound_on_is_shown(
+    side: tuple[CursorField, BoundParam], lower: datetime, later: timedelta, hidden: bool
+) -> None:
+    cursor, bound = side
+    true = lower + later
+    text, shown_from = render_lower(bound, cursor, lower)
+    assert shown_from <= lower
+    if true < lower and cursor.parse(_written(cursor, true)) < shown_from:
+        return
+    value, parameter = _comparable(bound, cursor, true, hidden=hidden), _parameter(bound, text)
+    if bound.meaning is Meaning.INCLUSIVE:
+        assert value >= parameter  # type: ignore[operator]
+    else:
+        assert value > parameter  # type: ignore[operator]
+
+
+@given(sides(), instants, near, st.booleans())
+def test_every_record_before_the_upper_bound_is_shown(
+    side: tuple[CursorField, BoundParam], upper: datetime, later: timedelta, hidden: bool
+) -> None:
+    cursor, bound = side
+    true = upper + later
+    if cursor.parse(_written(cursor, true)) >= upper:
+        return
+    value, parameter = (
+        _comparable(bound, cursor, true, hidden=hidden),
+        _parameter(bound, render_upper(bound, cursor, upper)),
+    )
+    if bound.meaning is Meaning.INCLUSIVE:
+        assert value <= parameter  # type: ignore[operator]
+    else:
+        assert value < parameter  # type: ignore[operator]
+
+
+LONDON = CursorField(("at",), CursorFormat.LOCAL, "Europe/London", SECOND)
+ON_THE_WALL = BoundParam("p", Meaning.INCLUSIVE, CursorFormat.LOCAL, SECOND, "Europe/London")
+
+
+@pytest.mark.parametrize(
+    ("instant", "wall"),
+    [
+        ("2026-10-24T22:45:00", "2026-10-24T22:45:00"),  # British summer time still, but clocks go back within the day
+        ("2026-10-25T00:45:00", "2026-10-25T00:45:00"),  # first pass of 01:45; a change at 01:10Z will read 01:10
+        ("2026-10-25T02:00:00", "2026-10-25T02:00:00"),
+        ("2026-07-13T12:00:00", "2026-07-13T13:00:00"),
+    ],
+)
+def test_a_lower_bound_in_wall_time_reaches_what_the_repeated_hour_will_show(instant: str, wall: str) -> None:
+    """HOLE b and j: after the first pass of 01:45 comes 01:00 again, which a bound of 01:45 would never show."""
+    assert render_lower(ON_THE_WALL, LONDON, datetime.fromisoformat(instant).replace(tzinfo=UTC))[0] == wall
+
+
+@pytest.mark.parametrize(
+    ("instant", "wall"),
+    [
+        ("2026-10-25T01:15:00", "2026-10-25T02:15:00"),  # second pass of 01:15; the first reached 01:59:59
+        ("2026-10-25T00:15:00", "2026-10-25T01:15:00"),
+        ("2026-07-13T12:00:00", "2026-07-13T13:00:00"),
+    ],
+)
+def test_an_upper_bound_in_wall_time_is_above_the_whole_first_pass(instant: str, wall: str) -> None:
+    """HOLE b and j."""
+    assert render_upper(ON_THE_WALL, LONDON, datetime.fromisoformat(instant).replace(tzinfo=UTC)) == wall
+
+
+@pytest.mark.parametrize(("low", "high"), [*itertools.product(["gt", "gte"], ["lt", "lte"])])
+def test_records_at_the_bounds_are_shown_once_over_two_neighbouring_periods(low: str, high: str) -> None:
+    """HOLE j: ties at the boundary, with every combination of inclusive and exclusive parameters."""
+    meaning = {"gt": "exclusive", "lt": "exclusive", "gte": "inclusive", "lte": "inclusive"}
+    yaml = declaration(f"""
+    path: /events
+    records: data
+    cursor: {{field: created, format: epoch_seconds, changes: false}}
+    lower: {{param: "created[{low}]", meaning: {meaning[low]}}}
+    upper: {{param: "created[{high}]", meaning: {meaning[high]}}}
+""")
+    middle = int(NOW.timestamp())
+    records = [{"id": n, "created": middle + offset} for n, offset in enumerate([-2, -1, 0, 0, 0, 1, 2])]
+
+    async def source(request: web.Request) -> web.Response:
+        compare = {"gt": int.__gt__, "gte": int.__ge__, "lt": int.__lt__, "lte": int.__le__}
+        kept = [
+            record
+            for record in records
+            if all(compare[name[8:-1]](int(str(record["created"])), int(text)) for name, text in request.query.items())
+        ]
+        return replied({"data": kept})
+
+    before = asked(NOW - timedelta(hours=1), NOW)
+    after = asked(NOW, NOW + timedelta(hours=1))
+    first, second = asyncio.run(fetched(source, yaml, before)), asyncio.run(fetched(source, yaml, after))
+    assert set(ids(first)) >= {0, 1}
+    assert set(ids(second)) >= {2, 3, 4, 5, 6}
+    assert first[-1].report.proves(Period(NOW - timedelta(hours=1), NOW))
+    assert second[-1].report.proves(Period(NOW, NOW + timedelta(hours=1)))
+
+
+async def _empty(request: web.Request) -> web.Response:
+    return replied([])
+
+
+def test_a_source_without_filters_is_listed_in_full_and_the_report_says_so() -> None:
+    yaml = declaration("    path: /orders\n    cursor: {field: updated_at}")
+    report = asyncio.run(fetched(_empty, yaml, asked(NOW - timedelta(days=1), NOW)))[0].report
+    assert (report.lower, report.upper, report.filters) == (None, None, {})
+
+
+def test_a_source_that_serves_sixty_days_says_from_where_it_could_show() -> None:
+    """HOLE w: requested against available; the report must not prove the months that were not served."""
+    yaml = declaration("""
+    path: /orders
+    history_seconds: 5184000
+    cursor: {field: updated_at}
+    lower: {param: since, meaning: inclusive}
+""")
+    asks: list[str] = []
+
+    async def source(request: web.Request) -> web.Response:
+        asks.append(request.query["since"])
+        return replied([])
+
+    half_a_year_ago = NOW - timedelta(days=180)
+    report = asyncio.run(fetched(source, yaml, asked(half_a_year_ago)))[0].report
+    assert report.lower == NOW - timedelta(days=60)
+    assert not report.proves(Period(half_a_year_ago, NOW))
+    assert asks == ["2026-05-14T16:00:00Z"]
+    recent = asyncio.run(fetched(source, yaml, asked(NOW - timedelta(days=2))))[0].report
+    assert recent.proves(Period(NOW - timedelta(days=2), NOW))
+
+
+def test_declared_filters_are_sent_and_reported_and_keep_the_run_unproven() -> None:
+    """SPEC 5: a fetch reports the filters that took effect."""
+    yaml = declaration("    path: /orders\n    params: {limit: 50}\n    filters: {status: open}")
+    asks: list[str] = []
+
+    async def source(request: web.Request) -> web.Response:
+        asks.append(request.query_string)
+        return replied([])
+
+    report = asyncio.run(fetched(source, yaml))[0].report
+    assert asks == ["limit=50&status=open"]
+    assert report.filters == {"status": "open"}
+    assert not report.proves(Period(NOW - timedelta(days=1), NOW))
+
+
+ASCENDING = declaration("""
+    path: /orders
+    records: data
+    cursor: {field: updated_at, ascending: true}
+    lower: {param: since, meaning: inclusive}
+    pager: {type: cursor, param: after, token: next}
+""")
+
+
+def _at(seconds: int) -> str:
+    return (NOW + timedelta(seconds=seconds)).isoformat()
+
+
+def _pages_of(listed: list[list[int]]) -> tuple[list[int], Handler]:
+    asks: list[int] = []
+
+    async def source(request: web.Request) -> web.Response:
+        number = int(request.query.get("after", 0))
+        asks.append(number)
+        records = [{"id": seconds, "updated_at": _at(seconds)} for seconds in listed[number]]
+        return replied({"data": records, "next": number + 1 if number + 1 < len(listed) else None})
+
+    return asks, source
+
+
+def test_an_ascending_stream_stops_once_it_has_passed_the_clock_read_before() -> None:
+    """HOLE hh: an open-ended listing of a busy shop does not chase new records for ever."""
+    asks, source = _pages_of([[-9, -5], [-3, 0], [1, 4], [5, 6], [7, 8]])
+    pages = asyncio.run(fetched(source, ASCENDING, asked(NOW - timedelta(days=1))))
+    assert asks == [0, 1, 2]
+    assert pages[-1].token is None
+    assert pages[-1].report.upper == NOW
+    assert pages[-1].report.proves(Period(NOW - timedelta(days=1), NOW))
+    assert pages[0].report.upper is None
+
+
+def test_ties_at_the_clock_are_all_shown_before_an_ascending_stream_stops() -> None:
+    asks, source = _pages_of([[-1, 0], [0, 0], [0, 1], [2, 3]])
+    asyncio.run(fetched(source, ASCENDING, asked(NOW - timedelta(days=1))))
+    assert asks == [0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    "listed",
+    [
+        [[-30, -29], [-9, -20, 5], [-3, -1]],  # disorder within the page that has passed the clock
+        [[-30, -5], [-9, -7], [3, 4], [-2, -1]],  # disorder between two pages, before one that has passed it
+        [[9, 8], [7, 6], [-1, -2]],  # newest first
+    ],
+)
+def test_a_stream_declared_ascending_that_is_not_is_read_to_the_end(listed: list[list[int]]) -> None:
+    """SPEC 4: only order makes stopping safe; from the first disorder seen on, all pages are read."""
+    asks, source = _pages_of(listed)
+    pages = asyncio.run(fetched(source, ASCENDING, asked(NOW - timedelta(days=1))))
+    assert asks == list(range(len(listed)))
+    assert pages[-1].report.upper is None

@@ -1,0 +1,150 @@
+"""`tidegate connector check`: what it shows, what it warns of, and how it exits."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from aiohttp import web
+from typer.testing import CliRunner, Result
+
+from tests.connectors.rest.sources import Handler, declaration, replied, serve
+from tidegate.cli.connector import app
+
+SECRET = "sk_check_0123456789"
+YAML = declaration(
+    """
+    path: /orders
+    records: data
+    key: [id]
+    cursor: {field: at, format: iso, ascending: true}
+    lower: {param: since, meaning: exclusive}
+    upper: {param: until, meaning: inclusive}
+    pager: {type: cursor, param: after, token: next}
+""",
+    "authentication: {type: bearer, token: '{secrets.key}'}",
+)
+
+
+def _run(tmp_path: Path, handler: Handler, *arguments: str, yaml: str = YAML) -> Result:
+    file = tmp_path / "hostile.yaml"
+    file.write_text(yaml)
+
+    async def check() -> Result:
+        async with serve(handler) as url:
+            given = ["check", str(file), "--setting", f"url={url}", *arguments]
+            return await asyncio.to_thread(CliRunner(env={"CHECK_KEY": SECRET}).invoke, app, given)
+
+    return asyncio.run(check())
+
+
+KEYED = ("--secret-env", "key=CHECK_KEY", "--allow-private-addresses")
+
+
+def _ago(**ago: float) -> str:
+    return (datetime.now(UTC) - timedelta(**ago)).isoformat(timespec="milliseconds")
+
+
+async def _sloppy(request: web.Request) -> web.Response:
+    if request.headers.get("Authorization") != f"Bearer {SECRET}":
+        return web.Response(status=401)
+    records: list[object] = [
+        {"id": 1, "at": _ago(hours=1), "total": 12.5, "paid": True, "lines": [], "on": "2026-07-13"},
+        {"id": 2**64, "at": _ago(hours=2), "total": 3, "paid": None, "note": "x"},
+        {"at": "soon"},
+    ]
+    return replied({"data": records, "next": "b"}, {"Date": "Mon, 13 Jul 2020 16:00:00 GMT"})
+
+
+def test_it_shows_what_it_understood_and_warns_of_what_does_not_fit(tmp_path: Path) -> None:
+    result = _run(tmp_path, _sloppy, *KEYED, "--json")
+    assert result.exit_code == 0, result.output
+    (orders,) = json.loads(result.stdout)["streams"]
+    assert orders["records"] == 3
+    assert orders["key"] == ["id"]
+    assert "oldest first" in orders["cursor"]
+    assert set(orders["sample_filters"]) == {"since", "until"}
+    assert orders["pager"] == "?after=<next>; the end is a page without that token"
+    assert orders["cursor_samples"][2] == ["'soon'", "cannot be read"]
+    assert orders["cursor_samples"][0][1].endswith("Z")
+    assert orders["columns"] == {
+        "id": "bigint or numeric",
+        "at": "timestamp or text",
+        "total": "double or bigint",
+        "paid": "boolean",
+        "lines": "json",
+        "on": "date",
+        "note": "text",
+    }
+    warned = " ".join(orders["warnings"])
+    for expected in (
+        "behind ours",
+        "1 of 3 records have no id",
+        "no readable at",
+        "finer than the declared 1 s",
+        "does not ascend",
+    ):
+        assert expected in warned
+
+
+def test_a_tidy_source_is_not_warned_of(tmp_path: Path) -> None:
+    async def tidy(request: web.Request) -> web.Response:
+        at = (datetime.now(UTC) - timedelta(hours=1)).isoformat(timespec="seconds")
+        return replied({"data": [{"id": 1, "at": at}], "next": None})
+
+    result = _run(tmp_path, tidy, *KEYED)
+    assert result.exit_code == 0, result.output
+    assert "warning" not in result.output
+    assert "records  1 on the first page" in result.output
+
+
+def test_a_failed_fetch_exits_with_1_and_shows_no_secret(tmp_path: Path) -> None:
+    async def refusing(request: web.Request) -> web.Response:
+        return web.Response(status=400, text=f"bad header {request.headers['Authorization']}")
+
+    result = _run(tmp_path, refusing, *KEYED)
+    assert result.exit_code == 1
+    assert "contract_broken" in result.output
+    assert SECRET not in result.output
+
+
+def test_without_leave_a_private_address_is_not_asked(tmp_path: Path) -> None:
+    result = _run(tmp_path, _sloppy, "--secret-env", "key=CHECK_KEY")
+    assert result.exit_code == 1
+    assert "is not a public address" in result.output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ((), "secrets.key: None is missing"),
+        (("--secret-env", "key=NOT_SET_ANYWHERE"), "is not set in the environment"),
+        ((*KEYED, "--setting", "ulr=x"), "Did you mean 'url'"),
+        ((*KEYED, "--setting", "nothing"), "is not NAME=VALUE"),
+        ((*KEYED, "--stream", "oders"), "Did you mean 'orders'"),
+    ],
+)
+def test_unusable_arguments_exit_with_2_and_say_what_to_do(
+    tmp_path: Path, arguments: tuple[str, ...], said: str
+) -> None:
+    result = _run(tmp_path, _sloppy, *arguments)
+    assert result.exit_code == 2
+    assert said in result.output
+
+
+def test_a_declaration_that_is_not_one_exits_with_2_naming_path_and_line(tmp_path: Path) -> None:
+    result = _run(tmp_path, _sloppy, *KEYED, yaml=YAML.replace("pager:", "pagger:"))
+    assert result.exit_code == 2
+    assert "streams.orders.pagger" in result.output
+    assert "Did you mean 'pager'" in result.output
+    assert "(line 14)" in result.output
+
+
+def test_an_unknown_name_says_which_there_are() -> None:
+    result = CliRunner().invoke(app, ["check", "strip"])
+    assert result.exit_code == 2
+    assert "Did you mean 'stripe'" in result.output
+    assert json.loads(CliRunner().invoke(app, ["list", "--json"]).stdout)[-1] == "stripe"

@@ -1,0 +1,168 @@
+"""Counting pagers under records that move while they are read: nothing is skipped, or the report says so (HOLE gg)."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+import pytest
+from aiohttp import web
+
+from tests.connectors.rest.sources import Handler, asked, declaration, fetched, ids, opened, read, replied
+from tidegate.connectors.rest.listing import MAX_LISTINGS
+from tidegate.domain.fetch import Page
+from tidegate.domain.period import Period
+
+SIZE = 4
+OFFSET = "{type: offset, param: offset, total_records: total}"
+OFFSET_UNSAID = "{type: offset, param: offset}"
+PAGE = "{type: page, param: page, total_pages: pages}"
+PAGE_UNSAID = "{type: page, param: page}"
+ALL = [OFFSET, OFFSET_UNSAID, PAGE, PAGE_UNSAID]
+Change = Callable[[list[int], int], None]
+
+
+def _source(records: list[int], change: Change) -> tuple[Handler, list[str]]:
+    """A source that lists ``records`` and changes them after each reply, told the reply's number."""
+    asks: list[str] = []
+
+    async def source(request: web.Request) -> web.Response:
+        asks.append(request.query_string)
+        assert len(asks) < 200, "ran on for ever"
+        page = int(request.query.get("page", 1))
+        start = int(request.query.get("offset", (page - 1) * SIZE))
+        shown = [{"id": n} for n in records[start : start + SIZE]]
+        reply = replied({"data": shown, "total": len(records), "pages": -(-len(records) // SIZE)})
+        change(records, len(asks))
+        return reply
+
+    return source, asks
+
+
+def _list(pager: str, records: list[int], change: Change) -> tuple[list[Page], list[str]]:
+    source, asks = _source(records, change)
+    yaml = declaration(f"    path: /orders\n    records: data\n    pager: {pager}")
+    return asyncio.run(fetched(source, yaml)), asks
+
+
+def _nothing(records: list[int], reply: int) -> None:
+    return None
+
+
+@pytest.mark.parametrize("pager", ALL)
+@pytest.mark.parametrize("count", [0, 1, 3, 4, 5, 8, 9, 17])
+def test_a_quiet_listing_shows_every_record_in_order(pager: str, count: int) -> None:
+    pages, _ = _list(pager, list(range(count)), _nothing)
+    assert list(dict.fromkeys(ids(pages))) == list(range(count))
+    assert pages[-1].report.shortfall == ""
+    assert pages[-1].token is None
+
+
+@pytest.mark.parametrize("pager", ALL)
+@pytest.mark.parametrize("gone", [1, 2, 4, 5])
+def test_deletions_ahead_of_the_reader_skip_nothing(pager: str, gone: int) -> None:
+    """Deleting what was read shifts the rest towards it: without the check the next page skips ``gone`` records."""
+
+    def delete(records: list[int], reply: int) -> None:
+        if reply == 2:
+            del records[:gone]
+
+    pages, _ = _list(pager, list(range(20)), delete)
+    assert set(ids(pages)) >= set(range(gone, 20))
+    assert pages[-1].report.shortfall == ""
+
+
+@pytest.mark.parametrize("pager", ALL)
+@pytest.mark.parametrize("at", [1, 2, 3, 4])
+def test_a_deletion_hidden_by_an_insertion_behind_it_skips_nothing(pager: str, at: int) -> None:
+    """The total stays the same, so counting records would not notice."""
+
+    def swap(records: list[int], reply: int) -> None:
+        if reply == at:
+            records.pop(0)
+            records.append(100 + reply)
+
+    pages, _ = _list(pager, list(range(20)), swap)
+    assert set(ids(pages)) >= set(range(1, 20)) | {100 + at}
+
+
+@pytest.mark.parametrize("pager", ALL)
+def test_insertions_in_front_of_a_newest_first_listing_skip_nothing(pager: str) -> None:
+    def insert(records: list[int], reply: int) -> None:
+        if reply in (1, 3):
+            records.insert(0, -reply)
+
+    pages, _ = _list(pager, list(range(20)), insert)
+    assert set(ids(pages)) >= set(range(20))
+    assert pages[-1].report.shortfall == ""
+
+
+def test_a_busy_shop_does_not_make_an_offset_listing_begin_again() -> None:
+    """An insertion in front of each page only shows records twice: the overlap is further down the page."""
+
+    def insert(records: list[int], reply: int) -> None:
+        records.insert(0, -reply)
+
+    pages, asks = _list(OFFSET, list(range(20)), insert)
+    assert set(ids(pages)) >= set(range(20))
+    assert asks.count("offset=0") == 1
+    assert pages[-1].report.shortfall == ""
+
+
+@pytest.mark.parametrize("pager", ALL)
+def test_a_listing_that_never_holds_still_ends_and_proves_nothing(pager: str) -> None:
+    """After three listings the report says that records may be missing, so that the run is unproven (SPEC 5)."""
+    fresh = iter(range(1000, 9000))
+
+    def churn(records: list[int], reply: int) -> None:
+        del records[:2]
+        records += [next(fresh), next(fresh)]
+
+    pages, asks = _list(pager, list(range(20)), churn)
+    first = "offset=0" if "offset" in pager else "page=1"
+    begun = sum(ask == first for ask in asks)
+    assert begun >= MAX_LISTINGS
+    assert len(asks) < 100
+    report = pages[-1].report
+    assert "moved between pages" in report.shortfall
+    assert not report.proves(Period(pages[0].requested_at.replace(year=2025), pages[0].requested_at))
+
+
+@pytest.mark.parametrize("pager", ALL)
+def test_the_third_listing_is_read_to_its_end_although_it_moved(pager: str) -> None:
+    """What can be shown is shown, even if the run will be unproven."""
+
+    def move_once_per_listing(records: list[int], reply: int) -> None:
+        if asks[-1] in ("offset=0", "page=1"):
+            records.append(records.pop(0))
+
+    records = list(range(20))
+    source, asks = _source(records, move_once_per_listing)
+    yaml = declaration(f"    path: /orders\n    records: data\n    pager: {pager}")
+    pages = asyncio.run(fetched(source, yaml))
+    assert "moved between pages" in pages[-1].report.shortfall
+    assert set(ids(pages)) >= set(records[-SIZE:])
+
+
+def test_a_source_that_promises_a_stable_listing_is_read_once() -> None:
+    _, asks = _list("{type: page, param: page, total_pages: pages, stable: true}", list(range(12)), _nothing)
+    assert asks == ["page=1", "page=2", "page=3"]
+    _, asks = _list("{type: offset, param: offset, total_records: total, stable: true}", list(range(12)), _nothing)
+    assert asks == ["offset=0", "offset=4", "offset=8"]
+
+
+@pytest.mark.parametrize("pager", [OFFSET, PAGE])
+def test_a_drift_between_attempts_is_noticed_on_resuming(pager: str) -> None:
+    """The token remembers the last record, so a deletion between failure and retry skips nothing."""
+    records = list(range(20))
+    source, _ = _source(records, _nothing)
+    yaml = declaration(f"    path: /orders\n    records: data\n    pager: {pager}")
+
+    async def check() -> None:
+        async with opened(source, yaml) as opened_source:
+            page = await anext(opened_source.fetch(asked()))
+            del records[:2]
+            rest = await read(opened_source, asked(resume=page.token))
+            assert set(ids([page, *rest])) == set(range(20))
+
+    asyncio.run(check())

@@ -1,0 +1,498 @@
+"""Applying a configuration: the difference, in one transaction, by the editing rules (SPEC 2.10, 2.11, 2.12)."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime
+from pathlib import Path
+
+import asyncpg
+import pytest
+
+from tests.engine.world import World, in_world
+from tidegate.domain.errors import InvalidInput, Unauthorised
+from tidegate.engine import applying, commands
+from tidegate.engine.changes import Action, Change, Outcome
+from tidegate.engine.configuration import Configuration, load
+from tidegate.engine.dispatcher import dispatch_ready
+from tidegate.engine.document import DocumentFile, InvalidConfiguration
+from tidegate.engine.planner import plan_due
+from tidegate.store import directory
+
+CONFIGURATION = """
+destinations:
+  table: {{kind: postgresql}}
+tenants:
+  acme:
+    name: Acme Ltd
+    connections:
+      shop: {{connector: fake, account: {account}, concurrency: {concurrency}, secrets: {{token: "${{TOKEN}}"}}}}
+    installations:
+      sync:
+        connection: shop
+        destination: table
+        streams: {streams}
+        schedule: {schedule}
+        {more}
+"""
+DAILY = "{daily: true, time_zone: Etc/UTC, start_date: 2026-05-01}"
+
+
+def utc(day: int, hour: int = 0, minute: int = 0, month: int = 7) -> datetime:
+    return datetime(2026, month, day, hour, minute, tzinfo=UTC)
+
+
+def text(
+    schedule: str = DAILY,
+    streams: str = "[orders]",
+    account: str = "acme.example",
+    concurrency: int = 4,
+    more: str = "",
+) -> str:
+    return CONFIGURATION.format(schedule=schedule, streams=streams, account=account, concurrency=concurrency, more=more)
+
+
+async def configuration(world: World, document: str, token: str = "one") -> Configuration:
+    return await load([DocumentFile("t.yaml", document, Path("/"))], {"TOKEN": token}, world.parts)
+
+
+async def apply(world: World, document: str, token: str = "one", *, dry_run: bool = False) -> Outcome:
+    return await applying.apply(world.parts, await configuration(world, document, token), dry_run=dry_run)
+
+
+def told(outcome: Outcome) -> list[tuple[str, str, str]]:
+    return [(change.action, change.kind, change.name) for change in outcome.changes]
+
+
+def fields_of(change: Change) -> dict[str, tuple[object, object]]:
+    return {field.field: (field.before, field.after) for field in change.fields}
+
+
+async def schedule_rows(world: World) -> list[asyncpg.Record]:
+    return await world.pool.fetch(
+        "select s.*, c.stream, c.start_at, c.account_id from schedules s join chains c on c.id = s.chain_id order by c.id"
+    )
+
+
+ALL = ["tenants", "accounts", "connections", "destinations", "installations", "chains", "schedules", "runs", "coverage"]
+
+
+async def everything(world: World) -> dict[str, list[tuple[object, ...]]]:
+    return {table: [tuple(row) for row in await world.pool.fetch(f"select * from {table} order by 1")] for table in ALL}
+
+
+def test_applying_twice_changes_nothing_the_second_time(database_url: str) -> None:
+    """SPEC 8: idempotent, down to every row."""
+
+    async def story(world: World) -> None:
+        first = await apply(world, text())
+        assert told(first) == [
+            ("added", "destination", "table"),
+            ("added", "tenant", "acme"),
+            ("added", "connection", "acme/shop"),
+            ("added", "installation", "acme/sync"),
+        ]
+        rows = await everything(world)
+        world.clock.advance(hours=3)
+        second = await apply(world, text())
+        assert (second.changes, second.warnings) == ((), ())
+        assert await everything(world) == rows
+
+    in_world(database_url, story)
+
+
+def test_the_first_due_date_and_period_are_those_of_the_worked_example(database_url: str) -> None:
+    """SPEC 2.13: received July 13 16:00, start May 1, daily at 00:00."""
+
+    async def story(world: World) -> None:
+        await apply(world, text())
+        (row,) = await schedule_rows(world)
+        assert (row["start_at"], row["next_due_at"]) == (utc(1, month=5), utc(14))
+        world.shop.put(1, utc(13, 20))
+        world.clock.set(utc(14, 3))
+        await world.tick()
+        assert await world.covered(row["chain_id"]) == [(utc(1, month=5), utc(14))]
+
+    in_world(database_url, story)
+
+
+def test_a_dry_run_shows_the_same_and_changes_nothing(database_url: str) -> None:
+    """SPEC 8."""
+
+    async def story(world: World) -> None:
+        before = await everything(world)
+        shown = await apply(world, text(), dry_run=True)
+        assert not shown.applied
+        assert await everything(world) == before
+        done = await apply(world, text())
+        assert done.applied
+        assert done.changes == shown.changes
+
+    in_world(database_url, story)
+
+
+def test_two_applies_at_once_take_turns(database_url: str) -> None:
+    """One adds everything, the other finds nothing to change."""
+
+    async def story(world: World) -> None:
+        wanted = await configuration(world, text(streams="[orders, events]"))
+        outcomes = await asyncio.gather(*(applying.apply(world.parts, wanted) for _ in range(4)))
+        assert sorted(len(outcome.changes) for outcome in outcomes) == [0, 0, 0, 4]
+        assert len(await schedule_rows(world)) == 2
+
+    in_world(database_url, story)
+
+
+def test_what_was_agreed_to_is_what_is_done(database_url: str) -> None:
+    """Between showing and applying somebody else applied: it is not done, and nothing changes."""
+
+    async def story(world: World) -> None:
+        await apply(world, text())
+        wanted = await configuration(world, text(concurrency=2))
+        shown = await applying.apply(world.parts, wanted, dry_run=True)
+        await apply(world, text(concurrency=3))
+        with pytest.raises(InvalidInput, match="not those shown"):
+            await applying.apply(world.parts, wanted, expected=shown)
+        assert await world.pool.fetchval("select concurrency_limit from accounts") == 3
+
+    in_world(database_url, story)
+
+
+def test_changed_fields_are_told_one_by_one_and_secrets_only_as_changed(database_url: str) -> None:
+    """SPEC 8; the new secret is what the connection then opens with."""
+
+    async def story(world: World) -> None:
+        await apply(world, text())
+        outcome = await apply(world, text(concurrency=2), token="two")
+        (change,) = outcome.changes
+        assert fields_of(change) == {"concurrency": (4, 2), "secrets.token": (None, "changed")}
+        (stored,) = await directory.connections(world.pool)
+        assert world.parts.sealer.unseal(stored.sealed, stored.place) == {"token": "two"}
+
+    in_world(database_url, story)
+
+
+def test_secrets_sealed_under_a_lost_key_are_sealed_anew(database_url: str) -> None:
+    """The remedy that the Sealer names for a lost key must work."""
+    from dataclasses import replace
+
+    from tidegate.store.seal import Sealer
+
+    async def story(world: World) -> None:
+        await apply(world, text())
+        world.parts = replace(world.parts, sealer=Sealer(b"k" * 32))
+        outcome = await apply(world, text())
+        assert told(outcome) == [("changed", "destination", "table"), ("changed", "connection", "acme/shop")]
+        (stored,) = await directory.connections(world.pool)
+        assert world.parts.sealer.unseal(stored.sealed, stored.place) == {"token": "one"}
+
+    in_world(database_url, story)
+
+
+def test_editing_the_hour_plans_waiting_runs_anew_and_bridges(database_url: str) -> None:
+    """SPEC 2.10: next due is the first of the new rule strictly after edit and watermark; the next period bridges."""
+
+    async def story(world: World) -> None:
+        settled = DAILY.replace("daily: true", "daily: true, settle: 2h")
+        await apply(world, text(settled))
+        world.clock.set(utc(14, 1))
+        await plan_due(world.parts, world.clock.now())
+        assert [run["state"] for run in await world.runs()] == ["waiting"]
+
+        outcome = await apply(world, text(settled.replace("daily: true", "daily: true, sync_hour: 6")))
+        (change,) = outcome.changes
+        assert (change.kind, change.streams) == ("schedule", ("orders",))
+        assert fields_of(change) == {"sync_hour": (0, 6)}
+        assert [run["state"] for run in await world.runs()] == ["dropped"]
+        (row,) = await schedule_rows(world)
+        assert row["next_due_at"] == utc(14, 6)
+        world.clock.set(utc(14, 9))
+        await world.tick()
+        assert await world.covered(row["chain_id"]) == [(utc(1, 6, month=5), utc(14, 6))]
+
+    in_world(database_url, story)
+
+
+def test_an_edit_after_coverage_keeps_the_watermark(database_url: str) -> None:
+    """SPEC 2.10, HOLE x: London to New York; no gap and no overlap, whatever the zones say of the start date."""
+
+    async def story(world: World) -> None:
+        await apply(world, text("{daily: true, time_zone: Europe/London, start_date: 2026-05-01}"))
+        world.clock.set(utc(13, 23, 30))
+        await world.tick()
+        outcome = await apply(world, text("{daily: true, time_zone: America/New_York, start_date: 2026-05-01}"))
+        assert outcome.warnings == ()
+        (row,) = await schedule_rows(world)
+        assert row["next_due_at"] == utc(14, 4)
+        world.clock.set(utc(14, 5))
+        await world.tick()
+        assert await world.covered(row["chain_id"]) == [(utc(30, 23, month=4), utc(13, 23)), (utc(13, 23), utc(14, 4))]
+
+    in_world(database_url, story)
+
+
+def test_a_policy_edit_leaves_what_is_planned(database_url: str) -> None:
+    """SPEC 3: settle and spread move no due date; a run that waits is not lost by lengthening them."""
+
+    async def story(world: World) -> None:
+        await apply(world, text(DAILY.replace("daily: true", "daily: true, settle: 2h")))
+        world.clock.set(utc(14, 1))
+        await plan_due(world.parts, world.clock.now())
+        (before,) = await schedule_rows(world)
+        outcome = await apply(world, text(DAILY.replace("daily: true", "daily: true, settle: 3h")))
+        assert [change.kind for change in outcome.changes] == ["schedule"]
+        (after,) = await schedule_rows(world)
+        assert (before["planned_until"], before["next_due_at"]) == (after["planned_until"], after["next_due_at"])
+        assert [run["state"] for run in await world.runs()] == ["waiting"]
+
+    in_world(database_url, story)
+
+
+def test_a_start_edited_before_anything_is_covered_replaces_it(database_url: str) -> None:
+    """SPEC 2.10, HOLE bb: it only applies to the first sync."""
+
+    async def story(world: World) -> None:
+        await apply(world, text())
+        for start, expected in (("2026-06-01", utc(1, month=6)), ("2026-01-01", utc(1, month=1))):
+            await apply(world, text(DAILY.replace("2026-05-01", start)))
+            (row,) = await schedule_rows(world)
+            assert row["start_at"] == expected
+        world.clock.set(utc(14, 3))
+        await world.tick()
+        assert await world.covered(row["chain_id"]) == [(utc(1, month=1), utc(14))]
+
+    in_world(database_url, story)
+
+
+def test_a_start_cannot_move_under_a_run_at_work(database_url: str) -> None:
+    """The run has computed its period already; nothing of the document is applied."""
+
+    async def story(world: World) -> None:
+        await apply(world, text())
+        world.clock.set(utc(14))
+        await plan_due(world.parts, world.clock.now())
+        assert await dispatch_ready(world.parts, world.clock.now()) == 1
+        with pytest.raises(InvalidConfiguration, match="first run is active") as caught:
+            await apply(world, text(DAILY.replace("2026-05-01", "2026-06-01"), concurrency=1))
+        assert caught.value.errors[0].field == "tenants.acme.installations.sync.schedule.start_date"
+        assert await world.pool.fetchval("select concurrency_limit from accounts") == 4
+        await world.work()
+        (row,) = await schedule_rows(world)
+        assert await world.covered(row["chain_id"]) == [(utc(1, month=5), utc(14))]
+
+    in_world(database_url, story)
+
+
+def test_an_earlier_start_after_coverage_is_refused_and_nothing_changes(database_url: str) -> None:
+    """SPEC 2.10: only a backfill can extend the head; until there is one, say so."""
+
+    async def story(world: World) -> None:
+        await apply(world, text())
+        world.clock.set(utc(14))
+        await world.tick()
+        rows = await everything(world)
+        with pytest.raises(InvalidConfiguration) as caught:
+            await apply(world, text(DAILY.replace("2026-05-01", "2026-04-01"), concurrency=1))
+        (error,) = caught.value.errors
+        assert (error.field, error.value) == ("tenants.acme.installations.sync.schedule.start_date", "2026-04-01")
+        assert "backfill" in error.remedy
+        assert await everything(world) == rows
+
+    in_world(database_url, story)
+
+
+def test_a_later_start_after_coverage_changes_nothing_and_warns(database_url: str) -> None:
+    """SPEC 2.10: a waiver will be the way; the rest of the edit is done."""
+
+    async def story(world: World) -> None:
+        await apply(world, text())
+        world.clock.set(utc(14))
+        await world.tick()
+        later = DAILY.replace("2026-05-01", "2026-08-01")
+        outcome = await apply(world, text(later))
+        assert outcome.changes == ()
+        assert "waiver" in outcome.warnings[0]
+        outcome = await apply(world, text(later.replace("daily: true", "daily: true, sync_hour: 6")))
+        assert [change.kind for change in outcome.changes] == ["schedule"]
+        (row,) = await schedule_rows(world)
+        assert row["next_due_at"] == utc(14, 6)
+        world.clock.set(utc(14, 6))
+        await world.tick()
+        assert await world.covered(row["chain_id"]) == [(utc(1, month=5), utc(14)), (utc(14), utc(14, 6))]
+
+    in_world(database_url, story)
+
+
+def test_a_rule_without_a_start_keeps_the_one_it_got_on_receipt(database_url: str) -> None:
+    """SPEC 2.6: applying again must not move the start to now."""
+
+    async def story(world: World) -> None:
+        await apply(world, text("{every: 1h}"))
+        world.clock.advance(minutes=20)
+        assert (await apply(world, text("{every: 1h}"))).changes == ()
+        await apply(world, text("{every: 30m}"))
+        (row,) = await schedule_rows(world)
+        assert (row["start_at"], row["next_due_at"]) == (utc(13, 16), utc(13, 16, 30))
+
+    in_world(database_url, story)
+
+
+def test_a_stream_taken_off_the_list_is_planned_no_more_not_even_after_a_resume(database_url: str) -> None:
+    """Its coverage stays, and put back it goes on from its watermark."""
+
+    async def story(world: World) -> None:
+        both = "[orders, events]"
+        await apply(world, text(streams=both))
+        world.clock.set(utc(14))
+        await world.tick()
+        outcome = await apply(world, text(streams="[orders]"))
+        (change,) = outcome.changes
+        assert (change.action, change.name, change.streams) == (Action.RETIRED, "acme/sync", ("events",))
+        assert (await apply(world, text(streams="[orders]"))).changes == ()
+
+        await commands.pause(world.parts, "acme", "sync")
+        await commands.resume(world.parts, "acme", "sync")
+        world.clock.set(utc(15))
+        await world.tick()
+        streams = await world.pool.fetch(
+            "select c.stream, count(*) from runs r join chains c on c.id = r.chain_id group by 1"
+        )
+        assert {row["stream"]: row["count"] for row in streams} == {"orders": 2, "events": 1}
+
+        outcome = await apply(world, text(streams=both))
+        assert [(change.action, change.streams) for change in outcome.changes] == [("added", ("events",))]
+        world.clock.set(utc(16))
+        await world.tick()
+        chain = await world.pool.fetchval("select id from chains where stream = 'events'")
+        assert await world.covered(chain) == [(utc(1, month=5), utc(14)), (utc(14), utc(16))]
+
+    in_world(database_url, story)
+
+
+def test_another_platform_account_starts_a_new_chain(database_url: str) -> None:
+    """SPEC 2.12: the old chain is planned no more, keeps its coverage, and its waiting runs fetch nothing."""
+
+    async def story(world: World) -> None:
+        await apply(world, text())
+        world.clock.set(utc(14))
+        await world.tick()
+        world.clock.set(utc(15))
+        await plan_due(world.parts, world.clock.now())
+        asked = len(world.shop.asked)
+        outcome = await apply(world, text(account="other.example"))
+        assert [change.action for change in outcome.changes] == ["changed", "added", "retired"]
+        assert fields_of(outcome.changes[0]) == {"account": ("acme.example", "other.example")}
+        await world.tick()
+        assert len(world.shop.asked) == asked, "the old account's waiting run must not fetch from the new one"
+        old, new = await world.pool.fetch("select * from chains order by id")
+        assert (new["start_at"], old["account_id"] != new["account_id"]) == (utc(1, month=5), True)
+        world.clock.set(utc(16))
+        await world.tick()
+        assert await world.covered(new["id"]) == [(utc(1, month=5), utc(16))]
+        assert await world.covered(old["id"]) == [(utc(1, month=5), utc(14))]
+
+        await apply(world, text())
+        world.clock.set(utc(17))
+        await world.tick()
+        assert await world.covered(old["id"]) == [(utc(1, month=5), utc(14)), (utc(14), utc(17))]
+
+    in_world(database_url, story)
+
+
+def test_a_run_of_the_old_account_that_retries_ends_as_superseded(database_url: str) -> None:
+    """SPEC 2.12: what it would fetch now is another account's."""
+    from tidegate.domain.errors import SourceUnavailable
+
+    async def story(world: World) -> None:
+        await apply(world, text())
+        world.clock.set(utc(14))
+        world.shop.on_page = lambda _number: SourceUnavailable("down")
+        await world.tick()
+        assert [run["state"] for run in await world.runs()] == ["retrying"]
+        await apply(world, text(account="other.example"))
+        world.shop.on_page = lambda _number: None
+        asked = len(world.shop.asked)
+        world.clock.advance(minutes=1)
+        await world.tick()
+        assert [run["state"] for run in await world.runs()] == ["superseded"]
+        assert len(world.shop.asked) == asked
+
+    in_world(database_url, story)
+
+
+def test_new_credentials_resume_what_their_refusal_paused(database_url: str) -> None:
+    """SPEC 5 "Failures": the mark goes, the installation catches up; nothing else resumes it."""
+
+    async def story(world: World) -> None:
+        await apply(world, text(more="paused: false"))
+        world.shop.on_page = lambda _number: Unauthorised("token revoked")
+        world.clock.set(utc(14))
+        await world.tick()
+        world.clock.set(utc(16))
+        outcome = await apply(world, text(more="paused: false"))
+        assert outcome.changes == ()
+        assert "token revoked" in outcome.warnings[0]
+
+        world.shop.on_page = lambda _number: None
+        outcome = await apply(world, text(), token="two")
+        assert told(outcome) == [("changed", "connection", "acme/shop"), ("changed", "installation", "acme/sync")]
+        assert await world.pool.fetchval("select unauthorised_at from connections") is None
+        await world.tick()
+        (row,) = await schedule_rows(world)
+        assert await world.covered(row["chain_id"]) == [(utc(1, month=5), utc(16))]
+
+    in_world(database_url, story)
+
+
+def test_paused_in_the_document_pauses_and_resumes_and_unsaid_leaves_it(database_url: str) -> None:
+    """SPEC 2.11: waiting runs are dropped; resuming is catch-up; a pause by hand outlives an apply that does not say."""
+
+    async def story(world: World) -> None:
+        await apply(world, text(more="paused: true"))
+        world.clock.set(utc(15))
+        await world.tick()
+        assert await world.runs() == []
+        assert (await apply(world, text(more="paused: true"))).changes == ()
+        assert (await apply(world, text())).changes == ()
+        await apply(world, text(streams="[orders, events]"))
+        await world.tick()
+        assert await world.runs() == [], "a stream added to a paused installation is paused too"
+
+        outcome = await apply(world, text(streams="[orders, events]", more="paused: false"))
+        assert [field.field for field in outcome.changes[0].fields] == ["paused"]
+        world.clock.set(utc(16))
+        await world.tick()
+        assert {run["state"] for run in await world.runs()} == {"succeeded"}
+
+    in_world(database_url, story)
+
+
+def test_what_the_files_do_not_name_is_left_alone_and_named(database_url: str) -> None:
+    """Removal is not by omission."""
+
+    async def story(world: World) -> None:
+        await apply(world, text())
+        rows = await everything(world)
+        outcome = await apply(world, "tenants: {}")
+        assert outcome.changes == ()
+        assert outcome.left_alone == ("destination table", "connection acme/shop", "installation acme/sync")
+        assert await everything(world) == rows
+
+    in_world(database_url, story)
+
+
+def test_an_installation_outside_the_files_ends_with_the_account_of_its_connection(database_url: str) -> None:
+    """SPEC 2.12: it must not fetch another account's records into its chain."""
+
+    async def story(world: World) -> None:
+        two = text().replace("      sync:", "      other:").split("installations:")[1]
+        await apply(world, text() + two)
+        assert len(await schedule_rows(world)) == 2
+        outcome = await apply(world, text(account="new.example"))
+        assert "acme/other" in outcome.warnings[0]
+        world.clock.set(utc(14))
+        await world.tick()
+        assert [run["state"] for run in await world.runs()] == ["succeeded"]
+        assert world.shop.asked[0].stream == "orders"
+
+    in_world(database_url, story)

@@ -1,0 +1,225 @@
+"""Plays a story: the real engine, connector and destination against the hostile source, and every promise checked.
+
+The promise is checked after each run, not only at the end; the end waits until the source has been quiet for longer than
+its lookback, and then compares everything.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from random import Random
+
+from tests.engine.world import World, open_world
+from tests.loss import evidence, tap
+from tests.loss.dialects import dialect
+from tests.loss.evidence import Violation
+from tests.loss.history import History
+from tests.loss.hostile_source import HostileSource, Temper, serve
+from tests.loss.story import Story
+from tests.loss.tap import OverheardDestination
+from tidegate.connectors.rest.connector import RestConnector
+from tidegate.connectors.rest.loader import load
+from tidegate.destinations.base import Destination
+from tidegate.destinations.postgres.local import LocalPostgres
+from tidegate.destinations.postgres.remote import RemotePostgres
+from tidegate.domain.retry import RetryPolicy
+from tidegate.domain.schedule import Schedule, start_instant
+from tidegate.domain.schedule_document import parse_schedule
+from tidegate.engine.dispatcher import dispatch_ready
+from tidegate.engine.planner import plan_due
+from tidegate.store import chains, schedules
+from tidegate.store.directory import StoredDestination
+
+_numbers = itertools.count(1)
+FEW_ATTEMPTS = RetryPolicy(attempts=4, base=timedelta(seconds=2), cap=timedelta(minutes=5))
+ROUNDS_TO_SETTLE = 8
+
+
+@dataclass
+class Outcome:
+    """What came of a story: the promises broken, and how much happened."""
+
+    violations: list[Violation] = field(default_factory=list)
+    runs: Counter[str] = field(default_factory=Counter)
+    faults: Counter[str] = field(default_factory=Counter)
+    requests: int = 0
+    pages: int = 0
+    versions: int = 0
+    written: int = 0
+
+    @property
+    def kinds(self) -> set[str]:
+        """The kinds of promises broken."""
+        return {violation.kind for violation in self.violations}
+
+
+@dataclass
+class Stage:
+    """A story while it is played."""
+
+    story: Story
+    world: World
+    source: HostileSource
+    overheard: OverheardDestination
+    schema: str
+    schedule: Schedule
+    chain_id: int = 0
+    checked_to: datetime | None = None
+    violations: list[Violation] = field(default_factory=list)
+
+    @property
+    def now(self) -> datetime:
+        """The present of the simulation."""
+        return self.world.clock.now()
+
+    async def live_until(self, until: datetime) -> None:
+        """Let time pass; the source goes on living unless it is calm."""
+        until = max(until, self.now)
+        if self.source.temper.changes or self.source.temper.faults:
+            due_at = await schedules.next_due_at(self.world.pool)
+            events = self.source.random.randrange(6)
+            self.source.history.live(self.now, until, events, [due_at] if due_at is not None else [])
+        self.world.clock.set(until)
+
+    async def tick(self) -> None:
+        """Plan what is due and execute it, checking the promise after each run."""
+        await plan_due(self.world.parts, self.now)
+        while await dispatch_ready(self.world.parts, self.now):
+            await self.world.work()
+            await self.check()
+
+    async def next_run_date(self) -> datetime | None:
+        """Return the planned run date of the run that comes next, None if none waits; one that retries comes first."""
+        found: datetime | None = await self.world.pool.fetchval(
+            """select not_before_at from runs where state in ('waiting', 'retrying')
+                order by state = 'retrying' desc, not_before_at limit 1"""
+        )
+        return found
+
+    async def check(self) -> None:
+        """Check what *covered to W* promises, as soon as a run has covered to it."""
+        links = await chains.links(self.world.pool, self.chain_id)
+        if not links or links[-1].period.end == self.checked_to:
+            return
+        self.checked_to = links[-1].period.end
+        begun_at = await self.world.pool.fetchval("select started_at from runs where id = $1", links[-1].run_id)
+        there = await evidence.found(self.world.pool, self.schema)
+        start = start_instant(self.schedule)
+        self.violations += evidence.kept_promise(
+            self.source.history, there, self.now, start, self.checked_to, begun_at
+        )  # fmt: skip
+
+    async def go_on(self) -> None:
+        """Let the story go on for its number of ticks, each at a run date of its own."""
+        random = self.source.random
+        for _ in range(self.story.ticks):
+            due_at = await schedules.next_due_at(self.world.pool)
+            if due_at is not None:
+                every = due_at - self.now
+                delay = random.choice((0.0, 0.0, 0.3, 1.0, 3.0)) * random.random() * max(every, timedelta(minutes=1))
+                await self.live_until(max(due_at, self.now) + delay)
+            await self.tick()
+            while (run_date := await self.next_run_date()) is not None and random.random() < 0.8:
+                await self.live_until(run_date + timedelta(seconds=random.choice((0, 0, 1, 100))))
+                await self.tick()
+
+    async def settle(self) -> None:
+        """Let the source be quiet for longer than its lookback, and everything be covered."""
+        dialect = self.source.dialect
+        self.source.temper.calm()
+        quiet_at = self.now + abs(self.source.history.skew) + timedelta(seconds=dialect.lookback) + dialect.grain
+        for _ in range(ROUNDS_TO_SETTLE):
+            next_date = await self.next_run_date() or await schedules.next_due_at(self.world.pool)
+            await self.live_until(max(quiet_at, next_date or quiet_at))
+            await self.tick()
+            watermark = await chains.watermark(self.world.pool, self.chain_id)
+            if watermark is not None and watermark >= quiet_at:
+                return
+        self.violations.append(Violation("stuck", f"covered to {watermark}, quiet since {quiet_at}"))
+
+    async def end(self) -> None:
+        """Compare everything."""
+        history, delivered = self.source.history, self.overheard.delivered
+        there = await evidence.found(self.world.pool, self.schema)
+        self.violations += evidence.all_there(history, there, self.now, start_instant(self.schedule))
+        written = await tap.writes(self.world.pool, self.schema)
+        self.violations += evidence.stored_once(delivered, written, history)
+        self.violations += evidence.quarantined(delivered, there, history)
+        self.violations += evidence.pages_once(delivered)
+        self.violations += evidence.chained(await chains.links(self.world.pool, self.chain_id), self.schedule)
+
+    async def outcome(self) -> Outcome:
+        """Count what happened."""
+        states = await self.world.pool.fetch("select state, count(*) as runs from runs group by state")
+        return Outcome(
+            self.violations,
+            Counter({row["state"]: row["runs"] for row in states}),
+            self.source.faults,
+            self.source.requests,
+            sum(len(batch.pages) for batch in self.overheard.delivered),
+            sum(map(len, self.source.history.versions.values())),
+            sum(map(len, (await tap.writes(self.world.pool, self.schema)).values())),
+        )
+
+
+@asynccontextmanager
+async def staged(dsn: str, story: Story) -> AsyncIterator[Stage]:
+    """Set the stage on the database at ``dsn``, whose other stories are over, and clear it in the end."""
+    schema = f"story_{next(_numbers)}"
+    batch_bytes = 1 if story.paged else 1 << 30
+    settings = {"batch_bytes": batch_bytes, "batch_age": timedelta(days=9999), "retry": FEW_ATTEMPTS}
+    async with open_world(dsn, **settings) as world:
+        await tap.audit_writes(world.pool)
+        world.clock.set(story.beginning)
+        source = _source(story, world)
+        async with serve(source) as url:
+            inner: Destination = LocalPostgres(world.pool, schema=schema)
+            if story.remote:
+                inner = RemotePostgres(world.pool, world.pool, schema=schema)
+            overheard = OverheardDestination(inner)
+            connector = RestConnector(load(source.dialect.declaration(url, page_size=story.page_size)))
+
+            async def open_destination(_stored: StoredDestination, _secrets: dict[str, str]) -> Destination:
+                return overheard
+
+            chance = Random(story.seed).random
+            world.parts = replace(
+                world.parts, connector=lambda _name: connector, open_destination=open_destination, chance=chance
+            )  # fmt: skip
+            schedule = parse_schedule(story.rule())
+            stage = Stage(story, world, source, overheard, schema, schedule)
+            stage.chain_id = await world.install("acme", story.rule())
+            try:
+                yield stage
+            finally:
+                await tap.clear(world.pool, schema)
+
+
+def _source(story: Story, world: World) -> HostileSource:
+    spoken, random = dialect(story.dialect), Random(story.seed)
+    skew = timedelta(seconds=story.skew)
+    lookback = timedelta(seconds=spoken.lookback)
+    lag = lookback if spoken.sends_date else lookback - abs(skew)
+    history = History(spoken, skew, max(lag, timedelta(0)), story.poison, random)
+    history.live(story.beginning - timedelta(hours=6), story.beginning, random.randrange(5, 25))
+    temper = Temper(story.faults, story.changes, story.slowest, story.circle)
+    return HostileSource(spoken, history, world.clock, random, temper, story.page_size)
+
+
+async def _play(dsn: str, story: Story) -> Outcome:
+    async with staged(dsn, story) as stage:
+        await stage.go_on()
+        await stage.settle()
+        await stage.end()
+        return await stage.outcome()
+
+
+def play(dsn: str, story: Story) -> Outcome:
+    """Play a story and return what came of it; without violations nothing was lost, doubled or claimed falsely."""
+    return asyncio.run(_play(dsn, story))
