@@ -3,8 +3,9 @@
     python -m benchmarks.throughput [--records 100000] [--rounds 3] [--only floor,tidegate,dlt,singer] [--memory 1000000]
 
 Every contestant reads the same pre-rendered pages of 250 records of 25 typed fields from a server in a process of its own
-and upserts them by id into an empty table of the same server, whose durable settings are checked. Rounds are interleaved;
-the ratios are those of the medians. A rival's start-up (interpreter, imports, a run over one record) is taken off its time.
+and upserts them by id into an empty database of the same server, whose durable settings are checked. Rounds are interleaved.
+No clock runs while a contestant starts and imports; from its CPU that of a load of one record, just before, is taken off. Rates
+depend on what else the machine does, CPU per record hardly.
 """
 
 from __future__ import annotations
@@ -13,49 +14,81 @@ import argparse
 import asyncio
 import json
 import os
-import statistics
+import resource
 import subprocess
 import sys
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import astuple, dataclass
 from pathlib import Path
+from statistics import median
 from time import perf_counter
 
 import asyncpg
-import uvloop
+import psutil  # type: ignore[import-untyped]
 
-from benchmarks.throughput import floor, records, rivals
+from benchmarks.throughput import records, rivals
 from tidegate.store.embedded import EmbeddedServer
 
 HERE = Path(__file__).parent
 DURABLE = {"fsync": "on", "synchronous_commit": "on", "full_page_writes": "on"}
 TARGETS = {"dlt": 6.0, "singer": 15.0, "floor": 0.6}
 MEMORY_TARGET = 150
-SHARE = {"singer": 5}
-"""A contestant so slow that it gets a fifth of the records; its rate does not depend on how many there are."""
+FLOOR = """
+import sys, time, uvloop
+from benchmarks.throughput import floor
+began = time.perf_counter()
+print(uvloop.run(floor.run(sys.argv[1], sys.argv[2])), time.perf_counter() - began)
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What a load took: seconds by the contestant's clock, and of CPU in its own processes and in the server's."""
+
+    wall: float
+    own_cpu: float
+    server_cpu: float
+
+    def without(self, start_up: Cost) -> Cost:
+        """Return this cost less the CPU of a load of one record just before: interpreter, imports, an empty run."""
+        return Cost(self.wall, self.own_cpu - start_up.own_cpu, self.server_cpu - start_up.server_cpu)
 
 
 class Bench:
-    """One server, one folder, and the contestants: each loads a source's records and returns the seconds it took."""
+    """One server, one folder, and the contestants: each loads a source's records, all in processes of their own."""
 
-    def __init__(self, dsn: str, folder: Path) -> None:
+    def __init__(self, dsn: str, postmaster: int, folder: Path) -> None:
         self.dsn = dsn
         self.folder = folder
+        self._postmaster = psutil.Process(postmaster)
+
+    def cost(self, name: str, count: int) -> Cost:
+        """Return what ``name`` takes for ``count`` records into an empty database."""
+        with _source(count) as url, _empty(self.dsn):
+            own, server = _own_cpu(), self._server_cpu()
+            seconds: float = getattr(self, name)(url, count)
+            return Cost(seconds, _own_cpu() - own, self._server_cpu() - server)
+
+    def _server_cpu(self) -> float:
+        times = [self._postmaster.cpu_times(), *(child.cpu_times() for child in self._postmaster.children())]
+        ended = times[0].children_user + times[0].children_system
+        return float(ended + sum(one.user + one.system for one in times))
 
     def floor(self, url: str, count: int) -> float:
-        """Time the hand-written floor."""
-        began = perf_counter()
-        assert uvloop.run(floor.run(self.dsn, url)) == count
-        return perf_counter() - began
+        """Run the hand-written floor; return its seconds."""
+        done, seconds = _output([sys.executable, "-c", FLOOR, self.dsn, url]).split()
+        assert int(done) == count
+        return float(seconds)
 
     def tidegate(self, url: str, count: int) -> float:
-        """Time Tidegate's worker, in a process of its own; its start-up is outside its clock."""
+        """Run Tidegate's worker; return the seconds from the engine's start to committed coverage."""
         return self.worker(url, count)[0]
 
     def worker(self, url: str, count: int) -> tuple[float, float]:
-        """Return the worker's seconds and its process's peak memory in MiB."""
+        """Run Tidegate's worker; return its seconds and its peak memory in MiB."""
         command = [
             sys.executable,
             "-m",
@@ -69,34 +102,37 @@ class Bench:
         return seconds, peak
 
     def dlt(self, url: str, count: int) -> float:
-        """Time dlt's REST source and upsert; csv is the faster of its file formats here."""
+        """Run dlt's REST source and upsert; return the seconds of `pipeline.run`. csv is the faster of its formats here."""
         python = rivals.environment("dlt", rivals.DLT) / "python"
         work = tempfile.mkdtemp(dir=self.folder)
         dsn = self.dsn.replace("postgres:@/", "postgres:none@localhost:5432/")
-        began = perf_counter()
-        loaded = _output([str(python), str(HERE / "rivals" / "dlt_pipeline.py"), dsn, url, "csv", work])
-        assert int(loaded.split()[-1]) == count
-        return perf_counter() - began
+        done = _output([str(python), str(HERE / "rivals" / "dlt_pipeline.py"), dsn, url, "csv", work]).split()
+        assert int(done[-2]) == count
+        return float(done[-1])
 
     def singer(self, url: str, count: int) -> float:
-        """Time a tap piped into the PostgreSQL target: upsert, its own COPY on, validation of records off."""
+        """Run a tap piped into the PostgreSQL target: upsert, its own COPY on, validation of records off.
+
+        Returns the seconds from the target's first message, before any record, to its end.
+        """
         programs = rivals.environment("singer", rivals.SINGER)
         config = self.folder / "target.json"
         address = self.dsn.replace("postgresql://", "postgresql+psycopg://").replace("postgres:@", "postgres@")
         settings = {"load_method": "upsert", "use_copy": True, "validate_records": False}
         config.write_text(json.dumps({"sqlalchemy_url": address, "default_target_schema": "singer", **settings}))
         tap_config = json.dumps({"base_url": url, "fields": dict(records.FIELDS)})
-        began = perf_counter()
-        with open(os.devnull, "w") as silence:
-            tap = subprocess.Popen(
-                [str(programs / "python"), str(HERE / "rivals" / "tap_orders.py"), tap_config],
-                stdout=subprocess.PIPE,
-                stderr=silence,
-            )
-            target = [str(programs / "target-postgres"), "--config", str(config)]
-            subprocess.run(target, stdin=tap.stdout, stdout=silence, stderr=silence, check=True)
-        assert tap.wait() == 0
-        elapsed = perf_counter() - began
+        tap_command = [str(programs / "python"), str(HERE / "rivals" / "tap_orders.py"), tap_config]
+        target_command = [str(programs / "target-postgres"), "--config", str(config)]
+        with subprocess.Popen(tap_command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as tap:
+            with subprocess.Popen(
+                target_command, stdin=tap.stdout, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+            ) as target:
+                assert target.stderr is not None
+                target.stderr.readline()
+                began = perf_counter()
+                target.stderr.read()
+            elapsed = perf_counter() - began
+        assert (tap.returncode, target.returncode) == (0, 0)
         assert asyncio.run(_scalar(self.dsn, "SELECT count(*) FROM singer.orders")) == count
         return elapsed
 
@@ -112,35 +148,32 @@ def main() -> None:
     with _server() as bench:
         if arguments.memory:
             with _source(arguments.memory) as url, _empty(bench.dsn):
-                seconds, peak = bench.worker(url, arguments.memory)
-            rate = arguments.memory / seconds
-            print(
-                f"{arguments.memory:,} records: {rate:,.0f} records/s, peak {peak:.0f} MiB (to stay under {MEMORY_TARGET})"
-            )
+                peak = bench.worker(url, arguments.memory)[1]
+            print(f"{arguments.memory:,} records: peak {peak:.0f} MiB in the worker (to stay under {MEMORY_TARGET})")
             return
         _compare(bench, arguments.only.split(","), arguments.records, arguments.rounds)
 
 
 def _compare(bench: Bench, names: list[str], count: int, rounds: int) -> None:
-    contestants: dict[str, Callable[[str, int], float]] = {name: getattr(bench, name) for name in names}
-    rates: dict[str, list[float]] = {name: [] for name in names}
-    start_up = {"floor": 0.0, "tidegate": 0.0}
-    with _source(1) as url:
-        for name in contestants.keys() - start_up.keys():
-            for _ in range(2):  # the first fills caches
-                with _empty(bench.dsn):
-                    start_up[name] = contestants[name](url, 1)
+    costs: dict[str, list[Cost]] = {name: [] for name in names}
+    print("           records/s   CPU µs/record: own  server")
     for number in range(1, rounds + 1):
-        for name, contestant in contestants.items():
-            share = count // SHARE.get(name, 1)
-            with _source(share) as url, _empty(bench.dsn):
-                rates[name].append(share / (contestant(url, share) - start_up[name]))
-            print(f"round {number}  {name:10} {rates[name][-1]:9,.0f} records/s", flush=True)
-    medians = {name: statistics.median(found) for name, found in rates.items()}
-    for name, median in medians.items():
-        ratio = medians.get("tidegate", 0) / median
-        wanted = f"   Tidegate is {ratio:.2f} times that (to reach: {TARGETS[name]})" if name in TARGETS else ""
-        print(f"median   {name:10} {median:9,.0f} records/s{wanted}")
+        for name in names:
+            start_up = bench.cost(name, 1)
+            costs[name].append(bench.cost(name, count).without(start_up))
+            _print(f"round {number}", name, costs[name][-1], count)
+    medians = {name: Cost(*map(median, zip(*map(astuple, found), strict=True))) for name, found in costs.items()}
+    for name, cost in medians.items():
+        _print("median ", name, cost, count)
+    for name, target in TARGETS.items():
+        if name in medians and "tidegate" in medians:
+            ratio = medians[name].wall / medians["tidegate"].wall
+            print(f"Tidegate's rate is {ratio:.2f} times that of {name} (to reach: {target})")
+
+
+def _print(label: str, name: str, cost: Cost, count: int) -> None:
+    own, server = cost.own_cpu / count * 1e6, cost.server_cpu / count * 1e6
+    print(f"{label}  {name:9} {count / cost.wall:9,.0f}   {own:14.1f} {server:7.1f}", flush=True)
 
 
 @contextmanager
@@ -154,7 +187,8 @@ def _server() -> Iterator[Bench]:
             for name, value in DURABLE.items():
                 found = asyncio.run(_scalar(server.dsn, f"SHOW {name}"))
                 assert found == value, f"{name} is {found}"
-            yield Bench(_database(server.dsn, "bench"), Path(folder))
+            postmaster = int(next(Path(folder).rglob("postmaster.pid")).read_text().split()[0])
+            yield Bench(_database(server.dsn, "bench"), postmaster, Path(folder))
         finally:
             server.release()
 
@@ -192,6 +226,12 @@ async def _scalar(dsn: str, query: str) -> object:
         return await connection.fetchval(query)
     finally:
         await connection.close()
+
+
+def _own_cpu() -> float:
+    """Return the CPU seconds of all processes of ours that have ended; the source's are not waited for until later."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def _output(command: list[str]) -> str:

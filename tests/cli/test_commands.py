@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from datetime import UTC, datetime, timedelta
 
+import asyncpg
 import pytest
 
 from tests.cli.conftest import CONFIGURATION, CommandLine
@@ -238,18 +240,21 @@ def test_the_sub_commands_of_others_are_mounted(cli: CommandLine) -> None:
     assert first["period"]["start"] == "2026-05-01T00:00:00Z"
 
 
-def make_due(cli: CommandLine) -> None:
-    """Move the next due date two minutes into the past, as if nothing had run since."""
-    import asyncio
+def make_due(cli: CommandLine, minutes: int = 2) -> None:
+    """Move the next due date some minutes into the past, as if nothing had run since."""
+    in_database(
+        cli,
+        f"""update tidegate.schedules set next_due_at = date_trunc('minute', now()) - interval '{minutes} minutes',
+                   planned_until = date_trunc('minute', now()) - interval '{minutes + 8} minutes'""",
+    )
 
-    import asyncpg
 
-    async def move() -> None:
+def in_database(cli: CommandLine, statement: str) -> None:
+    """Execute a statement behind the command line's back."""
+
+    async def execute() -> None:
         connection = await asyncpg.connect(cli.environment["TIDEGATE_DATABASE_URL"])
-        await connection.execute(
-            """update tidegate.schedules set next_due_at = date_trunc('minute', now()) - interval '2 minutes',
-                      planned_until = date_trunc('minute', now()) - interval '10 minutes'"""
-        )
+        await connection.execute(statement)
         await connection.close()
 
-    asyncio.run(move())
+    asyncio.run(execute())

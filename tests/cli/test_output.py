@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import logging
 from datetime import UTC, datetime, timedelta
 
 import pytest
+import structlog
 
+from tidegate.cli import logs
 from tidegate.cli.coverage import bar
 from tidegate.cli.logs import MASK, masked
 from tidegate.cli.output import humanised, instant
@@ -79,6 +83,27 @@ def test_secrets_are_masked_in_logs_by_name_and_by_form(name: str, value: object
     shown = str(masked(value, name))
     assert "abcdef" not in shown
     assert MASK in shown
+
+
+def test_what_libraries_log_has_the_same_form_and_masks(capsys: pytest.CaptureFixture[str]) -> None:
+    """The queue's and the HTTP client's warnings too: one JSON object a line, nothing secret."""
+    root = logging.getLogger()
+    before = root.handlers[:], root.level
+    try:
+        logs.set_up(as_json=True)
+        logging.getLogger("pgqueuer").warning("lost %s", "postgresql://u:abcdef@h/db")
+        structlog.get_logger().info("hello", token="abcdef")
+        first, second = (json.loads(line) for line in capsys.readouterr().err.splitlines())
+    finally:
+        root.handlers[:] = before[0]
+        root.setLevel(before[1])
+        structlog.reset_defaults()
+    assert (first["event"], first["logger"], first["level"]) == (
+        f"lost postgresql://u:{MASK}@h/db",
+        "pgqueuer",
+        "warning",
+    )
+    assert (second["event"], second["token"]) == ("hello", MASK)
 
 
 def test_what_is_no_secret_is_not_masked() -> None:

@@ -403,8 +403,9 @@ def test_a_session_keeps_no_cookies() -> None:
 
     async def check() -> None:
         async with serve(handler) as url, open_session(allow_private_addresses=True) as session:
-            await send(session, "GET", url)
-            await send(session, "GET", url)
+            named = url.replace("127.0.0.1", "localhost")  # no cookie jar keeps cookies of bare addresses
+            await send(session, "GET", named)
+            await send(session, "GET", named)
 
     asyncio.run(check())
     assert cookies == [{}, {}]

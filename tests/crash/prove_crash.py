@@ -151,10 +151,11 @@ class Proof:
         trouble = ""
         try:
             await play_story(self._server, f"lane_{lane}", TEMPLATE, root, kills, outcomes)
-        except Violation as violation:
-            trouble = str(violation)
+        except Exception as error:
+            trouble = str(error) if isinstance(error, Violation) else repr(error)
             self._progress.console.print(f"[red]{kills[len(outcomes)]}: {trouble}")
-            shutil.copytree(root, self._played.file.parent / "violations" / f"{len(self._played.stories)}")
+            kept = self._played.file.parent / "violations" / f"{len(self._played.stories)}-{lane}"
+            shutil.copytree(root, kept, ignore_dangling_symlinks=True)
         shutil.rmtree(root, ignore_errors=True)
         played = [
             Record(kill.kind, kill.form, str(kill), outcome.deaths, outcome.seconds, outcome.unasked)
@@ -196,11 +197,11 @@ def _figures(records: Sequence[Record]) -> Iterator[str]:
 
 
 def _of_this_code() -> str:
-    root = Path(__file__).parents[2]
+    here = Path(__file__).parent
+    source = here.parents[1] / "src"
+    played = [file for file in here.glob("*.py") if not file.name.startswith("test_")]
     digest = hashlib.sha256()
-    for file in sorted(
-        [*(root / "src").rglob("*.py"), *(root / "src").rglob("*.sql"), *Path(__file__).parent.glob("*.py")]
-    ):
+    for file in sorted([*source.rglob("*.py"), *source.rglob("*.sql"), *played]):
         digest.update(file.read_bytes())
     return digest.hexdigest()[:12]
 

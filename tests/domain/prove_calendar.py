@@ -8,20 +8,25 @@ proved once. For each zone it compares, as whole rows of instants,
 - `next_due` and `latest_due` at every due date near a clock change;
 - seven cron rules for a day around every clock change, minute by minute (`oracle.watched`).
 
-Exit code 1 and the first differences if anything differs.
+What is proved is kept in `.cache/prove-calendar`: a run that was broken off goes on where it was, until code or zone
+data change. Exit code 1 and the first difference of each zone if anything differs.
 """
 
 from __future__ import annotations
 
 import calendar
+import hashlib
 import itertools
+import json
 import operator
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Sequence
 from datetime import UTC, date, datetime, timedelta
 from functools import cache
+from importlib import metadata
+from pathlib import Path
 from zoneinfo import ZoneInfo
 
 from rich.console import Console
@@ -36,8 +41,23 @@ from tidegate.domain.zone_data import zone_names
 
 FIRST, LAST = date(1970, 1, 2), date(2040, 12, 31)
 DAY = timedelta(days=1)
+TESTS = Path(__file__).parent
+DOMAIN = TESTS.parents[1] / "src" / "tidegate" / "domain"
+CACHE = TESTS.parents[1] / ".cache" / "prove-calendar"
+CALENDAR = (
+    "instant",
+    "zone_data",
+    "zone",
+    "day_pattern",
+    "recurrence",
+    "duration",
+    "due_dates",
+    "schedule",
+    "schedule_document",
+)
 DAYS = [FIRST + number * DAY for number in range((LAST - FIRST).days + 1)]
-WALLS = [[datetime(day.year, day.month, day.day, hour) for day in DAYS] for hour in range(24)]
+WALLS = [[datetime(day.year, day.month, day.day, hour, tzinfo=UTC) for day in DAYS] for hour in range(24)]
+"""Wall times of every day, by hour, written as if they were UTC: what is left is to take a zone's offset off."""
 
 
 class Difference(Exception):
@@ -47,12 +67,13 @@ class Difference(Exception):
 def prove_zone(name: str, counts: Counter[str]) -> None:
     """Compare everything for one zone, adding to ``counts``. Raises Difference."""
     zone = oracle.zone_info(name)
-    missing = {number for number, midnight in enumerate(WALLS[0]) if not _exists(midnight, zone)}
+    missing = {number for number, midnight in enumerate(WALLS[0]) if not _exists(midnight.replace(tzinfo=None), zone)}
     counts["civil days that do not exist"] += len(missing)
     changes = oracle.transitions(zone, datetime(1970, 1, 3, tzinfo=UTC), datetime(2040, 12, 30, tzinfo=UTC))
     counts["clock changes"] += len(changes)
+    offset: Callable[[datetime], timedelta] = zone.utcoffset  # type: ignore[assignment]  # never None for a ZoneInfo
     for hour, walls in enumerate(WALLS):
-        instants = [wall.replace(tzinfo=zone).astimezone(UTC) for wall in walls]
+        instants = [wall - offset(wall) for wall in walls]
         _prove_frequencies(name, hour, instants, missing, counts)
         existing = [at for number, at in enumerate(instants) if number not in missing] if missing else instants
         _prove_steps(_schedule(name, hour, "daily", FIRST), existing, changes, counts)
@@ -83,9 +104,11 @@ def _prove_frequencies(name: str, hour: int, row: list[datetime], missing: set[i
         _same(_schedule(name, hour, "monthly", DAYS[anchor]), _chosen(row, following, missing), counts)
 
 
-def _chosen(row: list[datetime], numbers: Iterable[int], missing: set[int]) -> list[datetime]:
+def _chosen(row: list[datetime], numbers: Sequence[int], missing: set[int]) -> list[datetime]:
     """Return the instants of the days with these numbers, checking that they strictly increase."""
-    chosen = [row[number] for number in numbers if number not in missing]
+    if missing:
+        numbers = [number for number in numbers if number not in missing]
+    chosen = list(map(row.__getitem__, numbers))
     if any(map(operator.ge, chosen, chosen[1:])):
         raise Difference("the oracle's instants do not strictly increase")
     return chosen
@@ -137,23 +160,58 @@ def _prove_crons(name: str, zone: ZoneInfo, change: datetime, counts: Counter[st
         counts["cron due dates"] += len(expected)
 
 
+class Proved:
+    """What has been proved of this very code with these very zone data: a file, so that a run can be resumed."""
+
+    def __init__(self) -> None:
+        code = b"".join(
+            path.read_bytes()
+            for path in [
+                *(DOMAIN / f"{name}.py" for name in CALENDAR),
+                *sorted(TESTS.glob("calendar/*.py")),
+                Path(__file__),
+            ]
+        )
+        fingerprint = hashlib.sha256(code + metadata.version("tzdata").encode()).hexdigest()[:16]
+        self._path = CACHE / f"{fingerprint}.jsonl"
+        self.counts: dict[str, Counter[str]] = {}
+        if self._path.exists():
+            lines = map(json.loads, self._path.read_text().splitlines())
+            self.counts = {line["zone"]: Counter(line["counts"]) for line in lines}
+
+    def add(self, name: str, counts: Counter[str]) -> None:
+        """Remember that a zone is proved, and what was compared for it."""
+        self.counts[name] = counts
+        CACHE.mkdir(parents=True, exist_ok=True)
+        with self._path.open("a") as file:
+            file.write(json.dumps({"zone": name, "counts": counts}) + "\n")
+
+
 def main(wanted: list[str]) -> int:
-    """Prove the zones named in ``wanted``, or all. Return the exit code."""
+    """Prove the zones named in ``wanted``, or all that are not proved yet. Return the exit code."""
     console = Console()
-    counts: Counter[str] = Counter()
-    began = time.monotonic()
-    differences = []
-    names = wanted or NAMES
-    for name in track(names, f"{len(zone_names())} zones, {len(NAMES)} different", console=console):
+    proved = Proved()
+    names = wanted or [name for name in NAMES if name not in proved.counts]
+    resumed = f", {len(NAMES) - len(names)} proved before" if not wanted and len(names) < len(NAMES) else ""
+    console.print(f"{len(zone_names())} zones, {len(NAMES)} different{resumed}")
+    began = time.process_time()
+    differences = 0
+    for name in track(names, "proving", console=console):
+        counts: Counter[str] = Counter()
         try:
             prove_zone(name, counts)
         except Difference as difference:
-            differences.append(difference)
+            differences += 1
             console.print(f"[red]{difference}[/red]")
-    for what, count in counts.items():
+        else:
+            proved.add(name, counts)
+    chosen = [counts for name, counts in proved.counts.items() if name in (wanted or NAMES)]
+    for what, count in sum(chosen, Counter[str]()).items():
         console.print(f"{count:>15,}  {what}")
-    seconds = time.monotonic() - began
-    console.print(f"{len(differences)} differences in {len(names)} zones, {seconds / 60:.1f} minutes")
+    minutes = (time.process_time() - began) / 60
+    console.print(
+        f"{differences} differences; {len(chosen)} zones proved, {len(names)} of them now, {minutes:.1f} minutes of CPU"
+    )
     return 1 if differences else 0
 
 

@@ -123,10 +123,9 @@ class Dialect:
                 f"    cursor: {{field: {self.cursor}, format: {self.format}, time_zone: {self.zone}, ascending: {ascending},"
                 f" changes: {str(self.changes).lower()}{precision}}}",
                 f"    lower: {{param: since, meaning: {self.meaning}}}",
+                f"    upper: {{param: until, meaning: {self.meaning}}}",
                 f"    lookback_seconds: {self.lookback}",
             ]
-            if not self.changes:
-                lines.append(f"    upper: {{param: until, meaning: {self.meaning}}}")
         return "\n".join(lines) + "\n"
 
     def _pager(self) -> str:
@@ -167,8 +166,8 @@ DIALECTS = (
     Dialect("full_offset", "offset", _ID, Ends.EMPTY, cursor=""),
     Dialect("local", "cursor", format="local", zone="Europe/London"),
     Dialect("local_newest", "link", _NEWEST, format="local", zone="America/New_York", meaning="exclusive"),
-    Dialect("date", "cursor", format="date", zone="Pacific/Auckland", compares_kept=False),
-    Dialect("date_exclusive", "link", format="date", zone="America/Havana", meaning="exclusive"),
+    Dialect("date", "cursor", format="date", zone="Pacific/Auckland"),
+    Dialect("date_exclusive", "link", format="date", zone="America/Havana", meaning="exclusive", compares_kept=False),
 )
 
 

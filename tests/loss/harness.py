@@ -209,7 +209,8 @@ def _source(story: Story, world: World) -> HostileSource:
     history = History(spoken, skew, max(lag, timedelta(0)), story.poison, random)
     history.live(story.beginning - timedelta(hours=6), story.beginning, random.randrange(5, 25))
     temper = Temper(story.faults, story.changes, story.slowest, story.circle)
-    return HostileSource(spoken, history, world.clock, random, temper, story.page_size)
+    most_requests = 200 if story.circle else 2000
+    return HostileSource(spoken, history, world.clock, random, temper, story.page_size, most_requests)
 
 
 async def _play(dsn: str, story: Story) -> Outcome:

@@ -29,7 +29,6 @@ SOON_OVER = (
 OF_TOKENS = ("repeated page token", "empty middle page", "short page")
 BROKEN = ("invalid JSON", "another shape")
 """Faults that end the run: its period stays uncovered and is inside the next one (HOLE d)."""
-MOST_REQUESTS = 3000
 
 
 @dataclass
@@ -49,7 +48,10 @@ class Temper:
 
 @dataclass
 class HostileSource:
-    """The server's state. ``shown``: every version that a complete reply has held; ``faults``: how many of which kind."""
+    """The server's state. ``faults``: how many of which kind. ``most_requests``: where a listing without end is stopped.
+
+    ``before_reply`` is called with each request's number.
+    """
 
     dialect: Dialect
     history: History
@@ -57,25 +59,21 @@ class HostileSource:
     random: Random
     temper: Temper
     page_size: int
-    shown: set[tuple[int, int]] = field(default_factory=set)
+    most_requests: int = 2000
     faults: Counter[str] = field(default_factory=Counter)
     requests: int = 0
     before_reply: Callable[[int], None] = lambda _number: None
-    after_reply: Callable[[int], None] = lambda _number: None
 
     async def answer(self, request: web.Request) -> web.StreamResponse:
         """Answer one request for a page."""
         self.requests += 1
-        if self.requests > MOST_REQUESTS:
+        if self.requests > self.most_requests:
             return self._reply(400, b"ran on for ever")
         self.clock.advance(seconds=self.temper.slowest * self.random.random() ** 3)
         while self.random.random() < self.temper.changes:
             self.history.happen(self.clock.now())
         self.before_reply(self.requests)
-        fault = self._fault(bool(request.query.get("after")))
-        response = await self._respond(request, fault)
-        self.after_reply(self.requests)
-        return response
+        return await self._respond(request, self._fault(bool(request.query.get("after"))))
 
     def _fault(self, going_on: bool) -> str:
         if self.temper.circle and going_on:
@@ -115,7 +113,6 @@ class HostileSource:
             return await self._half(request, body)
         if fault == "truncated JSON":
             return self._reply(200, body[: len(body) * 2 // 3], headers)
-        self.shown |= {version.name for version in versions}
         return self._reply(200, body, headers)
 
     def _body(self, versions: list[Version], envelope: dict[str, object]) -> bytes:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
 import contextlib
+import os
 import signal
 from collections.abc import Callable, Coroutine, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
-import typer
-
-from tidegate.cli.output import INTERRUPTED
+from tidegate.cli.output import INTERRUPTED, err
 
 if TYPE_CHECKING:
     from tidegate.engine.engine import Engine
@@ -21,8 +21,8 @@ STOPS = (signal.SIGINT, signal.SIGTERM)
 async def serve(engine: Engine, beside: Coroutine[Any, Any, None], say: Callable[[str], None]) -> None:
     """Run the engine until SIGINT or SIGTERM, with ``beside`` (a screen) next to it.
 
-    The first signal ends it gracefully: pages in hand are delivered and runs given back. The second ends it at once,
-    with exit code 130: leases expire by themselves and other workers go on from the last checkpoints.
+    The first signal ends it gracefully: pages in hand are delivered and runs given back. The second ends the process at
+    once.
     """
     working = asyncio.create_task(engine.run())
     showing = asyncio.create_task(beside)
@@ -31,8 +31,7 @@ async def serve(engine: Engine, beside: Coroutine[Any, Any, None], say: Callable
     def stop() -> None:
         nonlocal asked
         if asked:
-            working.cancel()
-            return
+            end_at_once()
         asked = True
         say("Stopping: pages in hand are delivered first. Once more to stop at once.")
         engine.stop()
@@ -40,13 +39,19 @@ async def serve(engine: Engine, beside: Coroutine[Any, Any, None], say: Callable
     with handling(stop):
         try:
             await working
-        except asyncio.CancelledError:
-            if not asked:
-                raise
-            raise typer.Exit(INTERRUPTED) from None
         finally:
             showing.cancel()
             await asyncio.gather(showing, return_exceptions=True)
+
+
+def end_at_once() -> NoReturn:
+    """End the process with 130 and wait for nothing but the embedded server's stop.
+
+    It is what a power cut would be: leases expire by themselves, and other workers go on from the last checkpoints.
+    """
+    err().show_cursor(True)
+    atexit._run_exitfuncs()
+    os._exit(INTERRUPTED)
 
 
 @contextlib.contextmanager

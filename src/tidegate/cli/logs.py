@@ -58,20 +58,33 @@ def _mask_event(_logger: object, _method: str, event: MutableMapping[str, Any]) 
 def set_up(*, as_json: bool) -> None:
     """Send log lines to stderr: as JSON if asked for or if stderr is no terminal, readable otherwise."""
     as_json = as_json or not sys.stderr.isatty()
-    renderer: Any = (
-        structlog.processors.JSONRenderer(default=str) if as_json else structlog.dev.ConsoleRenderer(pad_event_to=20)
-    )
-    processors: list[Any] = [
+    stamped: list[Any] = [
         structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
-    if as_json:
-        processors.append(structlog.processors.format_exc_info)
+    shown: list[Any] = (
+        [structlog.processors.format_exc_info, _mask_event, structlog.processors.JSONRenderer(default=str)]
+        if as_json
+        else [_mask_event, structlog.dev.ConsoleRenderer(pad_event_to=20)]
+    )
     structlog.configure(
-        processors=[*processors, _mask_event, renderer],
+        processors=[*stamped, *shown],
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
         logger_factory=lambda *_: structlog.PrintLogger(cast(TextIO, _Stderr())),
         cache_logger_on_first_use=False,
     )
-    logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s")
+    _take_in_libraries(stamped, shown)
+
+
+def _take_in_libraries(stamped: list[Any], shown: list[Any]) -> None:
+    """Give what libraries log, from warnings on, the same form and the same masks."""
+    formatter = structlog.stdlib.ProcessorFormatter(
+        foreign_pre_chain=[*stamped, structlog.stdlib.add_logger_name],
+        processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *shown],
+    )
+    handler = logging.StreamHandler(cast(TextIO, _Stderr()))
+    handler.setFormatter(formatter)
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(logging.WARNING)

@@ -29,6 +29,10 @@ COMMANDS = {
 """Command -> the module in this package whose `app` holds it, in the order of the help text."""
 
 
+_OF_THE_ROOT = ("install_completion", "show_completion")
+"""Options that a module's `app` would have if it were the whole command line."""
+
+
 class LazyGroup(typer.core.TyperGroup):
     """A group whose commands are imported when they are asked for."""
 
@@ -44,6 +48,7 @@ class LazyGroup(typer.core.TyperGroup):
         found = typer.main.get_command(module.app)
         found = getattr(found, "commands", {}).get(cmd_name, found)  # a module of several commands
         found.name = cmd_name
+        found.params = [option for option in found.params if option.name not in _OF_THE_ROOT]
         return found
 
 

@@ -30,6 +30,13 @@ def parse_duration(value: object, field: str) -> timedelta:
     return timedelta(seconds=seconds)
 
 
+def check_duration(duration: timedelta, field: str) -> None:
+    """Raise InvalidInput naming ``field`` unless `parse_duration` could have given ``duration``."""
+    if not timedelta(0) <= duration <= LONGEST or duration.microseconds:
+        problem = "is not a whole number of seconds between 0 and a hundred years"
+        raise InvalidInput(field, str(duration), problem, "Give another duration.")
+
+
 def _seconds(value: object) -> int | None:
     if isinstance(value, int) and not isinstance(value, bool):
         return value

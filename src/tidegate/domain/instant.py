@@ -15,6 +15,13 @@ def whole_seconds(instant: datetime) -> int:
     return elapsed.days * DAY_SECONDS + elapsed.seconds
 
 
+def in_utc(instant: datetime) -> datetime:
+    """Return an aware instant in UTC. Raises TypeError for a naive one, which would be taken for the host's time."""
+    if instant.tzinfo is None:
+        raise TypeError(f"a naive time is not an instant: {instant}")
+    return instant.astimezone(UTC)
+
+
 def instant_of(seconds: int) -> datetime:
     """Return the aware UTC instant ``seconds`` after the epoch."""
     return EPOCH + timedelta(0, seconds)
@@ -22,4 +29,4 @@ def instant_of(seconds: int) -> datetime:
 
 def render_instant(instant: datetime) -> str:
     """Return ``instant`` in UTC as ISO 8601 with the suffix Z; a fraction of a second only if there is one."""
-    return instant.astimezone(UTC).isoformat().replace("+00:00", "Z")
+    return in_utc(instant).isoformat().replace("+00:00", "Z")

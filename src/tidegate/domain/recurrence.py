@@ -12,7 +12,7 @@ from typing import Final, TypeAlias
 from cronsim import CronSim, CronSimError
 
 from tidegate.domain.day_pattern import DayPattern, DaysOfMonth, EveryNthDay, day_number, monthly_on
-from tidegate.domain.duration import render_duration
+from tidegate.domain.duration import check_duration, render_duration
 from tidegate.domain.errors import InvalidInput
 from tidegate.domain.instant import EPOCH
 
@@ -23,12 +23,13 @@ SHORTEST: Final = timedelta(minutes=1)
 class Every:
     """Every ``interval`` of elapsed time from the start instant, whatever clocks do (SPEC 2.3).
 
-    Raises InvalidInput for less than 1 minute.
+    Raises InvalidInput for less than 1 minute, and for a fraction of a second.
     """
 
     interval: timedelta
 
     def __post_init__(self) -> None:
+        check_duration(self.interval, "every")
         if self.interval < SHORTEST:
             problem = "is shorter than 1 minute"
             raise InvalidInput("every", render_duration(self.interval), problem, 'Write "1m" or more.')

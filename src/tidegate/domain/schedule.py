@@ -13,15 +13,15 @@ Everything here is a pure function of the schedule and the zone data.
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, datetime, timedelta
 from enum import StrEnum
 from typing import Final
 
 from tidegate.domain.day_pattern import day_number
 from tidegate.domain.due_dates import DueDates, ElapsedDueDates, WallDueDates
-from tidegate.domain.duration import render_duration
+from tidegate.domain.duration import check_duration, render_duration
 from tidegate.domain.errors import InvalidInput
-from tidegate.domain.instant import DAY_SECONDS, instant_of, render_instant
+from tidegate.domain.instant import DAY_SECONDS, in_utc, instant_of, render_instant
 from tidegate.domain.period import Period
 from tidegate.domain.recurrence import Cron, Every, Frequency, Recurrence
 from tidegate.domain.zone import Zone, find_zone
@@ -45,7 +45,8 @@ class Schedule:
     it is received: it has no due dates until `started` has pinned that. ``settle``: how long after the due date a run
     waits. ``spread_window``: the longest further wait that the operator allows (SPEC 3); neither moves a due date.
 
-    Raises InvalidInput naming the native field; ``time_zone`` is put into its canonical spelling.
+    Raises InvalidInput naming the native field, TypeError for a naive ``start_at``. ``time_zone`` is put into its
+    canonical spelling, ``start_at`` into UTC.
     """
 
     recurrence: Recurrence
@@ -62,6 +63,8 @@ class Schedule:
         zone = find_zone(self.time_zone)
         object.__setattr__(self, "time_zone", zone.name)
         check_hour(self.sync_hour, "sync_hour")
+        check_duration(self.settle, "settle")
+        check_duration(self.spread_window, "spread")
         self._check_start()
         object.__setattr__(self, "_due_dates", self._compile(zone))
 
@@ -72,7 +75,8 @@ class Schedule:
         if self.start_on is not None:
             check_year(self.start_on, "start_date")
         if self.start_at is not None:
-            check_year(self.start_at.astimezone(UTC), "start_at")
+            object.__setattr__(self, "start_at", in_utc(self.start_at))
+            check_year(self.start_at, "start_at")
         if self.sync_hour and self.start_on is None and not isinstance(self.recurrence, Frequency):
             problem = "has no effect on `every` and `cron` without a start_date"
             raise InvalidInput("sync_hour", self.sync_hour, problem, "Remove it, or give a start_date.")
@@ -83,7 +87,7 @@ class Schedule:
             wall = day_number(anchor) * DAY_SECONDS + self.sync_hour * 3600
             start = instant_of(zone.instant_of_wall(wall))
         elif self.start_at is not None:
-            start = self.start_at.astimezone(UTC)
+            start = self.start_at
             anchor = zone.local(start).date()
         else:
             return None
@@ -109,7 +113,7 @@ class Schedule:
         """
         if self._due_dates is not None:
             return self
-        return replace(self, start_at=received_at.astimezone(UTC).replace(microsecond=0))
+        return replace(self, start_at=in_utc(received_at).replace(microsecond=0))
 
     def as_json(self) -> dict[str, object]:
         """Return the native form with JSON-ready values; `parse_schedule` gives back an equal schedule."""

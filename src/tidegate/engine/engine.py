@@ -14,9 +14,11 @@ from tidegate.engine.parts import Parts
 from tidegate.engine.planner import plan_due
 from tidegate.engine.sweeper import sweep
 from tidegate.engine.worker import Worker
-from tidegate.store import runs, schedules
+from tidegate.store import runs
 
 log = structlog.get_logger()
+
+DRAIN_LOOK_SECONDS = 0.05
 
 
 class Role(StrEnum):
@@ -67,12 +69,12 @@ class Engine:
         try:
             while not working.done():
                 now = self._parts.clock.now()
-                due_at = await schedules.next_due_at(self._parts.pool)
+                await plan_due(self._parts, now)
+                await dispatch_ready(self._parts, now)
                 outstanding, _ = await runs.outstanding(self._parts.pool, now)
-                if not outstanding and (due_at is None or due_at > now):
+                if not outstanding:
                     break
-                self._dispatch_now.set()
-                await asyncio.wait({working}, timeout=0.05)
+                await asyncio.wait({working}, timeout=DRAIN_LOOK_SECONDS)
         finally:
             self.stop()
             await working

@@ -1,15 +1,18 @@
-"""Sweeper: what falls when processes die is picked up here: expired leases, and runs that lost their job."""
+"""Sweeper: what falls when processes die or freeze is picked up here: locks, expired leases, runs that lost their job."""
 
 from __future__ import annotations
 
 from datetime import datetime
 
 from tidegate.engine.parts import Parts
-from tidegate.store import queue, runs
+from tidegate.store import database, queue, runs
 
 
 async def sweep(parts: Parts, now: datetime) -> int:
-    """Take back expired leases and hand forgotten runs to the queue again; return how many runs were helped."""
+    """Free what frozen processes have locked for longer than a lease, take back expired leases and hand forgotten runs to
+    the queue again; return how many runs were helped.
+    """
+    await database.end_frozen(parts.pool, parts.settings.lease)
     reclaimed = await runs.reclaim(parts.pool, now)
     async with parts.pool.acquire() as connection, connection.transaction():
         forgotten = await runs.stale_queued(connection, now, parts.settings.requeue_after)

@@ -32,14 +32,23 @@ class Worker:
         self._stopping = asyncio.Event()
         self._held: dict[int, tuple[int, asyncio.Task[None]]] = {}
         self._leases: Together[int, LeasedRun | None] = Together(self._take_leases)
-        settings = parts.settings
-        self._consumer = Consumer(parts.pool, self.handle, settings.slots, lost_after=settings.lease)
+        self._consumer: Consumer | None = None
 
     async def run(self) -> None:
-        """Work until `stop` is called; then deliver the pages in hand, give the runs back and return."""
+        """Work until `stop` is called; then deliver the pages in hand, give the runs back and return.
+
+        If the queue's connection is lost the worker takes a new one; runs in hand go on, or their leases expire.
+        """
+        settings = self._parts.settings
         renewing = asyncio.create_task(self._renew_leases())
         try:
-            await self._consumer.run()
+            while not self._stopping.is_set():
+                self._consumer = Consumer(self._parts.pool, self.handle, settings.slots, lost_after=settings.lease)
+                try:
+                    await self._consumer.run()
+                except Exception:
+                    log.exception("queue lost")
+                    await self._parts.clock.sleep(settings.tick_every.total_seconds())
         finally:
             renewing.cancel()
             await asyncio.gather(renewing, return_exceptions=True)
@@ -48,7 +57,8 @@ class Worker:
     def stop(self) -> None:
         """Ask the worker to end gracefully (SIGTERM): no new runs, and a checkpoint after the page in hand."""
         self._stopping.set()
-        self._consumer.stop()
+        if self._consumer is not None:
+            self._consumer.stop()
 
     async def handle(self, run_id: int) -> None:
         """Execute a run if it still waits for a worker; a job too many is harmless."""

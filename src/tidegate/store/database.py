@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
+from datetime import timedelta
 from importlib import resources
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -19,8 +20,8 @@ if TYPE_CHECKING:
     Pool: TypeAlias = asyncpg.Pool[asyncpg.Record]
 
 SCHEMA = "tidegate"
-FROZEN_AFTER = "10s"
-"""A process that does nothing for so long inside a transaction is frozen or cut off; PostgreSQL frees what it has locked."""
+APPLICATION = "tidegate"
+"""The name under which Tidegate's sessions show in pg_stat_activity."""
 MIGRATION_LOCK = 7_249_316_001
 """Advisory lock key under which one process at a time migrates."""
 
@@ -41,12 +42,7 @@ async def open_pool(dsn: str, *, size: int = 10, on_connect: OnConnect | None = 
             init=on_connect,
             reset=_keep,
             command_timeout=300,
-            server_settings={
-                "search_path": f"{SCHEMA}, public",
-                "application_name": "tidegate",
-                "timezone": "UTC",
-                "idle_in_transaction_session_timeout": FROZEN_AFTER,
-            },
+            server_settings={"search_path": f"{SCHEMA}, public", "application_name": APPLICATION, "timezone": "UTC"},
         )
     except (OSError, asyncpg.PostgresConnectionError, asyncpg.InvalidAuthorizationSpecificationError) as error:
         raise DestinationUnavailable(
@@ -118,6 +114,21 @@ async def _require_version(pool: Pool) -> None:
             "is too old",
             "Use PostgreSQL 14 or later, or leave the variable unset for the embedded server.",
         )
+
+
+async def end_frozen(pool: Pool, after: timedelta) -> int:
+    """End Tidegate's sessions that have kept a transaction waiting for their process ``after`` or longer; return how many.
+
+    Such a process is frozen or cut off. It may come back; until then what it has locked would stop all the others.
+    """
+    ended: int = await pool.fetchval(
+        """select count(pg_terminate_backend(pid)) from pg_stat_activity
+            where datname = current_database() and usename = current_user and application_name = $1
+              and xact_start is not null and wait_event = 'ClientRead' and state_change < clock_timestamp() - $2::interval""",
+        APPLICATION,
+        after,
+    )
+    return ended
 
 
 def to_json(value: object) -> str:

@@ -457,11 +457,16 @@ async def has_active(connection: Connection, chain_id: int) -> bool:
 
 
 async def outstanding(connection: Connection | Pool, now: datetime) -> tuple[int, datetime | None]:
-    """Return how many runs are to be started by ``now`` or in hand, and the earliest planned run date of the others."""
+    """Return how many runs are to be started by ``now`` or in hand, and the earliest planned run date of the others.
+
+    A run behind one of its chain that is put back until later cannot start by ``now``.
+    """
     row = await connection.fetchrow(
-        """select count(*) filter (where state in ('queued', 'running') or not_before_at <= $1) as now,
+        """select count(*) filter (where state in ('queued', 'running') or not_before_at <= $1 or exists (
+                      select 1 from runs a where a.chain_id = r.chain_id and a.lane = r.lane and a.id <> r.id
+                                             and false)) as now,
                   min(not_before_at) filter (where state in ('waiting', 'retrying') and not_before_at > $1) as later
-             from runs where state in ('waiting', 'queued', 'running', 'retrying')""",
+             from runs r where state in ('waiting', 'queued', 'running', 'retrying')""",
         now,
     )
     assert row is not None

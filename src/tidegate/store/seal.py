@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import hashlib
 import hmac
 import os
@@ -83,7 +82,7 @@ def _create(file: Path) -> None:
 def _decode(text: str, field: str) -> bytes:
     try:
         key = base64.b64decode(text, validate=True)
-    except binascii.Error:
+    except ValueError:  # not base64, or not even ASCII
         key = b""
     if len(key) != 32:
         raise InvalidInput(field, "(hidden)", "is not 32 bytes in base64", "Make one with: openssl rand -base64 32")

@@ -12,7 +12,7 @@ from aiohttp import web
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.connectors.rest.sources import NOW, Handler, asked, declaration, fetched, ids, replied
+from tests.connectors.rest.sources import NOW, Handler, LeapingClock, asked, declaration, fetched, ids, replied
 from tidegate.connectors.rest.declaration import BoundParam, Meaning
 from tidegate.connectors.rest.filters import render_lower, render_upper
 from tidegate.domain.cursor import EPOCH, CursorField, CursorFormat
@@ -105,8 +105,8 @@ def sides(draw: st.DrawFn) -> tuple[CursorField, BoundParam]:
     return cursor, BoundParam("p", draw(st.sampled_from(list(Meaning))), param, grain, zone)
 
 
-# Most of what could be lost lies within a few hours of the bound, on either side of a clock change.
-near = st.integers(-16, 16).map(lambda quarters: timedelta(minutes=15 * quarters))
+# What could be lost lies within a few hours of the bound where clocks change, within a day where values are dates.
+near = st.one_of(st.integers(-16, 16), st.integers(-120, 120)).map(lambda quarters: timedelta(minutes=15 * quarters))
 
 
 @given(sides(), instants, near, st.booleans())
@@ -175,6 +175,14 @@ def test_an_upper_bound_in_wall_time_is_above_the_whole_first_pass(instant: str,
     assert render_upper(ON_THE_WALL, LONDON, datetime.fromisoformat(instant).replace(tzinfo=UTC)) == wall
 
 
+def test_an_upper_bound_for_dates_reaches_the_end_of_the_day_where_the_source_is() -> None:
+    """A record dated July 10 in New York may have been written until July 11, 04:00 UTC."""
+    cursor = CursorField(("on",), CursorFormat.DATE, "America/New_York", timedelta(days=1))
+    bound = BoundParam("p", Meaning.EXCLUSIVE, CursorFormat.EPOCH_SECONDS, SECOND, "America/New_York")
+    text = render_upper(bound, cursor, datetime(2026, 7, 10, 5, tzinfo=UTC))
+    assert int(text) >= datetime(2026, 7, 11, 4, tzinfo=UTC).timestamp()
+
+
 @pytest.mark.parametrize(("low", "high"), [*itertools.product(["gt", "gte"], ["lt", "lte"])])
 def test_records_at_the_bounds_are_shown_once_over_two_neighbouring_periods(low: str, high: str) -> None:
     """HOLE j: ties at the boundary, with every combination of inclusive and exclusive parameters."""
@@ -235,9 +243,12 @@ def test_a_source_that_serves_sixty_days_says_from_where_it_could_show() -> None
     report = asyncio.run(fetched(source, yaml, asked(half_a_year_ago)))[0].report
     assert report.lower == NOW - timedelta(days=60)
     assert not report.proves(Period(half_a_year_ago, NOW))
-    assert asks == ["2026-05-14T16:00:00Z"]
+    uneven = LeapingClock(NOW + timedelta(milliseconds=500))
+    report = asyncio.run(fetched(source, yaml, asked(half_a_year_ago), clock=uneven))[0].report
+    assert report.lower == uneven.now() - timedelta(days=60), "asking from a rounded instant shows no older records"
     recent = asyncio.run(fetched(source, yaml, asked(NOW - timedelta(days=2))))[0].report
     assert recent.proves(Period(NOW - timedelta(days=2), NOW))
+    assert asks == ["2026-05-14T16:00:00Z", "2026-05-14T16:00:00Z", "2026-07-11T16:00:00Z"]
 
 
 def test_declared_filters_are_sent_and_reported_and_keep_the_run_unproven() -> None:

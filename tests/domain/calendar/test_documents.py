@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta
 
 import pytest
@@ -158,6 +159,31 @@ def test_dates_and_instants_of_python_are_accepted() -> None:
     assert parse_schedule({"daily": True, "start_date": date(2022, 6, 15)}) == by_text
     instant = datetime(2022, 6, 15, 6, tzinfo=UTC)
     assert parse_schedule({"daily": True, "start_at": instant}).start_at == instant
+
+
+@pytest.mark.parametrize(
+    ("build", "field"),
+    [
+        (lambda: Schedule(Frequency.DAILY, settle=timedelta(seconds=-1)), "settle"),
+        (lambda: Schedule(Frequency.DAILY, spread_window=timedelta(microseconds=1)), "spread"),
+        (lambda: Schedule(Frequency.DAILY, sync_hour=24), "sync_hour"),
+        (lambda: Schedule(Frequency.DAILY, "Europe/Londn"), "time_zone"),
+        (lambda: Schedule(Every(timedelta(seconds=90.5))), "every"),
+    ],
+)
+def test_a_schedule_that_exists_is_valid(build: Callable[[], Schedule], field: str) -> None:
+    """However it was made."""
+    with pytest.raises(InvalidInput) as refused:
+        build()
+    assert refused.value.field == field
+
+
+def test_a_naive_time_is_never_taken_for_the_hosts() -> None:
+    """Not as a start, and not as an instant of receipt."""
+    with pytest.raises(TypeError):
+        Schedule(Frequency.DAILY, start_at=datetime(2026, 1, 1))
+    with pytest.raises(TypeError):
+        Schedule(Frequency.DAILY).started(datetime(2026, 1, 1))
 
 
 @given(

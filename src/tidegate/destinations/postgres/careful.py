@@ -17,14 +17,14 @@ from tidegate.destinations.postgres.values import Misfit, fitted, inferred, key_
 from tidegate.domain.stream import ColumnType, Stream
 
 _PLAIN: Final = msgspec.json.Decoder(list[dict[str, Any]])
-_BY_TYPE: Final[Mapping[type, ColumnType | None]] = {
-    str: ColumnType.TEXT,
-    int: ColumnType.BIGINT,
-    float: ColumnType.NUMERIC,
-    bool: ColumnType.BOOLEAN,
-    dict: ColumnType.JSON,
-    list: ColumnType.JSON,
-    type(None): None,
+_BY_TYPE: Final[Mapping[type, set[ColumnType]]] = {
+    str: {ColumnType.TEXT},
+    int: {ColumnType.BIGINT},
+    float: {ColumnType.NUMERIC},
+    bool: {ColumnType.BOOLEAN},
+    dict: {ColumnType.JSON},
+    list: {ColumnType.JSON},
+    type(None): set(),
 }
 
 
@@ -184,23 +184,21 @@ def discovered(stream: Stream, pages: Iterable[bytes], known: Iterable[str]) -> 
 
 
 def _discover(found: Found, records: list[dict[str, Any]], skipped: frozenset[str]) -> None:
-    for record in records:
-        for name, value in record.items():
-            if name not in skipped:
-                _note(found.kinds.setdefault(name, set()), value)
+    members = ((name, type(value)) for record in records for name, value in record.items() if name not in skipped)
+    for name, kind in dict.fromkeys(members):  # in the order of the data, as the columns will be
+        values = (record.get(name) for record in records)
+        found.kinds.setdefault(name, set()).update(_asked_for(kind, values))
     for path, seen in found.keys.items():
-        steps = path.split(".")
-        for record in records:
-            _note(seen, _reached(record, steps))
-        seen.discard(ColumnType.JSON)
+        parts = [_reached(record, path.split(".")) for record in records]
+        for kind in {type(part) for part in parts}:
+            seen.update(_asked_for(kind, parts) - {ColumnType.JSON})
 
 
-def _note(seen: set[ColumnType], value: object) -> None:
-    kind = _BY_TYPE[type(value)]
-    if kind is ColumnType.BIGINT and not -(2**63) <= value < 2**63:  # type: ignore[operator]
-        kind = ColumnType.NUMERIC
-    if kind is not None:
-        seen.add(kind)
+def _asked_for(kind: type, values: Iterable[object]) -> set[ColumnType]:
+    """Return the type of column for values of one Python type; of ``values``, only integers matter: do all have 64 bits?"""
+    if kind is int and any(type(value) is int and not -(2**63) <= value < 2**63 for value in values):
+        return {ColumnType.NUMERIC}
+    return _BY_TYPE[kind]
 
 
 def _reached(value: Any, steps: list[str]) -> Any:

@@ -1,0 +1,95 @@
+"""The loops of a whole process, on a real queue and in real time: nothing here waits longer than the work takes."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import timedelta
+
+import pytest
+
+from tests.engine.world import World, in_world
+from tidegate.engine.engine import Engine, Role
+
+DEADLINE_SECONDS = 30
+
+
+async def until(condition: object) -> None:
+    """Return once ``condition`` holds; fail after the deadline."""
+    assert callable(condition)
+    for _ in range(DEADLINE_SECONDS * 50):
+        if await condition():
+            return
+        await asyncio.sleep(0.02)
+    pytest.fail("the awaited condition did not come true")
+
+
+def test_drain_does_all_that_is_due_and_returns(database_url: str) -> None:
+    """SPEC 8 `tick`: due runs are executed through the queue, and what is due later is left."""
+
+    async def story(world: World) -> None:
+        chains = [await world.install(f"t{number}") for number in range(12)]
+        later = await world.install("later", rule={"daily": True, "start_date": "2026-07-20"})
+        world.shop.put(1, world.clock.now())
+        world.clock.advance(days=1)
+        await Engine(world.parts).drain()
+        assert all([len(await world.covered(chain)) == 1 for chain in chains])
+        assert await world.covered(later) == []
+
+    in_world(database_url, story)
+
+
+def test_roles_split_over_engines_do_the_same_work(database_url: str) -> None:
+    """SPEC 7: planner and workers are the same code at every scale, one process or many."""
+
+    async def story(world: World) -> None:
+        chains = [await world.install(f"t{number}") for number in range(6)]
+        world.clock.advance(days=1)
+        engines = [Engine(world.parts, frozenset({role})) for role in (Role.PLANNER, Role.DISPATCHER, Role.WORKER, Role.WORKER)]
+        tasks = [asyncio.create_task(engine.run()) for engine in engines]
+
+        async def covered() -> bool:
+            world.clock.advance(seconds=1)
+            return all([await world.covered(chain) for chain in chains])
+
+        await until(covered)
+        for engine in engines:
+            engine.stop()
+        await asyncio.gather(*tasks)
+        assert {run["epoch"] for run in await world.runs()} == {1}
+
+    in_world(database_url, story)
+
+
+def test_the_engine_outlives_the_loss_of_its_database_connections(database_url: str) -> None:
+    """SPEC 5: a PostgreSQL restart or a cut connection stops nothing for good."""
+
+    async def story(world: World) -> None:
+        chain = await world.install()
+        engine = Engine(world.parts)
+        working = asyncio.create_task(engine.run())
+
+        async def listening() -> bool:
+            return bool(
+                await world.pool.fetchval("select count(*) from pg_stat_activity where query ilike '%listen%' and pid <> pg_backend_pid()")
+            )
+
+        await until(listening)
+        await world.pool.execute(
+            "select pg_terminate_backend(pid) from pg_stat_activity where datname = current_database() and pid <> pg_backend_pid()"
+        )
+        world.shop.put(1, world.clock.now())
+        world.clock.advance(days=1)
+
+        async def covered() -> bool:
+            world.clock.advance(seconds=1)
+            assert not working.done()
+            try:
+                return bool(await world.covered(chain))
+            except OSError:
+                return False
+
+        await until(covered)
+        engine.stop()
+        await working
+
+    in_world(database_url, story, sweep_every=timedelta(seconds=1))
