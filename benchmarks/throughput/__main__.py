@@ -20,7 +20,7 @@ import sys
 import tempfile
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import astuple, dataclass
 from pathlib import Path
 from statistics import median
@@ -73,9 +73,14 @@ class Bench:
             return Cost(seconds, _own_cpu() - own, self._server_cpu() - server)
 
     def _server_cpu(self) -> float:
-        times = [self._postmaster.cpu_times(), *(child.cpu_times() for child in self._postmaster.children())]
-        ended = times[0].children_user + times[0].children_system
-        return float(ended + sum(one.user + one.system for one in times))
+        """Return the CPU seconds of the server's processes, those that have ended included."""
+        own = self._postmaster.cpu_times()
+        seconds = own.user + own.system + own.children_user + own.children_system
+        for child in self._postmaster.children():
+            with suppress(psutil.NoSuchProcess):
+                times = child.cpu_times()
+                seconds += times.user + times.system
+        return float(seconds)
 
     def floor(self, url: str, count: int) -> float:
         """Run the hand-written floor; return its seconds."""

@@ -63,7 +63,7 @@ async def inspect(
     elsewhere: bool,
 ) -> None:
     """Raise Violation unless, ``rounds`` periods covered, everything is as it would be without a crash (SPEC 5)."""
-    await _rows_are_the_shops(rows, shop)
+    await rows_are_the_shops(rows, shop)
     await _chains_are_whole(ledger, begin, period, rounds)
     runs = await ledger.fetch(_RUNS)
     _runs_tell_what_happened(runs, shop, begin)
@@ -76,7 +76,7 @@ async def inspect(
         await _commits_agree(rows, runs)
 
 
-async def _rows_are_the_shops(rows: asyncpg.Connection[asyncpg.Record], shop: Shop) -> None:
+async def rows_are_the_shops(rows: asyncpg.Connection[asyncpg.Record], shop: Shop) -> None:
     """Nothing lost, nothing twice: rows equal the shop's records, and each version was written exactly once."""
     for stream, cursor in CURSORS.items():
         found = await rows.fetch(_ROWS.format(cursor=cursor, stream=stream))

@@ -7,7 +7,7 @@ process of its own with its own connections, and SIGKILL ends it as it ends any.
 from __future__ import annotations
 
 import asyncio
-import logging
+import faulthandler
 import multiprocessing
 import os
 import signal
@@ -22,6 +22,7 @@ from typing import Any, TypeAlias
 
 from tests.crash.points import Orders, Points, tap
 from tidegate.bootstrap import Options, assemble
+from tidegate.cli import logs
 from tidegate.domain.retry import RetryPolicy
 from tidegate.engine.engine import Engine, Role
 from tidegate.engine.settings import Settings
@@ -96,6 +97,11 @@ class Child:
             self.process.kill()
             self.process.join()
 
+    def send(self, number: signal.Signals) -> None:
+        """Send it a signal, if it is there."""
+        if self.process.pid is not None and self.process.is_alive():
+            os.kill(self.process.pid, number)
+
     def close(self) -> int | None:
         """Make sure that it is gone; return its exit code."""
         self.process.kill()
@@ -112,7 +118,8 @@ def _main(
     out = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(out, sys.stdout.fileno())
     os.dup2(out, sys.stderr.fileno())
-    logging.basicConfig(level=logging.WARNING)
+    logs.set_up(as_json=True)
+    faulthandler.register(signal.SIGUSR2)
     points = Points(pipe.send)
     points.order(orders)
     tap(points)
@@ -141,9 +148,15 @@ async def _live(options: Options, roles: frozenset[Role], points: Points, pipe: 
     async with assemble(options) as parts:
         engine = Engine(parts, roles)
         loop.add_signal_handler(signal.SIGTERM, engine.stop)
+        loop.add_signal_handler(signal.SIGUSR1, _show_tasks)
         pipe.send(("ready",))
         await engine.run()
     loop.remove_reader(pipe.fileno())
+
+
+def _show_tasks() -> None:
+    for task in asyncio.all_tasks():
+        task.print_stack(file=sys.stderr)
 
 
 QUICK = Settings(

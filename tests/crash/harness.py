@@ -7,6 +7,7 @@ must be true of it (docs/concepts/crash-safety.md).
 from __future__ import annotations
 
 import asyncio
+import signal
 import time
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
@@ -138,13 +139,17 @@ class World:
         deadline = time.monotonic() + deadline_seconds
         while not condition():
             if time.monotonic() > deadline:
+                await self._show_tasks()
                 raise Violation(f"{what}: not within {deadline_seconds:g} s")
             await asyncio.sleep(POLL_SECONDS)
 
     async def ready(self) -> None:
         """Wait until all processes are up, replacing the dead."""
-        self.revive()
-        await self.until(lambda: all(child.alive and child.ready for child in self.children), "processes come up")
+
+        def up() -> bool:
+            return not self.revive() and all(child.ready for child in self.children)
+
+        await self.until(up, "processes come up")
 
     async def settle(self, deadline_seconds: float = 40, *, revive: bool = True, orders: Orders = LIVE) -> float:
         """Wait until the round's period is covered, replacing the dead; return when it was (time.monotonic).
@@ -156,10 +161,18 @@ class World:
             if revive and self.revive(orders):
                 orders = LIVE
             if time.monotonic() > deadline:
+                await self._show_tasks()
                 runs = await self.ledger.fetch("select id, state, epoch, attempt, error::text from runs order by id")
                 raise Violation(f"not covered within {deadline_seconds:g} s: {[dict(run) for run in runs[-4:]]}")
             await asyncio.sleep(POLL_SECONDS)
         return time.monotonic()
+
+    async def _show_tasks(self) -> None:
+        """Let every process that still can write to its log where it stands."""
+        for child in self.children:
+            child.send(signal.SIGUSR1)
+            child.send(signal.SIGUSR2)
+        await asyncio.sleep(0.5)
 
     async def check(self) -> None:
         """Hold the world against what must be true once a round is covered. Raises Violation."""

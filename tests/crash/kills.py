@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import signal
 import time
 from collections.abc import Sequence
@@ -101,15 +100,10 @@ async def _strike(world: World, kill: Kill) -> float:
         case Kind.BACKEND:
             await world.terminate_backend()
         case Kind.FREEZE:
-            _send(world.children[kill.victim].process.pid, signal.SIGSTOP)
+            world.children[kill.victim].send(signal.SIGSTOP)
         case _:
             world.children[kill.victim].kill()
     return time.monotonic()
-
-
-def _send(pid: int | None, number: signal.Signals) -> None:
-    assert pid is not None
-    os.kill(pid, number)
 
 
 async def _late(world: World, kill: Kill, before: int) -> None:
@@ -129,7 +123,7 @@ async def _late(world: World, kill: Kill, before: int) -> None:
 async def _thaw(world: World, kill: Kill) -> None:
     """Let the frozen process go on, and wait until it has found out that its leases are gone."""
     victim = world.children[kill.victim]
-    _send(victim.process.pid, signal.SIGCONT)
+    victim.send(signal.SIGCONT)
     victim.order(Orders(tracing=True))
     await world.until(lambda: victim.alive and len(victim.trace) > 20, "the thawed process goes on")
 

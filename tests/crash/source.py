@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import signal
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -103,6 +104,7 @@ class SourceProcess:
     def __init__(self, file: Path, offset: Offset) -> None:
         self._file = file
         self._offset = offset
+        self._delay: Offset = FORKED.Value("d", 0.0, lock=False)  # type: ignore[assignment]
         self._port = 0
         self.start()
 
@@ -113,7 +115,9 @@ class SourceProcess:
     def start(self) -> None:
         """Start it; returns once it answers."""
         near, far = FORKED.Pipe(duplex=False)
-        self._process = FORKED.Process(target=_main, args=(self._file, self._offset, self._port, far), daemon=True)
+        self._process = FORKED.Process(
+            target=_main, args=(self._file, self._offset, self._delay, self._port, far), daemon=True
+        )
         self._process.start()
         far.close()
         self._port = near.recv()
@@ -125,13 +129,30 @@ class SourceProcess:
         self._process.join()
         self._process.close()
 
+    def slow_down(self, delay: timedelta) -> None:
+        """Let every page take so long."""
+        self._delay.value = delay.total_seconds()
 
-def _main(file: Path, offset: Offset, port: int, pipe: Any) -> None:
-    asyncio.run(_serve(file, offset, port, pipe))
+    def hold(self) -> None:
+        """Let it answer nothing for a while; its connections stay open."""
+        self._send(signal.SIGSTOP)
+
+    def release(self) -> None:
+        """Let it answer again."""
+        self._send(signal.SIGCONT)
+
+    def _send(self, number: signal.Signals) -> None:
+        assert self._process.pid is not None
+        os.kill(self._process.pid, number)
 
 
-async def _serve(file: Path, offset: Offset, port: int, pipe: Any) -> None:
+def _main(file: Path, offset: Offset, delay: Offset, port: int, pipe: Any) -> None:
+    asyncio.run(_serve(file, offset, delay, port, pipe))
+
+
+async def _serve(file: Path, offset: Offset, delay: Offset, port: int, pipe: Any) -> None:
     async def listing(request: web.Request) -> web.Response:
+        await asyncio.sleep(delay.value)
         stream = request.match_info["stream"]
         cursor = CURSORS[stream]
         since, until = request.query.get("since", ""), request.query.get("until", "~")

@@ -150,6 +150,7 @@ DIALECTS = (
     Dialect("keyset", "cursor"),
     Dialect("keyset_silent", "cursor", ends=Ends.MORE, meaning="exclusive", sends_date=False, text_keys=True),
     Dialect("keyset_newest", "cursor", _NEWEST, precision=0.001, meaning="exclusive"),
+    Dialect("keyset_prompt", "cursor", _NEWEST, precision=0.001, lookback=0),
     Dialect("keyset_minutes", "cursor", precision=60, compares_kept=False, meaning="exclusive"),
     Dialect("last_id", "last_id", _ID, Ends.EMPTY, format="epoch_seconds", meaning="exclusive"),
     Dialect("last_id_created", "last_id", _ID, Ends.MORE, "created_at", changes=False, format="epoch_seconds"),

@@ -151,7 +151,8 @@ class Stage:
         written = await tap.writes(self.world.pool, self.schema)
         self.violations += evidence.stored_once(delivered, written, history)
         self.violations += evidence.quarantined(delivered, there, history)
-        self.violations += evidence.pages_once(delivered)
+        if not history.dialect.counted and not self.source.faults["repeated page token"]:
+            self.violations += evidence.pages_once(delivered)
         self.violations += evidence.chained(await chains.links(self.world.pool, self.chain_id), self.schedule)
 
     async def outcome(self) -> Outcome:

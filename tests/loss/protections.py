@@ -7,17 +7,18 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from zoneinfo import ZoneInfo
 
+import msgspec
 import pytest
 
 from tests.loss.story import Story
 from tidegate.connectors.base import Source
-from tidegate.connectors.rest import filters, listing, pagers
+from tidegate.connectors.http import Reply, ReplyRules
+from tidegate.connectors.rest import filters, listing
 from tidegate.connectors.rest.declaration import BoundParam, Meaning
 from tidegate.connectors.rest.envelope import Envelope, EnvelopeReader
 from tidegate.connectors.rest.listing import Listing
 from tidegate.connectors.rest.pagers import CursorPager, OffsetPager, PagePager, PageSeen, Position
 from tidegate.connectors.rest.trail import Trail
-from tidegate.connectors.http import Reply, ReplyRules
 from tidegate.destinations.postgres import careful, upsert
 from tidegate.domain import cursor
 from tidegate.domain.cursor import CursorField
@@ -26,6 +27,7 @@ from tidegate.domain.fetch import FetchReport, FetchRequest, Page
 from tidegate.domain.period import Period
 from tidegate.domain.stream import Stream
 from tidegate.engine import execution
+from tidegate.engine.fetching import request_for
 from tidegate.store import runs
 
 Patch = pytest.MonkeyPatch
@@ -49,10 +51,8 @@ BUSY = replace(CALM, changes=0.5, slowest=2.0)
 
 
 def _lookback(patch: Patch) -> None:
-    ask = execution.request_for
-
     def without(stream: Stream, *rest: object) -> FetchRequest:
-        return ask(replace(stream, lookback=stream.lookback * 0), *rest)  # type: ignore[arg-type]
+        return request_for(replace(stream, lookback=stream.lookback * 0), *rest)  # type: ignore[arg-type]
 
     patch.setattr(execution, "request_for", without)
 
@@ -75,7 +75,9 @@ def _watermark_is_not_the_run_date(patch: Patch) -> None:
 
 
 def _period_starts_at_the_watermark(patch: Patch) -> None:
-    late = runs._LEASE.replace("coalesce(b.watermark, c.start_at) as period_start", "r.period_end - interval '1 s' as period_start")
+    late = runs._LEASE.replace(
+        "coalesce(b.watermark, c.start_at) as period_start", "r.period_end - interval '1 s' as period_start"
+    )
     assert late != runs._LEASE
     patch.setattr(runs, "_LEASE", late)
 
@@ -97,10 +99,8 @@ def _same_version_is_left_alone(patch: Patch) -> None:
 
 
 def _resume_token(patch: Patch) -> None:
-    ask = execution.request_for
-
     def from_the_beginning(*asked: object) -> FetchRequest:
-        return replace(ask(*asked), resume=None)  # type: ignore[arg-type]
+        return replace(request_for(*asked), resume=None)  # type: ignore[arg-type]
 
     patch.setattr(execution, "request_for", from_the_beginning)
 
@@ -116,8 +116,6 @@ def _circle_check(patch: Patch) -> None:
 
 
 def _moved(trail: Trail, at: Position, page: int) -> Trail:
-    import msgspec
-
     return msgspec.structs.replace(trail, at=at, page=page)
 
 
@@ -193,26 +191,75 @@ def _wall_time_has_a_zone(patch: Patch) -> None:
 
 
 PROTECTIONS = (
-    Protection("lookback (HOLES k, l)", _lookback, CALM, LOSS),
+    Protection("lookback (HOLES k, l)", _lookback, replace(CALM, seed=5), LOSS),
     Protection("open-ended fetch (HOLE e)", _open_end, CALM, frozenset({"late"})),
     Protection(
         "watermark is the due date, not the clock after the listing (HOLE a)",
-        _watermark_is_the_due_date, replace(CALM, slowest=1500.0, schedule="every 60 minutes"), LOSS,
+        _watermark_is_the_due_date,
+        replace(BUSY, dialect="keyset_prompt", slowest=60.0, seed=1),
+        LOSS,
     ),
-    Protection("watermark is the due date, not the run date (SPEC 2.7)", _watermark_is_not_the_run_date, CALM, frozenset({"chain"})),
-    Protection("period starts at the watermark (SPEC 2.7)", _period_starts_at_the_watermark, CALM, frozenset({"chain", "stuck"})),
+    Protection(
+        "watermark is the due date, not the run date (SPEC 2.7)",
+        _watermark_is_not_the_run_date,
+        CALM,
+        frozenset({"chain"}),
+    ),
+    Protection(
+        "period starts at the watermark (SPEC 2.7)",
+        _period_starts_at_the_watermark,
+        CALM,
+        frozenset({"chain", "stuck"}),
+    ),
     Protection("source's own clock (HOLES k, ff)", _source_clock, replace(CALM, skew=-200), LOSS),
-    Protection("a later request wins a tie (SPEC 4)", _later_request_wins_a_tie, CALM, frozenset({"unstored", "lost"})),
-    Protection("a version already there is not written again (HOLE h)", _same_version_is_left_alone, CALM, frozenset({"twice"})),
-    Protection("resuming after the last page delivered (HOLE s)", _resume_token, replace(CALM, faults=0.3), frozenset({"again"})),
-    Protection("repeated page token (SPEC 4)", _circle_check, replace(CALM, circle=True, faults=0.01), frozenset({"stuck"})),
-    Protection("drift between numbered pages (HOLE gg)", _drift_of_pages, replace(BUSY, dialect="page"), LOSS),
-    Protection("drift between offsets (HOLE gg)", _drift_of_offsets, replace(BUSY, dialect="offset"), LOSS),
+    Protection(
+        "a later request wins a tie (SPEC 4)",
+        _later_request_wins_a_tie,
+        replace(CALM, seed=1),
+        frozenset({"unstored", "lost"}),
+    ),
+    Protection(
+        "a version already there is not written again (HOLE h)", _same_version_is_left_alone, CALM, frozenset({"twice"})
+    ),
+    Protection(
+        "resuming after the last page delivered (HOLE s)",
+        _resume_token,
+        replace(CALM, faults=0.3),
+        frozenset({"again"}),
+    ),
+    Protection(
+        "repeated page token (SPEC 4)", _circle_check, replace(CALM, circle=True, faults=0.01), frozenset({"stuck"})
+    ),
+    Protection("drift between numbered pages (HOLE gg)", _drift_of_pages, replace(BUSY, dialect="page", seed=5), LOSS),
+    Protection("drift between offsets (HOLE gg)", _drift_of_offsets, replace(BUSY, dialect="offset", seed=21), LOSS),
     Protection("quarantine (HOLE d)", _quarantine, replace(CALM, poison=True, seed=40), frozenset({"stuck"})),
-    Protection("the report proves the period (HOLE w)", _report_must_prove, replace(BUSY, dialect="page_unsaid"), LOSS, _one_listing),
-    Protection("an empty page is not the end (SPEC 4)", _empty_page_is_not_the_end, replace(CALM, faults=0.4), LOSS),
-    Protection("an exclusive bound is set one grain back (HOLE j)", _exclusive_bound_steps_back, replace(CALM, dialect="date_exclusive"), LOSS),
-    Protection("only an ascending listing may stop early (HOLE hh)", _only_an_ascending_listing_stops, replace(CALM, dialect="keyset_newest"), LOSS),
-    Protection("a broken-off page is asked for again (SPEC 5)", _broken_page_is_no_page, replace(CALM, faults=0.3), LOSS),
+    Protection(
+        "the report proves the period (HOLE w)",
+        _report_must_prove,
+        replace(BUSY, dialect="page_unsaid"),
+        LOSS,
+        _one_listing,
+    ),
+    Protection(
+        "an empty page is not the end (SPEC 4)", _empty_page_is_not_the_end, replace(CALM, faults=0.4, seed=4), LOSS
+    ),
+    Protection(
+        "an exclusive bound is set one grain back (HOLE j)",
+        _exclusive_bound_steps_back,
+        replace(CALM, dialect="date_exclusive"),
+        LOSS,
+    ),
+    Protection(
+        "only an ascending listing may stop early (HOLE hh)",
+        _only_an_ascending_listing_stops,
+        replace(CALM, dialect="keyset_newest"),
+        LOSS,
+    ),
+    Protection(
+        "a broken-off page is asked for again (SPEC 5)",
+        _broken_page_is_no_page,
+        replace(CALM, faults=0.3, seed=2),
+        LOSS,
+    ),
     Protection("wall time has a zone (HOLE i)", _wall_time_has_a_zone, replace(CALM, dialect="local_newest"), LOSS),
-)  # fmt: skip
+)

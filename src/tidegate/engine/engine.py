@@ -14,7 +14,7 @@ from tidegate.engine.parts import Parts
 from tidegate.engine.planner import plan_due
 from tidegate.engine.sweeper import sweep
 from tidegate.engine.worker import Worker
-from tidegate.store import runs
+from tidegate.store import runs, schedules
 
 log = structlog.get_logger()
 
@@ -71,8 +71,9 @@ class Engine:
                 now = self._parts.clock.now()
                 await plan_due(self._parts, now)
                 await dispatch_ready(self._parts, now)
+                due_at = await schedules.next_due_at(self._parts.pool)  # another planner may hold it: asked first
                 outstanding, _ = await runs.outstanding(self._parts.pool, now)
-                if not outstanding:
+                if not outstanding and (due_at is None or due_at > now):
                     break
                 await asyncio.wait({working}, timeout=DRAIN_LOOK_SECONDS)
         finally:

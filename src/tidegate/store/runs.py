@@ -462,9 +462,9 @@ async def outstanding(connection: Connection | Pool, now: datetime) -> tuple[int
     A run behind one of its chain that is put back until later cannot start by ``now``.
     """
     row = await connection.fetchrow(
-        """select count(*) filter (where state in ('queued', 'running') or not_before_at <= $1 or exists (
+        """select count(*) filter (where state in ('queued', 'running') or not_before_at <= $1 and not exists (
                       select 1 from runs a where a.chain_id = r.chain_id and a.lane = r.lane and a.id <> r.id
-                                             and false)) as now,
+                                             and a.state = 'retrying' and a.not_before_at > $1)) as now,
                   min(not_before_at) filter (where state in ('waiting', 'retrying') and not_before_at > $1) as later
              from runs r where state in ('waiting', 'queued', 'running', 'retrying')""",
         now,

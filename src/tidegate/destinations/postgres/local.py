@@ -36,8 +36,7 @@ class LocalWriter:
         self._load = load
 
     async def committed(self) -> bytes | None:
-        """Return None: what committed is in the ledger. Raises DestinationUnavailable or DestinationRejected."""
-        await self._load.refresh(self._pool)
+        """Return None: what committed is in the ledger. Does no I/O, so that a run that finds nothing costs nothing here."""
         return None
 
     async def write(self, pages: Sequence[Page], key: DeliveryKey, checkpoint: bytes, ledger: Ledger) -> Written:

@@ -1,0 +1,6 @@
+"""The stage of the loss proof, for holes whose scenario is a story of its own."""
+
+from __future__ import annotations
+
+from tests.loss.conftest import quiet as quiet
+from tests.loss.conftest import stage_url as stage_url
