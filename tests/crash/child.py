@@ -7,6 +7,7 @@ process of its own with its own connections, and SIGKILL ends it as it ends any.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import faulthandler
 import multiprocessing
 import os
@@ -86,9 +87,10 @@ class Child:
                 self.trace.append((side, name))
 
     def order(self, orders: Orders) -> None:
-        """Make it count its points anew, and do as ordered from now on."""
+        """Make it count its points anew, and do as ordered from now on; nothing if it has died meanwhile."""
         self.trace.clear()
-        self._pipe.send(orders)
+        with contextlib.suppress(BrokenPipeError):
+            self._pipe.send(orders)
 
     def kill(self) -> None:
         """kill -9."""

@@ -107,17 +107,14 @@ async def _strike(world: World, kill: Kill) -> float:
 
 
 async def _late(world: World, kill: Kill, before: int) -> None:
-    """Wait for a death that comes after the round is covered, and take the order back if it does not."""
-    victim = world.children[kill.victim]
-    if kill.death is None or len(world.fallen) > before:
-        world.revive()
-        return
+    """Wait for a death that comes after the round is covered; take back the orders that nobody has followed."""
     deadline = time.monotonic() + LATE_SECONDS
-    while victim.alive and time.monotonic() < deadline:
+    while kill.death and len(world.fallen) == before and time.monotonic() < deadline:
         await asyncio.sleep(0.02)
-    if victim.alive:
-        victim.order(LIVE)
+        world.revive()
     world.revive()
+    for child in world.children:
+        child.order(LIVE)
 
 
 async def _thaw(world: World, kill: Kill) -> None:

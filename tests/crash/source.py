@@ -104,7 +104,7 @@ class SourceProcess:
     def __init__(self, file: Path, offset: Offset) -> None:
         self._file = file
         self._offset = offset
-        self._delay: Offset = FORKED.Value("d", 0.0, lock=False)  # type: ignore[assignment]
+        self._delay: Offset = FORKED.Value("d", 0.0, lock=False)
         self._port = 0
         self.start()
 

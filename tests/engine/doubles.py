@@ -48,7 +48,7 @@ class FakeShop:
 
     async def fetch(self, request: FetchRequest) -> AsyncIterator[Page]:
         self.asked.append(request)
-        after = dict(request.resume or {}).get("after", ["", 0])
+        after: Any = dict(request.resume or {}).get("after", ["", 0])
         while True:
             if self.gate is not None:
                 await self.gate.wait()

@@ -11,6 +11,7 @@ from tests.engine.world import World, in_world
 from tidegate.engine.engine import Engine, Role
 
 DEADLINE_SECONDS = 30
+OTHERS = "from pg_stat_activity where datname = current_database() and pid <> pg_backend_pid()"
 
 
 async def until(condition: object) -> None:
@@ -44,7 +45,9 @@ def test_roles_split_over_engines_do_the_same_work(database_url: str) -> None:
     async def story(world: World) -> None:
         chains = [await world.install(f"t{number}") for number in range(6)]
         world.clock.advance(days=1)
-        engines = [Engine(world.parts, frozenset({role})) for role in (Role.PLANNER, Role.DISPATCHER, Role.WORKER, Role.WORKER)]
+        engines = [
+            Engine(world.parts, frozenset({role})) for role in (Role.PLANNER, Role.DISPATCHER, Role.WORKER, Role.WORKER)
+        ]
         tasks = [asyncio.create_task(engine.run()) for engine in engines]
 
         async def covered() -> bool:
@@ -69,14 +72,10 @@ def test_the_engine_outlives_the_loss_of_its_database_connections(database_url: 
         working = asyncio.create_task(engine.run())
 
         async def listening() -> bool:
-            return bool(
-                await world.pool.fetchval("select count(*) from pg_stat_activity where query ilike '%listen%' and pid <> pg_backend_pid()")
-            )
+            return bool(await world.pool.fetchval(f"select count(*) {OTHERS} and query ilike '%listen%'"))
 
         await until(listening)
-        await world.pool.execute(
-            "select pg_terminate_backend(pid) from pg_stat_activity where datname = current_database() and pid <> pg_backend_pid()"
-        )
+        await world.pool.execute(f"select pg_terminate_backend(pid) {OTHERS}")
         world.shop.put(1, world.clock.now())
         world.clock.advance(days=1)
 

@@ -2,5 +2,6 @@
 
 from __future__ import annotations
 
-from tests.loss.conftest import quiet as quiet
-from tests.loss.conftest import stage_url as stage_url
+from tests.loss.conftest import quiet, stage_url
+
+__all__ = ["quiet", "stage_url"]

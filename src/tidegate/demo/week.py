@@ -128,7 +128,10 @@ async def open_week(data_dir: Path, seconds: float, ends_at: datetime) -> AsyncG
         options = Options(data_dir, allow_private_addresses=True, settings=accelerated(Settings(), factor), clock=clock)
         parts = await stack.enter_async_context(assemble(options))
         shops = {tenant.id: _shop(clock, tenant, begins_at) for tenant in TENANTS}
-        addresses = {tenant_id: await stack.enter_async_context(serve(shop, bucket=Bucket(20_000, 1_000))) for tenant_id, shop in shops.items()}
+        addresses = {
+            tenant_id: await stack.enter_async_context(serve(shop, bucket=Bucket(20_000, 1_000)))
+            for tenant_id, shop in shops.items()
+        }
         await _configure(parts, addresses, (begins_at - BEFORE).date(), data_dir)
         clock.go()
         yield Week(parts, shops, begins_at, ends_at)

@@ -21,7 +21,7 @@ class RetryPolicy:
 
         ``chance`` is a random number in [0, 1). The ceiling is ``min(cap, base * 2 ** (attempt - 1))``.
         """
-        ceiling = min(self.cap, self.base * 2 ** min(attempt - 1, 30))
+        ceiling = min(self.cap, self.base * float(2 ** min(attempt - 1, 30)))
         return ceiling * (1 - chance)
 
     def next_wait(self, error: TidegateError, attempt: int, chance: float) -> timedelta | None:
