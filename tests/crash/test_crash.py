@@ -129,10 +129,8 @@ async def _holder(world: World) -> int:
         ("update synced.crash_orders set rev = 1 where id = 3", "written more than once"),
         ("update synced.crash_events set note = note where id = 2", "written more than once"),
         ("update tidegate.runs set unchanged_count = unchanged_count + 1 where id = 1", "ended somewhere"),
-        (
-            "update tidegate.runs set read_count = 0, inserted_count = 0, quarantined_count = 0 where id = 1",
-            "rows written",
-        ),
+        ("update tidegate.runs set read_count = read_count - 1, inserted_count = inserted_count - 1", "records shown"),
+        ("update tidegate.runs set inserted_count = inserted_count - 1, unchanged_count = 1", "rows written"),
         ("update tidegate.runs set state = 'queued' where id = 2", "is queued"),
         ("delete from tidegate.coverage where chain_id = 1", "chain 1"),
         ("delete from tidegate.quarantine", "in quarantine"),

@@ -257,7 +257,7 @@ def test_errors_say_whether_to_try_again_and_what_to_do(database_url: str, empty
         async with local(database_url) as (destination, pool):
             await pool.execute("CREATE SCHEMA synced; CREATE TABLE synced.shop_orders (id int)")
             with pytest.raises(DestinationRejected, match="rename it"):
-                await destination.writer(target(), 1, 1).committed()
+                await Run(destination.writer(target(), 1, 1)).write(orders(1))
             await pool.execute("DROP SCHEMA synced CASCADE; DROP ROLE IF EXISTS guest; CREATE ROLE guest LOGIN")
         async with local(database_url.replace("postgres:@", "guest:@")) as (destination, _):
             with pytest.raises(DestinationRejected, match="Grant"):

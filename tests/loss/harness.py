@@ -210,7 +210,7 @@ def _source(story: Story, world: World) -> HostileSource:
     history = History(spoken, skew, max(lag, timedelta(0)), story.poison, random)
     history.live(story.beginning - timedelta(hours=6), story.beginning, random.randrange(5, 25))
     temper = Temper(story.faults, story.changes, story.slowest, story.circle)
-    most_requests = 200 if story.circle else 2000
+    most_requests = 120 if story.circle else 2000
     return HostileSource(spoken, history, world.clock, random, temper, story.page_size, most_requests)
 
 

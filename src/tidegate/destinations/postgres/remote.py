@@ -74,9 +74,7 @@ class RemoteWriter:
         it and no pages, and the ledger gets the counts. Raises LeaseLost or a DestinationError.
         """
         async with connected(self._pool) as connection:
-            checkpoint = await self._commits.claim(connection, self._claim.run_id, self._claim.epoch)
-        await self._load.refresh(self._pool)
-        return checkpoint
+            return await self._commits.claim(connection, self._claim.run_id, self._claim.epoch)
 
     async def write(self, pages: Sequence[Page], key: DeliveryKey, checkpoint: bytes, ledger: Ledger) -> Written:
         """Commit ``pages`` with their note, then the ledger's entry; a batch that has committed is only entered.
