@@ -1,34 +1,29 @@
-"""The peers' own Python environment, made at first use: nothing of theirs is among Tidegate's dependencies."""
+"""The peers' own Python environments, made at first use: nothing of theirs is among Tidegate's dependencies."""
 
 from __future__ import annotations
 
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-ENVIRONMENT = ROOT / ".cache" / "peers"
-PACKAGES = ("dlt[duckdb,postgres]==1.31.0", "requests")
+DLT = ("dlt[duckdb,postgres]==1.31.0", "requests")
+SINGER = ("singer-sdk==0.54.9", "meltanolabs-target-postgres==0.8.1")
 
 
-def peer_python() -> str:
-    """Return the path of the peers' Python, installing the peers if they are not there yet."""
-    python = ENVIRONMENT / "bin" / "python"
-    ready = ENVIRONMENT / ".ready"
-    wanted = "\n".join(PACKAGES)
+def environment(name: str, packages: Sequence[str]) -> Path:
+    """Return the folder of programs of an environment that has ``packages``, made at first use under `.cache/peers`."""
+    folder = ROOT / ".cache" / "peers" / name
+    ready, wanted = folder / ".ready", "\n".join(packages)
     if not ready.exists() or ready.read_text() != wanted:
-        print("Installing the peers (once) …", file=sys.stderr)
-        uv = ROOT / ".venv" / "bin" / "uv"
-        command = str(uv) if uv.exists() else "uv"
-        environment = {**os.environ, "UV_PYTHON_DOWNLOADS": "never"}
-        subprocess.run(
-            [command, "venv", "--quiet", "--clear", "--python", sys.executable, str(ENVIRONMENT)],
-            check=True,
-            env=environment,
-        )
-        subprocess.run(
-            [command, "pip", "install", "--quiet", "--python", str(python), *PACKAGES], check=True, env=environment
-        )
+        print(f"Installing {' '.join(packages)} (once) …", file=sys.stderr)
+        own = ROOT / ".venv" / "bin" / "uv"
+        uv = str(own) if own.exists() else "uv"
+        calm = {**os.environ, "UV_PYTHON_DOWNLOADS": "never"}
+        subprocess.run([uv, "venv", "-q", "--clear", "--python", sys.executable, str(folder)], check=True, env=calm)
+        python = str(folder / "bin" / "python")
+        subprocess.run([uv, "pip", "install", "-q", "--python", python, *packages], check=True, env=calm)
         ready.write_text(wanted)
-    return str(python)
+    return folder / "bin"

@@ -2,7 +2,7 @@
 
     python -m benchmarks.calendar [--rounds 5] [--only speed|answers]
 
-The peers live in an environment of their own (`.cache/calendar-peers`, made at first use); this process installs it and
+The peers live in an environment of their own (`.cache/peers/calendar`, made at first use); this process installs it and
 hands over to its Python, where Tidegate's calendar runs from the source tree. All read the same zone data, those of the
 pinned `tzdata` package. Never part of CI: the figures depend on the machine and on what else it does.
 """
@@ -13,10 +13,9 @@ import os
 import subprocess
 import sys
 from importlib import metadata
-from pathlib import Path
 
-ROOT = Path(__file__).parent.parent.parent
-ENVIRONMENT = ROOT / ".cache" / "calendar-peers"
+from benchmarks import peers
+
 PEERS = (
     "apscheduler==3.11.3",
     "croniter==7.0.0",
@@ -28,26 +27,18 @@ PEERS = (
 )
 
 
-def peer_python() -> str:
-    """Return the path of the peers' Python, installing what is not there yet."""
-    python = ENVIRONMENT / "bin" / "python"
-    ready = ENVIRONMENT / ".ready"
-    wanted = "\n".join(PEERS)
-    if not ready.exists() or ready.read_text() != wanted:
-        print("Installing the peers (once) …", file=sys.stderr)
-        own = ROOT / ".venv" / "bin" / "uv"
-        uv = str(own) if own.exists() else "uv"
-        subprocess.run([uv, "venv", "--quiet", "--clear", "--python", sys.executable, str(ENVIRONMENT)], check=True)
-        subprocess.run([uv, "pip", "install", "--quiet", "--python", str(python), *PEERS], check=True)
-        ready.write_text(wanted)
-    return str(python)
-
-
 def main() -> int:
     """Run the comparison in the peers' environment and return its exit code."""
-    environment = {**os.environ, "PYTHONPATH": f"{ROOT / 'src'}{os.pathsep}{ROOT}", "PYTHONTZPATH": ""}
-    command = [peer_python(), "-W", "ignore", "-m", "benchmarks.calendar.compare", *sys.argv[1:]]
-    return subprocess.run(command, cwd=ROOT, env=environment, check=False).returncode
+    environment = {**os.environ, "PYTHONPATH": f"{peers.ROOT / 'src'}{os.pathsep}{peers.ROOT}", "PYTHONTZPATH": ""}
+    command = [
+        str(peers.environment("calendar", PEERS) / "python"),
+        "-W",
+        "ignore",
+        "-m",
+        "benchmarks.calendar.compare",
+        *sys.argv[1:],
+    ]
+    return subprocess.run(command, cwd=peers.ROOT, env=environment, check=False).returncode
 
 
 if __name__ == "__main__":

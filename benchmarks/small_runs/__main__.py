@@ -23,7 +23,7 @@ from time import perf_counter
 import asyncpg
 import uvloop
 
-from benchmarks.peers import peer_python
+from benchmarks import peers
 from tidegate.bootstrap import Options, assemble
 from tidegate.domain.schedule import next_due, start_instant
 from tidegate.domain.schedule_document import parse_schedule
@@ -128,9 +128,9 @@ def static_source() -> Iterator[str]:
 
 def measure_dlt(url: str) -> float:
     """Return seconds a run of a dlt pipeline that finds nothing new, in a process of its own, warmed up."""
-    done = subprocess.run(
-        [peer_python(), str(HERE / "dlt_peer.py"), url, str(DLT_RUNS)], check=True, capture_output=True, text=True
-    )
+    python = peers.environment("dlt", peers.DLT) / "python"
+    command = [str(python), str(HERE / "dlt_peer.py"), url, str(DLT_RUNS)]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
     return float(done.stdout.split()[-1])
 
 

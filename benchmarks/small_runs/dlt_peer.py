@@ -24,7 +24,7 @@ def main(url: str, runs: int) -> None:
         yield reply.json()["data"]
 
     with tempfile.TemporaryDirectory() as folder:
-        destination = dlt.destinations.duckdb(f"{folder}/peer.duckdb")
+        destination = dlt.destinations.duckdb(f"{folder}/warehouse.duckdb")
         pipeline = dlt.pipeline("small_runs", pipelines_dir=folder, destination=destination, dataset_name="peer")
         pipeline.run(orders())
         began = perf_counter()

@@ -29,7 +29,8 @@ from time import perf_counter
 import asyncpg
 import psutil  # type: ignore[import-untyped]
 
-from benchmarks.throughput import records, rivals
+from benchmarks import peers
+from benchmarks.throughput import records
 from tidegate.store.embedded import EmbeddedServer
 
 HERE = Path(__file__).parent
@@ -108,7 +109,7 @@ class Bench:
 
     def dlt(self, url: str, count: int) -> float:
         """Run dlt's REST source and upsert; return the seconds of `pipeline.run`. csv is the faster of its formats here."""
-        python = rivals.environment("dlt", rivals.DLT) / "python"
+        python = peers.environment("dlt", peers.DLT) / "python"
         work = tempfile.mkdtemp(dir=self.folder)
         dsn = self.dsn.replace("postgres:@/", "postgres:none@localhost:5432/")
         done = _output([str(python), str(HERE / "rivals" / "dlt_pipeline.py"), dsn, url, "csv", work]).split()
@@ -120,7 +121,7 @@ class Bench:
 
         Returns the seconds from the target's first message, before any record, to its end.
         """
-        programs = rivals.environment("singer", rivals.SINGER)
+        programs = peers.environment("singer", peers.SINGER)
         config = self.folder / "target.json"
         address = self.dsn.replace("postgresql://", "postgresql+psycopg://").replace("postgres:@", "postgres@")
         settings = {"load_method": "upsert", "use_copy": True, "validate_records": False}
