@@ -103,22 +103,6 @@ def test_a_stop_delivers_what_is_in_hand(number: signal.Signals, in_world: Calla
     in_world(story)
 
 
-def test_a_source_that_does_not_answer_does_not_hold_up_a_stop(in_world: Callable[[Story], None]) -> None:
-    """Issue 1 "Engine": whoever stops a process waits for no third party."""
-
-    async def story(world: World) -> None:
-        async with command(world) as process:
-            world.source.hold()
-            await until(world, RUNNING, "runs are in hand")
-            process.send_signal(signal.SIGTERM)
-            assert await asyncio.wait_for(process.wait(), STOP_SECONDS) == 0
-            world.source.release()
-        states = await world.ledger.fetch("select state, attempt from runs")
-        assert [tuple(run) for run in states] == [("retrying", 0), ("retrying", 0)]
-
-    in_world(story)
-
-
 def test_a_second_signal_ends_it_at_once_and_nothing_is_lost(in_world: Callable[[Story], None]) -> None:
     """As if the power had gone: exit 130, no half-written rows; leases expire and others go on."""
 

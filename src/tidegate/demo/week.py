@@ -188,7 +188,7 @@ def _tenant(tenant: DemoTenant, address: str, start_on: date) -> dict[str, objec
                     **tenant.rule,
                     "time_zone": tenant.time_zone,
                     "start_date": start_on.isoformat(),
-                    "settle": "10m",
+                    "settle": "1m",
                 },
             }
         },

@@ -41,7 +41,7 @@ async def execute(parts: Parts, ends: Ends, run: LeasedRun, stopping: asyncio.Ev
     request = request_for(stream, run.period, run.coverage_start, stop_after, resumed.token if resumed else None)
     async with (
         aclosing(fetch(source, request, run.period)) as fetched,
-        ahead(_told(parts, fetched), parts.settings.pages_ahead, stopping) as pages,
+        ahead(_told(parts, fetched), parts.settings.pages_ahead) as pages,
     ):
         await delivery.deliver(_through(blocks_of(workflow_of(run)), pages), stopping)
 
