@@ -11,10 +11,12 @@ from enum import StrEnum
 from pathlib import Path
 
 from tests.crash.harness import ALL, Cast, Form, World, open_world
-from tests.crash.points import LIVE, Death, Orders
+from tests.crash.points import LIVE, SIGNAL, Death, Orders
 
 LATE_SECONDS = 1.5
 """How long after its round's end an ordered death may still come: some points lie behind the last commit."""
+SWEEP = "DELETE FROM pgqueuer_log"
+"""The last statement of a pass of the sweeper."""
 
 
 class Kind(StrEnum):
@@ -159,7 +161,12 @@ async def reconnoitre(
 
 
 async def _quiet(world: World) -> None:
-    """Wait for the round's end and the moments after it, when jobs are completed and the sweeper passes."""
+    """Wait for the end of the round's runs and for what follows them: completed jobs, and a pass of the sweeper."""
+    ended = (SIGNAL, "run.ended")
     await world.settle()
-    await asyncio.sleep(1)
-    assert world.children[0].alive
+    (child,) = world.children
+    await world.until(lambda: child.alive and child.trace.count(ended) == len(world.shop.records), "the runs end")
+    passed = len(child.trace)
+    await world.until(
+        lambda: child.alive and any(SWEEP in name for _, name in child.trace[passed:]), "the sweeper passes"
+    )

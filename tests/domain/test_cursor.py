@@ -74,8 +74,8 @@ def test_what_is_no_cursor_value_is_a_value_error_for_quarantine(kind: CursorFor
     ("zone", "wall", "expected"),
     [
         ("Europe/London", "2026-07-13 16:00:00", "2026-07-13T15:00:00"),
-        ("Europe/London", "2026-10-25T01:30:00", "2026-10-25T00:30:00"),  # occurs twice: the first
-        ("America/New_York", "2026-11-01T01:30:00", "2026-11-01T05:30:00"),
+        ("Europe/London", "2026-10-25T01:30:00", "2026-10-25T00:00:00"),  # occurs twice: the beginning of the first
+        ("America/New_York", "2026-11-01T01:30:00", "2026-11-01T05:00:00"),
         ("Europe/London", "2026-03-29T01:30:00", "2026-03-29T01:30:00"),  # does not exist: forward by the gap
         ("Asia/Kolkata", "2026-07-13T00:15:00", "2026-07-12T18:45:00"),
         ("Europe/London", "2026-07-13T16:00:00+00:00", "2026-07-13T16:00:00"),  # an offset says it better

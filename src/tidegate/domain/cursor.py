@@ -12,6 +12,8 @@ from functools import cached_property
 from zoneinfo import ZoneInfo
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_NONE = timedelta(0)
+_MICROSECOND = timedelta(microseconds=1)
 
 
 class CursorFormat(StrEnum):
@@ -47,7 +49,8 @@ class CursorField:
     def parse(self, value: object) -> datetime:
         """Return ``value`` as an aware UTC instant, to the microsecond.
 
-        A repeated wall time means the first of the two (SPEC 2.4): earlier is safe, later could lose.
+        Wall times that occur twice all mean the instant at which the first of them begins: earlier is safe, later could
+        lose; and an edit in the second hour, at an earlier wall time than the one before, is not taken for an older one.
         Raises ValueError saying what is wrong with ``value``.
         """
         try:
@@ -67,9 +70,7 @@ class CursorField:
                 return self._midnight(date.fromisoformat(_text(value)))
             case CursorFormat.LOCAL:
                 local = datetime.fromisoformat(_text(value))
-                if local.tzinfo is not None:
-                    return local.astimezone(UTC)
-                return local.replace(tzinfo=self._zone).astimezone(UTC)
+                return local.astimezone(UTC) if local.tzinfo is not None else self._wall(local)
             case CursorFormat.ISO:
                 instant = datetime.fromisoformat(_text(value))
                 if instant.tzinfo is None:
@@ -78,6 +79,21 @@ class CursorField:
 
     def _midnight(self, day: date) -> datetime:
         return datetime(day.year, day.month, day.day, tzinfo=self._zone).astimezone(UTC)
+
+    def _wall(self, local: datetime) -> datetime:
+        """Return a wall time as an instant, all of a repeated stretch as the stretch's first beginning."""
+        first = local.replace(tzinfo=self._zone, fold=0)
+        back = (first.utcoffset() or _NONE) - (local.replace(tzinfo=self._zone, fold=1).utcoffset() or _NONE)
+        if back <= _NONE:
+            return first.astimezone(UTC)
+        # The stretch begins after low, and at high or before it.
+        low, high = first.astimezone(UTC) - back, first.astimezone(UTC)
+        while high - low > _MICROSECOND:
+            middle = low + (high - low) / 2
+            wall = middle.astimezone(self._zone).replace(tzinfo=None, fold=0)
+            again = wall.replace(tzinfo=self._zone, fold=1).astimezone(UTC)
+            low, high = (low, middle) if again > middle else (middle, high)
+        return high
 
     def floor(self, instant: datetime) -> datetime:
         """Return the cursor value that a change at ``instant`` may be shown with: the beginning of its grain, in UTC.
@@ -88,8 +104,8 @@ class CursorField:
         if self.format is CursorFormat.DATE:
             return self._midnight(instant.astimezone(self._zone).date())
         if self.format is CursorFormat.LOCAL:
-            wall = instant.astimezone(self._zone).replace(tzinfo=UTC, fold=0)
-            return min(instant, _down(wall, self.precision).replace(tzinfo=self._zone)).astimezone(UTC)
+            wall = _down(instant.astimezone(self._zone).replace(tzinfo=UTC, fold=0), self.precision)
+            return min(instant.astimezone(UTC), self._wall(wall.replace(tzinfo=None)))
         return _down(instant.astimezone(UTC), self.precision)
 
     def ceiling(self, instant: datetime) -> datetime:

@@ -152,7 +152,7 @@ ON_THE_WALL = BoundParam("p", Meaning.INCLUSIVE, CursorFormat.LOCAL, SECOND, "Eu
     ("instant", "wall"),
     [
         ("2026-10-24T22:45:00", "2026-10-24T22:45:00"),  # British summer time still, but clocks go back within the day
-        ("2026-10-25T00:45:00", "2026-10-25T00:45:00"),  # first pass of 01:45; a change at 01:10Z will read 01:10
+        ("2026-10-25T00:45:00", "2026-10-25T00:00:00"),  # first pass of 01:45; a change at 01:10Z will read 01:10
         ("2026-10-25T02:00:00", "2026-10-25T02:00:00"),
         ("2026-07-13T12:00:00", "2026-07-13T13:00:00"),
     ],

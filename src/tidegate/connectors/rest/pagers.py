@@ -18,6 +18,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from hashlib import blake2b
 from typing import Protocol, TypeAlias
 
 from multidict import CIMultiDictProxy
@@ -232,12 +233,13 @@ class PagePager:
         return number
 
     def following(self, position: Position, seen: PageSeen) -> Position | None:
-        """Return the next number, with the last key seen, by which `recheck` and `verify` notice drift."""
+        """Return the next number, with the last record and all keys seen, by which `recheck` and `verify` notice drift."""
         number = self._number(position)
         if self._ends(number, seen):
             return None
-        last = "" if self.stable or seen.envelope.empty else seen.keys[-1]
-        return {"page": number + 1, "last": last}
+        if self.stable:
+            return {"page": number + 1}
+        return {"page": number + 1, "last": (seen.glances.marks or [""])[-1], "keys": _digest(seen)}
 
     def _ends(self, number: int, seen: PageSeen) -> bool:
         if self.has_more is not None:
@@ -252,17 +254,19 @@ class PagePager:
     def recheck(self, position: Position, seen: PageSeen) -> Position | None:
         """Return the page to read again before the one at ``position`` is believed, None if none is needed.
 
-        None is needed where the last record before the page is now on it: records have only moved towards the end,
-        and what was not yet shown is still ahead.
+        None is needed where the last record before the page, unedited, is now on it: records have only moved towards the
+        end, and what was not yet shown is still ahead.
         """
-        last = position.get("last", "")
-        if not last or last in seen.keys:
+        if "keys" not in position or (position["last"] and position["last"] in seen.glances.marks):
             return None
         return {"page": self._number(position) - 1}
 
     def verify(self, position: Position, seen: PageSeen, before: PageSeen) -> None:
-        """Raise Drifted unless the page ``before`` the one at ``position`` still ends with the same record."""
-        if before.envelope.empty or before.keys[-1] != position["last"]:
+        """Raise Drifted unless the page ``before`` the one at ``position`` still shows the same records.
+
+        That its last one is still there does not suffice: it may have moved away and back.
+        """
+        if _digest(before) != position["keys"]:
             raise Drifted("records moved between two pages", self.following(position, seen))
 
 
@@ -294,19 +298,19 @@ class OffsetPager:
         return passed
 
     def following(self, position: Position, seen: PageSeen) -> Position | None:
-        """Return the offset after this page's records; Drifted if the overlapping record is not on the page.
+        """Return the offset after this page's records; Drifted if the overlapping record, unedited, is not on it.
 
         Further down on the page is no loss: records have only moved towards the end.
         """
         onward = self._onward(position, seen)
         last = position.get("last", "")
-        if last and last not in seen.keys:
+        if last and last not in seen.glances.marks:
             raise Drifted("records moved between two pages", onward)
         return onward
 
     def _onward(self, position: Position, seen: PageSeen) -> Position | None:
-        keys = seen.keys
-        reached = self._offset(position) + len(keys)
+        marks = seen.glances.marks
+        reached = self._offset(position) + len(marks)
         further = reached > self._passed(position)
         if self.has_more is not None:
             ends = not seen.envelope.flag(self.has_more)
@@ -318,7 +322,12 @@ class OffsetPager:
             return None
         if not further:
             raise ContractBroken(f"The source says there is more after {reached} records and shows none.")
-        return {"offset": reached, "last": "" if self.stable else keys[-1]}
+        return {"offset": reached, "last": "" if self.stable else marks[-1]}
+
+
+def _digest(seen: PageSeen) -> str:
+    """Return what tells whether a page shows the same records in the same order."""
+    return blake2b("\n".join(seen.keys).encode(), digest_size=12).hexdigest()
 
 
 def pager(declaration: PagerDeclaration) -> Pager:

@@ -44,6 +44,11 @@ class Glances(Sequence[Glance]):
         return self._reader.glance(self._decoded[index])
 
     @property
+    def marks(self) -> list[str]:
+        """Return what tells a record and its place apart, key and cursor, for an edit moves it; "" if it has neither."""
+        return [f"{b','.join(glance.key).decode()} {glance.cursor.decode()}".strip() for glance in self]
+
+    @property
     def keys(self) -> list[str]:
         """Return the keys as text, in the page's order; "" for a record without one."""
         return [b",".join(self._reader.key(record)).decode() for record in self._decoded]

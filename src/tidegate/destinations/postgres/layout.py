@@ -207,7 +207,7 @@ class Layout:
         """Return one record, given by column, as the same line that the fast way would render."""
         record = self.record(**{self.attributes[name]: value for name, value in values.items()})
         text, aside = self._contents[True](record, cursor), escaped(misfits)
-        digest = content_hash(text if misfits is None else f"{text}\t\t{aside}")
+        digest = content_hash(text, "" if misfits is None else f"\t\t{aside}")
         return f"{text}\t{aside}\t{cursor}\t{digest}\t{number}\t{position}\n"
 
 
@@ -216,14 +216,15 @@ def _has_no_number(text: str) -> bool:
     return ("NaN" in text or "Infinity" in text) and _NO_NUMBER.search(text) is not None
 
 
-def content_hash(text: str) -> int:
+def content_hash(text: str, aside: str = "") -> int:
     """Return the hash that tells two contents of one version apart: XXH3, as a signed 64-bit integer.
 
-    It covers the columns up to the last that is not null: a new column at a table's end changes no old record's hash.
+    It covers the columns up to the last that is not null, and what is set aside: a new column at a table's end changes no
+    old record's hash.
     """
     while text.endswith(_NULL_AT_END):
         text = text[: -len(_NULL_AT_END)]
-    return xxh3_64_intdigest(text.encode()) - 2**63
+    return xxh3_64_intdigest((text + aside).encode()) - 2**63
 
 
 def cursor_reader(cursor: CursorField) -> Callable[[object], str]:
