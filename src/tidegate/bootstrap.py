@@ -7,12 +7,14 @@ import os
 import random
 import socket
 from collections.abc import AsyncGenerator, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import asyncpg
 
 from tidegate.connectors.http import open_session
 from tidegate.connectors.registry import find_connector
@@ -35,6 +37,7 @@ DATABASE_VARIABLE = "TIDEGATE_DATABASE_URL"
 DATA_DIR_VARIABLE = "TIDEGATE_DATA_DIR"
 SLOTS_VARIABLE = "TIDEGATE_SLOTS"
 PRIVATE_VARIABLE = "TIDEGATE_ALLOW_PRIVATE_ADDRESSES"
+ANCHOR_SECONDS = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,11 +82,13 @@ async def assemble(options: Options) -> AsyncGenerator[Parts]:
         pool = await database.open_pool(dsn, size=options.settings.slots + 6, on_connect=options.on_connect)
         try:
             await database.migrate(pool)
-            clock = options.clock or await anchored_clock(pool)
-            async with open_session(allow_private_addresses=options.allow_private_addresses) as session:
+            async with (
+                anchored_clock(pool) as anchored,
+                open_session(allow_private_addresses=options.allow_private_addresses) as session,
+            ):
                 yield Parts(
                     pool=pool,
-                    clock=clock,
+                    clock=options.clock or anchored,
                     session=session,
                     sealer=sealer,
                     connector=lru_cache(maxsize=1000)(find_connector),
@@ -115,12 +120,17 @@ async def open_destination(pool: Pool, stored: StoredDestination, secrets: Mappi
 class AnchoredClock:
     """The database's time, told by this process's monotonic clock: all processes of one database agree."""
 
-    def __init__(self, anchor: datetime) -> None:
-        self._anchor = anchor
+    def __init__(self) -> None:
+        self._anchor = datetime.min.replace(tzinfo=UTC)
+        self._since = 0.0
+
+    def anchor(self, now: datetime) -> None:
+        """Go by ``now`` from here on; an earlier instant than the one last told is not gone back to."""
+        self._anchor = max(now.astimezone(UTC), self.now() if self._since else now.astimezone(UTC))
         self._since = asyncio.get_running_loop().time()
 
     def now(self) -> datetime:
-        """Return the database's present, as far as one round trip at start could tell."""
+        """Return the database's present, as far as one round trip at the last look could tell."""
         return self._anchor + timedelta(seconds=asyncio.get_running_loop().time() - self._since)
 
     async def sleep(self, seconds: float) -> None:
@@ -128,10 +138,27 @@ class AnchoredClock:
         await asyncio.sleep(seconds)
 
 
-async def anchored_clock(pool: Pool) -> AnchoredClock:
-    """Return a clock set by the database's."""
-    now: datetime = await pool.fetchval("select clock_timestamp()")
-    return AnchoredClock(now.astimezone(UTC))
+@asynccontextmanager
+async def anchored_clock(pool: Pool) -> AsyncGenerator[AnchoredClock]:
+    """Yield a clock set by the database's, and set again every so often: a suspended machine's own clock stands still."""
+    clock = AnchoredClock()
+
+    async def look() -> None:
+        clock.anchor(await pool.fetchval("select clock_timestamp()"))
+
+    async def keep_looking() -> None:
+        while True:
+            await asyncio.sleep(ANCHOR_SECONDS)
+            with suppress(OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+                await look()
+
+    await look()
+    looking = asyncio.create_task(keep_looking())
+    try:
+        yield clock
+    finally:
+        looking.cancel()
+        await asyncio.gather(looking, return_exceptions=True)
 
 
 def _flag(environment: Mapping[str, str], name: str) -> bool:

@@ -94,7 +94,7 @@ def test_a_whole_document_becomes_values() -> None:
     (tenant,), (destination,) = configuration.tenants, configuration.destinations
     (connection,), (installation,) = tenant.connections, tenant.installations
     assert destination.secrets == {"url": "postgresql://u:pa55@h/db"}
-    assert (connection.account, connection.concurrency) == ("acme.example", 4)
+    assert (connection.account, connection.concurrency) == ("acme/shop", 4)
     assert connection.settings == {"base_url": "https://acme.example/api", "region": "eu"}
     assert connection.secrets == {"token": "t0p-s3cret"}
     assert installation.streams == ("orders", "events")
@@ -224,14 +224,16 @@ def test_merge_keys_save_writing() -> None:
 def test_an_account_has_one_limit() -> None:
     """SPEC 3: the limit belongs to the platform account, whoever links to it."""
     extra = "      more: {connector: fake, account: acme.example, concurrency: 9, secrets: {token: '${TOKEN}'}}\n"
-    text = SHOP.replace("    installations:", f"{extra}    installations:")
+    first = SHOP.replace("shop: {connector: fake,", "shop: {connector: fake, account: acme.example,")
+    text = first.replace("    installations:", f"{extra}    installations:")
     assert list(mistakes(text)) == ["tenants.acme.connections.more.concurrency"]
 
 
 def test_without_a_hint_the_account_is_the_connection_itself() -> None:
-    """Two tenants whose connections have one name must not share an account."""
-    text = SHOP.replace('base_url: "https://acme.example/api", ', "")
-    assert read(text).tenants[0].connections[0].account == "acme/shop"
+    """SPEC 2.12: an address says nothing of the account, on most platforms all accounts have the same; `shop` does."""
+    assert read(SHOP).tenants[0].connections[0].account == "acme/shop"
+    named = SHOP.replace("region:", "shop: acme.example, region:")
+    assert read(named).tenants[0].connections[0].account == "acme.example"
 
 
 def test_a_destination_is_tried_out_and_closed_and_one_that_is_away_is_no_mistake() -> None:

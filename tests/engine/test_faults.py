@@ -11,6 +11,7 @@ import pytest
 from tests.engine.world import World, in_world
 from tidegate.domain.errors import ContractBroken, RateLimited, SourceUnavailable, Unauthorised
 from tidegate.domain.retry import RetryPolicy
+from tidegate.engine.dispatcher import dispatch_ready
 from tidegate.engine.sweeper import sweep
 from tidegate.engine.worker import Worker
 from tidegate.store import runs
@@ -144,7 +145,7 @@ def test_a_worker_that_is_alive_keeps_its_lease(database_url: str) -> None:
         ours = await runs.renew(world.pool, [(run.id, run.epoch)], world.clock.now() + timedelta(seconds=15))
         assert ours == {run.id}
         world.clock.advance(seconds=10)
-        assert await runs.reclaim(world.pool, world.clock.now()) == []
+        assert await runs.reclaim(world.pool, world.clock.now(), 60) == []
         assert await runs.renew(world.pool, [(run.id, run.epoch - 1)], world.clock.now()) == set()
 
     in_world(database_url, story)
@@ -216,6 +217,121 @@ def test_trouble_inside_the_engine_loses_nothing(database_url: str) -> None:
         world.parts = calm
         world.clock.advance(minutes=1)
         await world.tick()
+        assert set(await world.delivered()) == {1, 2, 3, 4, 5, 6}
+
+    in_world(database_url, story)
+
+
+def test_a_shortfall_of_any_page_is_a_shortfall_of_the_run(database_url: str) -> None:
+    """SPEC 5 "The ledger cannot lie": the last page does not speak for the others, nor does a resumed half."""
+
+    async def story(world: World) -> None:
+        chain = await prepare(world)
+
+        def first_page_only(number: int) -> Exception | None:
+            world.shop.shortfall = "a scope was missing" if number == 1 else ""
+            return SourceUnavailable("reset") if number == 2 else None
+
+        world.shop.on_page = first_page_only
+        await world.tick()
+        world.clock.advance(minutes=1)
+        await world.tick()
+        (run,) = await world.runs()
+        assert (run["state"], run["read_count"]) == ("unproven", 6)
+        assert await world.covered(chain) == []
+
+    in_world(database_url, story)
+
+
+def test_what_a_source_asks_for_is_bounded(database_url: str) -> None:
+    """SPEC 5 "Failures": a wrong clock or header of a source stops its streams for a while, not for good."""
+
+    async def story(world: World) -> None:
+        await prepare(world)
+        world.shop.clock_behind = timedelta(days=50 * 365)
+        await world.tick()
+        (run,) = await world.runs()
+        assert run["not_before_at"] == utc(14) + timedelta(minutes=15)
+        world.shop.clock_behind = timedelta(0)
+        world.shop.on_page = lambda _number: RateLimited("slow", retry_after_seconds=1e15)
+        world.clock.advance(minutes=15)
+        await world.tick()
+        (run,) = await world.runs()
+        assert run["not_before_at"] == utc(15, 0, 15)
+        world.shop.on_page = lambda _number: None
+        world.clock.advance(days=1)
+        await world.tick()
+        assert (await world.runs())[0]["state"] == "succeeded"
+
+    in_world(database_url, story)
+
+
+def test_a_late_refusal_of_old_credentials_does_not_condemn_new_ones(database_url: str) -> None:
+    """SPEC 5 "Failures": only the credentials that were refused are marked."""
+
+    async def story(world: World) -> None:
+        await prepare(world, records=1)
+        world.shop.gate = asyncio.Event()
+        await world_dispatch(world)
+        (run,) = await world.runs()
+        old = asyncio.create_task(Worker(world.parts, on_end=lambda: None).handle(run["id"]))
+        await wait_until(lambda: len(world.shop.asked) == 1)
+        await world.pool.execute("update connections set fingerprint = 'renewed'")
+        world.shop.on_page = lambda _number: Unauthorised("old token")
+        world.shop.gate.set()
+        await old
+        assert await world.pool.fetchval("select unauthorised_at is null from connections")
+        world.shop.on_page = lambda _number: None
+        world.clock.advance(minutes=1)
+        await world.tick()
+        assert (await world.runs())[0]["state"] == "succeeded"
+
+    in_world(database_url, story)
+
+
+def test_a_run_that_kills_its_workers_is_given_up(database_url: str) -> None:
+    """SPEC 5: after growing waits it ends as failed, so that it does not take every worker down for ever."""
+
+    async def story(world: World) -> None:
+        world.with_settings(retry=RetryPolicy(attempts=5))
+        await prepare(world)
+        await world_dispatch(world)
+        waits = []
+        for _ in range(5):
+            (run,) = await world.runs()
+            now = world.clock.now()
+            assert len(await runs.lease(world.pool, [run["id"]], now, now + timedelta(seconds=15), "doomed")) == 1
+            world.clock.advance(seconds=16)
+            await sweep(world.parts, world.clock.now())
+            (run,) = await world.runs()
+            if run["state"] == "retrying":
+                waits.append((run["not_before_at"] - world.clock.now()).total_seconds())
+                world.clock.set(run["not_before_at"])
+                await dispatch_ready(world.parts, world.clock.now())
+        assert waits == [0, 0, 0, 16]
+        assert (await world.runs())[0]["state"] == "failed"
+
+    in_world(database_url, story)
+
+
+def test_a_run_given_another_destination_begins_anew(database_url: str) -> None:
+    """SPEC 5: what was delivered elsewhere is not in the new place, so the checkpoint does not count there."""
+
+    async def story(world: World) -> None:
+        await prepare(world)
+        world.shop.on_page = lambda number: SourceUnavailable("reset") if number == 2 else None
+        await world.tick()
+        await world.pool.execute(
+            """with other as (insert into destinations (name, kind, settings, sealed, fingerprint)
+                              select 'other', kind, settings, sealed, 'g' from destinations returning id)
+               update installations set destination_id = (select id from other)"""
+        )
+        await world.pool.execute("delete from delivered_rows")
+        seal = world.parts.sealer.seal({}, "destination/other")
+        await world.pool.execute("update destinations set sealed = $1 where name = 'other'", seal)
+        world.clock.advance(minutes=1)
+        await world.tick()
+        assert world.shop.asked[-1].resume is None
         assert set(await world.delivered()) == {1, 2, 3, 4, 5, 6}
 
     in_world(database_url, story)

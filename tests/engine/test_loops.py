@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from datetime import timedelta
 
+import asyncpg
 import pytest
 
 from tests.engine.world import World, in_world
@@ -84,7 +85,7 @@ def test_the_engine_outlives_the_loss_of_its_database_connections(database_url: 
             assert not working.done()
             try:
                 return bool(await world.covered(chain))
-            except OSError:
+            except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
                 return False
 
         await until(covered)

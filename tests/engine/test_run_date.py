@@ -8,12 +8,12 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from tests.engine.world import DAILY, World, in_world
-from tidegate.domain.errors import InvalidInput
+from tidegate.domain.errors import InvalidInput, SourceUnavailable
 from tidegate.engine import commands
 from tidegate.engine.dispatcher import dispatch_ready
 from tidegate.engine.planner import plan_due
 from tidegate.engine.worker import Worker
-from tidegate.store import chains
+from tidegate.store import chains, runs
 
 
 def utc(day: int, hour: int = 0, minute: int = 0, second: int = 0, month: int = 7) -> datetime:
@@ -234,5 +234,134 @@ def test_lookback_reaches_back_but_never_before_the_coverages_own_start(database
         world.clock.set(utc(15))
         await world.tick()
         assert [request.lower for request in world.shop.asked] == [utc(1, month=5), utc(13, 23, 55)]
+
+    in_world(database_url, story)
+
+
+def test_a_settle_longer_than_the_interval_delays_runs_and_starves_none(database_url: str) -> None:
+    """SPEC 3: a newer due date never pushes back a run date that was planned already."""
+
+    async def story(world: World) -> None:
+        chain = await world.install(rule={"every": "1m", "start_at": "2026-07-13T00:00:00Z", "settle": "5m"})
+        for _ in range(30):
+            world.clock.advance(minutes=1)
+            await world.tick()
+        assert (await world.covered(chain))[-1][1] == world.clock.now() - timedelta(minutes=5)
+        assert all(
+            run["started_at"] - run["due_at"] == timedelta(minutes=5) for run in await world.runs() if run["started_at"]
+        )
+
+    in_world(database_url, story)
+
+
+def test_what_waits_behind_an_active_run_is_merged_however_long_it_takes(database_url: str) -> None:
+    """Issue 1 "Engine", SPEC 2.8: a source that is away for hours leaves no queue behind, settle or not."""
+
+    async def story(world: World) -> None:
+        await world.install(rule={"every": "1m", "start_at": "2026-07-13T00:00:00Z", "settle": "2m"})
+        world.shop.on_page = lambda _number: SourceUnavailable("away")
+        for _ in range(180):
+            world.clock.advance(minutes=1)
+            await world.tick()
+        assert len(await world.runs()) <= 5
+        world.shop.on_page = lambda _number: None
+        world.clock.advance(hours=1)
+        await world.tick()
+        world.clock.advance(minutes=2)
+        await world.tick()
+        last = [run for run in await world.runs() if run["state"] == "succeeded"][-1]
+        assert last["first_due_at"] < last["due_at"]
+        assert await chains.uncovered(world.pool, world.clock.now()) != [], "what is still settling is named"
+
+    in_world(database_url, story)
+
+
+def test_a_run_dropped_while_the_dispatcher_looks_stays_dropped(database_url: str) -> None:
+    """SPEC 2.11: a pause in another transaction wins over a dispatcher that has read the run before."""
+
+    async def story(world: World) -> None:
+        chain = await world.install()
+        world.clock.set(utc(14))
+        await plan_due(world.parts, world.clock.now())
+        async with world.pool.acquire() as connection, connection.transaction():
+            assert await runs.drop_waiting(connection, [chain], world.clock.now()) == 1
+            assert await dispatch_ready(world.parts, world.clock.now()) == 0
+        assert [run["state"] for run in await world.runs()] == ["dropped"]
+
+    in_world(database_url, story)
+
+
+def test_a_saturated_account_holds_nobody_else_back(database_url: str) -> None:
+    """SPEC 3 fairness: runs that cannot start are not in the way of those that can."""
+
+    async def story(world: World) -> None:
+        world.with_settings(queue_depth=1)
+        await world.install("busy", account="shared.example", limit=1)
+        for number in range(12):
+            await world.install("busy", stream=f"extra{number}", account="shared.example", limit=1)
+        world.clock.set(utc(14))
+        await plan_due(world.parts, world.clock.now())
+        assert await dispatch_ready(world.parts, world.clock.now()) == 1
+        await world.install("idle", rule={"every": "1m", "start_at": "2026-07-13T00:00:00Z"})
+        world.clock.advance(minutes=1)
+        await plan_due(world.parts, world.clock.now())
+        world.with_settings(queue_depth=2)
+        assert await dispatch_ready(world.parts, world.clock.now()) == 1
+        assert {run["tenant_id"] for run in await world.runs() if run["state"] == "queued"} == {"busy", "idle"}
+
+    in_world(database_url, story)
+
+
+def test_a_start_that_a_worker_has_begun_with_is_not_replaced(database_url: str) -> None:
+    """SPEC 2.10: the start is replaced before anything is covered, and a lease taken meanwhile is seen."""
+
+    async def story(world: World) -> None:
+        chain = await world.install()
+        world.clock.set(utc(14))
+        await plan_due(world.parts, world.clock.now())
+        await dispatch_ready(world.parts, world.clock.now())
+        (run,) = await world.runs()
+        until = world.clock.now() + timedelta(seconds=15)
+        async with world.pool.acquire() as connection, connection.transaction():
+            await connection.execute("select 1 from chains where id = $1 for update", chain)
+            leasing = asyncio.create_task(runs.lease(world.pool, [run["id"]], world.clock.now(), until, "w"))
+            await asyncio.wait({leasing}, timeout=0.3)
+            assert not leasing.done(), "a lease waits for an edit of the start"
+            await connection.execute("update chains set start_at = $2 where id = $1", chain, utc(1, month=6))
+        (leased,) = await leasing
+        assert leased.period.start == utc(1, month=6)
+        async with world.pool.acquire() as connection, connection.transaction():
+            assert not await chains.set_start(connection, chain, utc(1, month=4))
+
+    in_world(database_url, story)
+
+
+def test_a_rule_that_cannot_be_read_stops_no_other_tenant(database_url: str) -> None:
+    """SPEC 3 fairness: one bad row is logged, looked at again later, and named as uncovered."""
+
+    async def story(world: World) -> None:
+        bad, good = await world.install("bad"), await world.install("good")
+        await world.pool.execute("update schedules set rule = '{\"never\": true}' where chain_id = $1", bad)
+        world.clock.set(utc(14))
+        await world.tick()
+        assert len(await world.covered(good)) == 1
+        assert await world.pool.fetchval("select next_due_at from schedules where chain_id = $1", bad) == utc(14, 1)
+
+    in_world(database_url, story)
+
+
+def test_the_whole_stretch_missed_in_a_pause_is_named(database_url: str) -> None:
+    """SPEC 5: one query names every due but uncovered stretch and its reason."""
+
+    async def story(world: World) -> None:
+        await world.install(rule={"every": "1h", "start_at": "2026-07-13T00:00:00Z"})
+        await commands.pause(world.parts, "acme", "sync", "stocktaking")
+        world.clock.advance(days=10)
+        await world.tick()
+        ((_, gap),) = await chains.uncovered(world.pool, world.clock.now())
+        assert (gap.period.start, gap.period.end, gap.reason) == (utc(13), utc(23, 16), "paused: stocktaking")
+        await commands.resume(world.parts, "acme", "sync")
+        await world.tick()
+        assert await chains.uncovered(world.pool, world.clock.now()) == []
 
     in_world(database_url, story)

@@ -66,7 +66,11 @@ def set_up(*, as_json: bool) -> None:
     shown: list[Any] = (
         [structlog.processors.format_exc_info, _mask_event, structlog.processors.JSONRenderer(default=str)]
         if as_json
-        else [_mask_event, structlog.dev.ConsoleRenderer(pad_event_to=20)]
+        else [
+            structlog.processors.format_exc_info,  # plain, without the values of local variables, and masked like the rest
+            _mask_event,
+            structlog.dev.ConsoleRenderer(pad_event_to=20),
+        ]
     )
     structlog.configure(
         processors=[*stamped, *shown],

@@ -89,12 +89,13 @@ def open_session(
     max_connections: int = 100,
     connect_seconds: float = 10.0,
     read_seconds: float = 60.0,
+    reply_seconds: float = 300.0,
 ) -> aiohttp.ClientSession:
     """Return a keep-alive session that keeps no cookies and reaches public addresses only. Call it inside the loop.
 
     Every socket is checked at the moment it is made, after name resolution, so neither a DNS answer nor a literal
     in any spelling reaches a private, loopback, link-local or reserved address unless ``allow_private_addresses``.
-    ``read_seconds`` bounds the wait for the next bytes, not a whole reply. Proxy variables are not read.
+    ``read_seconds`` bounds the wait for the next bytes, ``reply_seconds`` a whole reply. Proxy variables are not read.
     """
     connector = aiohttp.TCPConnector(
         limit=max_connections,
@@ -102,7 +103,9 @@ def open_session(
         keepalive_timeout=30,
         socket_factory=None if allow_private_addresses else _public_socket,
     )
-    timeout = aiohttp.ClientTimeout(total=None, connect=None, sock_connect=connect_seconds, sock_read=read_seconds)
+    timeout = aiohttp.ClientTimeout(
+        total=reply_seconds, connect=None, sock_connect=connect_seconds, sock_read=read_seconds
+    )
     return aiohttp.ClientSession(
         connector=connector,
         cookie_jar=aiohttp.DummyCookieJar(),

@@ -43,6 +43,17 @@ class FetchReport:
     filters: Mapping[str, object] = field(default_factory=dict)
     shortfall: str = ""
 
+    def and_then(self, later: FetchReport) -> FetchReport:
+        """Return what holds for both this part of a fetch and a ``later`` one: no part may promise for the other."""
+        lowers = [report.lower for report in (self, later) if report.lower is not None]
+        uppers = [report.upper for report in (self, later) if report.upper is not None]
+        return FetchReport(
+            lower=max(lowers, default=None),
+            upper=min(uppers, default=None),
+            filters={**self.filters, **later.filters},
+            shortfall=self.shortfall or later.shortfall,
+        )
+
     def proves(self, period: Period) -> bool:
         """Return whether, all pages read, every record of ``period`` has been shown.
 

@@ -10,11 +10,16 @@ from tidegate.domain.errors import RateLimited, SourceClockBehind, SourceUnavail
 
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
-    """``attempts`` in a row without progress before a run fails; waits grow from ``base`` by doubling up to ``cap``."""
+    """``attempts`` in a row without progress before a run fails; waits grow from ``base`` by doubling up to ``cap``.
 
-    attempts: int = 10
+    With the defaults a source may be away for about six hours before a run fails. ``longest`` bounds what a source may ask
+    for, so that a wrong header stops nothing for good.
+    """
+
+    attempts: int = 60
     base: timedelta = timedelta(seconds=2)
     cap: timedelta = timedelta(minutes=15)
+    longest: timedelta = timedelta(days=1)
 
     def wait(self, attempt: int, chance: float) -> timedelta:
         """Return the wait after failed attempt number ``attempt`` (from 1), uniform in (0, ceiling].
@@ -27,14 +32,18 @@ class RetryPolicy:
     def next_wait(self, error: TidegateError, attempt: int, chance: float) -> timedelta | None:
         """Return how long to wait before the next attempt, or None if there is none.
 
-        What the source asked for (Retry-After) is honoured as a minimum. Waiting for the source's clock
-        (SPEC 3) takes exactly as long as the clock needs and is never given up.
+        What the source asked for (Retry-After) is honoured as a minimum, up to ``longest``. A source's clock that is
+        behind (SPEC 3) is waited for and never given up; it is asked again after ``cap`` at the latest.
         """
         if isinstance(error, SourceClockBehind):
-            return timedelta(seconds=error.wait_seconds)
+            return self._bounded(error.wait_seconds, self.cap)
         if not error.retryable or attempt >= self.attempts:
             return None
         wait = self.wait(attempt, chance)
         if isinstance(error, RateLimited | SourceUnavailable) and error.retry_after_seconds is not None:
-            wait = max(wait, timedelta(seconds=error.retry_after_seconds))
+            wait = max(wait, self._bounded(error.retry_after_seconds, self.longest))
         return wait
+
+    @staticmethod
+    def _bounded(seconds: float, most: timedelta) -> timedelta:
+        return timedelta(seconds=min(seconds, most.total_seconds()))

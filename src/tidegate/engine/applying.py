@@ -142,7 +142,7 @@ class _Applying:
             self._note("tenant", spec.id, differences(before, {"name": name}), new=not before)
         for connection in spec.connections:
             await self._connection(spec.id, connection)
-        accounts = {made.name: (made.connector, made.account) for made in spec.connections}
+        accounts = {made.name: (made.platform, made.account) for made in spec.connections}
         for installation in spec.installations:
             await self._installation(spec.id, installation, accounts[installation.connection])
 
@@ -160,7 +160,7 @@ class _Applying:
                 id=0, tenant_id=tenant_id, name=spec.name, connector=spec.connector, account=spec.account,
                 concurrency_limit=spec.concurrency, settings=spec.settings,
                 sealed=self.parts.sealer.seal(spec.secrets, place), fingerprint=fingerprint, unauthorised_at=None,
-                unauthorised_reason="",
+                unauthorised_reason="", platform=spec.platform,
             ),
         )  # fmt: skip
         self.changed_connections.add((tenant_id, spec.name))
@@ -247,7 +247,7 @@ class _Applying:
         """
         named = {(tenant.id, spec.name) for tenant in configuration.tenants for spec in tenant.installations}
         now_at = {
-            (t.id, spec.name): (spec.connector, spec.account) for t in configuration.tenants for spec in t.connections
+            (t.id, spec.name): (spec.platform, spec.account) for t in configuration.tenants for spec in t.connections
         }
         for (tenant_id, name), stored in self.state.installations.items():
             key = (tenant_id, stored.connection)

@@ -10,7 +10,6 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from tidegate.connectors.base import ConnectionSettings, Connector
 from tidegate.domain.errors import DestinationError, InvalidInput
@@ -40,10 +39,15 @@ class DestinationSpec:
 
 @dataclass(frozen=True, slots=True)
 class ConnectionSpec:
-    """A connection as configured, its secrets in the clear. ``account``: the platform account it links to."""
+    """A connection as configured, its secrets in the clear.
+
+    ``connector``: a name, or where its file lies. ``platform``: the name the connector gives itself, which with
+    ``account`` says what is at the other end, wherever the file lies.
+    """
 
     name: str
     connector: str
+    platform: str
     account: str
     concurrency: int
     settings: Mapping[str, object]
@@ -200,6 +204,7 @@ class _Reading:
         spec = ConnectionSpec(
             name=name,
             connector=_resolved(part.text("connector", ""), part.file),
+            platform="" if connector is None else connector.name,
             account=part.text("account", _account(settings) or f"{tenant_id}/{name}"),
             concurrency=part.whole("concurrency", DEFAULT_CONCURRENCY),
             settings=settings,
@@ -211,7 +216,7 @@ class _Reading:
             try_connection(connector, spec)
         except InvalidInput as error:
             self._mistakes.add(error.under(part.path))
-        limit = self._limits.setdefault((spec.connector, spec.account), spec.concurrency)
+        limit = self._limits.setdefault((spec.platform, spec.account), spec.concurrency)
         if limit != spec.concurrency:
             problem = f"differs from the {limit} of another connection to {spec.account}"
             part.refuse("concurrency", problem, "An account has one limit: write the same.", value=spec.concurrency)
@@ -311,12 +316,12 @@ def _resolved(connector: str, file: DocumentFile) -> str:
 
 
 def _account(settings: Mapping[str, object]) -> str:
-    """Return what a connection's settings say of its platform account, "" if nothing."""
-    for key in ("shop", "account", "base_url"):
-        value = settings.get(key)
-        if isinstance(value, str) and value:
-            return urlsplit(value).netloc.rpartition("@")[2] if "://" in value else value
-    return ""
+    """Return what a connection's settings say of its platform account, "" if nothing.
+
+    An address says nothing: on most platforms all accounts have the same.
+    """
+    named = [settings.get(key) for key in ("shop", "account")]
+    return next((value for value in named if isinstance(value, str) and value), "")
 
 
 def read_file(path: Path) -> DocumentFile:

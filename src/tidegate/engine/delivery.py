@@ -23,12 +23,13 @@ EMPTY = b"[]"
 
 
 class Checkpoint(msgspec.Struct, frozen=True):
-    """Where an unfinished run resumes: after which page, with which clock; ``report`` once all pages are delivered."""
+    """Where an unfinished run resumes: after which page, with which clock, and what its pages so far have reported."""
 
     batch: int
     token: dict[str, Any] | None
     stop_after: datetime
     report: FetchReport
+    destination_id: int
 
     @property
     def complete(self) -> bool:
@@ -43,13 +44,16 @@ class Stopped(Exception):
 class Delivery:
     """Delivers the pages of one leased run."""
 
-    def __init__(self, ends: Ends, run: LeasedRun, writer: Writer, stop_after: datetime, batch: int) -> None:
+    def __init__(
+        self, ends: Ends, run: LeasedRun, writer: Writer, stop_after: datetime, resumed: Checkpoint | None
+    ) -> None:
         self._parts = ends.parts
         self._finishing = ends.finishing
         self._run = run
         self._writer = writer
         self._stop_after = stop_after
-        self._batch = batch
+        self._batch = resumed.batch if resumed else run.batch
+        self._report = resumed.report if resumed else None
 
     async def deliver(self, pages: AsyncIterator[Page], stopping: asyncio.Event) -> None:
         """Deliver every page and finish the run.
@@ -86,8 +90,9 @@ class Delivery:
 
     async def _commit(self, pages: list[Page], *, final: bool) -> None:
         self._batch += 1
-        position = msgspec.json.encode(self._checkpoint(pages[-1]))
-        report = pages[-1].report if final else None
+        so_far = self._reported(pages)
+        position = msgspec.json.encode(self._checkpoint(pages[-1], so_far))
+        report = so_far if final else None
         filled = [page for page in pages if page.records != EMPTY]
         if filled:
             await self._write(filled, self._batch, position, report)
@@ -124,9 +129,17 @@ class Delivery:
             records = [(record.reason, record.record) for record in written.quarantined]
             await quarantine.add(connection, self._run, records, now)
 
-    def _checkpoint(self, last: Page) -> Checkpoint:
+    def _reported(self, pages: list[Page]) -> FetchReport:
+        """Return what all pages up to now report together: a shortfall of one is a shortfall of the fetch (SPEC 5)."""
+        for page in pages:
+            if page.report != self._report:
+                self._report = page.report if self._report is None else self._report.and_then(page.report)
+        assert self._report is not None
+        return self._report
+
+    def _checkpoint(self, last: Page, report: FetchReport) -> Checkpoint:
         token = None if last.token is None else dict(last.token)
-        return Checkpoint(self._batch, token, self._stop_after, last.report)
+        return Checkpoint(self._batch, token, self._stop_after, report, self._run.destination_id)
 
 
 def counts_of(written: Written) -> Counts:

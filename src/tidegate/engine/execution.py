@@ -33,7 +33,7 @@ async def execute(parts: Parts, ends: Ends, run: LeasedRun, stopping: asyncio.Ev
     writer = destination.writer(target_of(run, connector, stream), run.id, run.epoch)
     resumed, unentered = await _resume(run, writer)
     stop_after = resumed.stop_after if resumed else parts.clock.now()
-    delivery = Delivery(ends, run, writer, stop_after, batch=resumed.batch if resumed else run.batch)
+    delivery = Delivery(ends, run, writer, stop_after, resumed)
     if resumed and unentered:
         await delivery.enter(resumed, unentered)
         if resumed.complete:
@@ -76,11 +76,15 @@ async def _resume(run: LeasedRun, writer: Writer) -> tuple[Checkpoint | None, by
     """Return where the run goes on and, if the process died between two commits, the batch the ledger does not know.
 
     Rows that are elsewhere commit before their ledger entry (SPEC 5). What committed there up to the ledger's own batch
-    says nothing new: a run that is planned anew begins anew (HOLE s).
+    says nothing new: a run that is planned anew begins anew (HOLE s). So does one whose installation has meanwhile been
+    given another destination: what it delivered is not there.
     """
     committed = await writer.committed()
     if committed is not None:
         elsewhere = msgspec.json.decode(committed, type=Checkpoint)
         if elsewhere.batch > run.batch:
             return elsewhere, committed
-    return None if run.checkpoint is None else msgspec.json.decode(run.checkpoint, type=Checkpoint), None
+    if run.checkpoint is None:
+        return None, None
+    known = msgspec.json.decode(run.checkpoint, type=Checkpoint)
+    return (known if known.destination_id == run.destination_id else None), None

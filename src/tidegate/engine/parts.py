@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
@@ -12,7 +13,7 @@ import aiohttp
 from tidegate.connectors.base import ConnectionSettings, Connector, Source
 from tidegate.destinations.base import Destination, Target
 from tidegate.domain.clock import Clock
-from tidegate.domain.errors import InvalidInput
+from tidegate.domain.errors import InternalError, InvalidInput
 from tidegate.domain.stream import Stream
 from tidegate.engine.settings import Settings
 from tidegate.engine.together import Together
@@ -63,6 +64,7 @@ class Ends:
     finishing: Together[Finish, bool] = field(init=False)
     _sources: OrderedDict[int, tuple[str, Connector, Source]] = field(default_factory=OrderedDict)
     _read: dict[int, StoredConnection] = field(default_factory=dict)
+    _opening: asyncio.Lock = field(default_factory=asyncio.Lock)
     _destinations: dict[int, tuple[str, Destination]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -80,11 +82,15 @@ class Ends:
 
         Raises InvalidInput if the connector or stream is not there any more, or a setting or secret is missing.
         """
-        if not self._is_open(run):
-            self._sources[run.connection_id] = self._open_source(self._read[run.connection_id])
-            del self._read[run.connection_id]
+        stored = self._read.pop(run.connection_id, None)
+        if stored is not None:
+            self._sources[run.connection_id] = self._open_source(stored)
             if len(self._sources) > OPEN_SOURCES:
                 self._sources.popitem(last=False)
+        if run.connection_id not in self._sources:
+            raise InternalError(
+                f"The source of run {run.id} could not be opened: another run of its connection failed to."
+            )
         self._sources.move_to_end(run.connection_id)
         _, connector, source = self._sources[run.connection_id]
         return source, stream_of(connector, run.stream), connector.name
@@ -103,6 +109,10 @@ class Ends:
 
     async def destination(self, run: LeasedRun) -> Destination:
         """Return the run's destination, opened anew if its settings or secrets have changed."""
+        async with self._opening:  # one at a time, so that no destination is opened twice
+            return await self._destination(run)
+
+    async def _destination(self, run: LeasedRun) -> Destination:
         kept = self._destinations.get(run.destination_id)
         if kept is not None and kept[0] == run.destination_fingerprint:
             return kept[1]

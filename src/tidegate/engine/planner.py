@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timedelta
+from typing import TypeAlias
 
 import msgspec
+import structlog
 
 from tidegate.domain.capacity import not_before
+from tidegate.domain.errors import InvalidInput
 from tidegate.domain.run import Trigger
 from tidegate.domain.schedule import Schedule, latest_due, next_due
 from tidegate.domain.schedule_document import parse_schedule
@@ -14,6 +17,11 @@ from tidegate.engine.parts import Parts
 from tidegate.store import runs, schedules
 from tidegate.store.runs import PlannedRun
 from tidegate.store.schedules import DueSchedule
+
+log = structlog.get_logger()
+
+UNREADABLE_AGAIN = timedelta(hours=1)
+"""When a stored rule that this revision cannot read is looked at again."""
 
 
 async def plan_due(parts: Parts, now: datetime) -> int:
@@ -35,20 +43,35 @@ async def _plan_batch(parts: Parts, now: datetime) -> int:
         due = await schedules.take_due(connection, now, parts.settings.plan_batch)
         if not due:
             return 0
-        outcomes = [_plan_one(schedule, now) for schedule in due]
-        await runs.plan(connection, [run for run, _ in outcomes if run is not None])
+        outcomes = [_plan_safely(schedule, now) for schedule in due]
+        await runs.plan(connection, [run for run, _ in outcomes if run is not None], now)
         await schedules.advance(connection, [move for _, move in outcomes])
     parts.signal("schedules.planned")
     return len(due)
 
 
-def _plan_one(due: DueSchedule, now: datetime) -> tuple[PlannedRun | None, tuple[int, datetime, datetime | None]]:
-    """Return the run that a due schedule becomes, if one of its due dates has really passed, and where it stands then."""
+Outcome: TypeAlias = tuple[PlannedRun | None, tuple[int, datetime, datetime | None]]
+"""The run that a due schedule becomes, if any, and (chain id, planned until, next due date)."""
+
+
+def _plan_safely(due: DueSchedule, now: datetime) -> Outcome:
+    """Return what becomes of a due schedule; one that cannot be read is looked at again later and stops no other."""
+    try:
+        return _plan_one(due, now)
+    except (InvalidInput, ValueError, ArithmeticError) as error:
+        log.error("schedule not readable", chain_id=due.chain_id, error=str(error))
+        return None, (due.chain_id, due.planned_until, now + UNREADABLE_AGAIN)
+
+
+def _plan_one(due: DueSchedule, now: datetime) -> Outcome:
+    """Return the run of a schedule one of whose due dates has really passed; a paused one only goes on to the next."""
     schedule = parse_schedule(msgspec.json.decode(due.rule))
     due_at = latest_due(schedule, due.planned_until, now)
     following = next_due(schedule, now)
     if due_at is None:
         return None, (due.chain_id, due.planned_until, following)
+    if due.paused:
+        return None, (due.chain_id, due_at, following)
     first_due_at = next_due(schedule, due.planned_until)
     assert first_due_at is not None
     run = PlannedRun(

@@ -4,10 +4,18 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from datetime import datetime
 
 import structlog
 
-from tidegate.domain.errors import InternalError, LeaseLost, SourceClockBehind, TidegateError, Unauthorised
+from tidegate.domain.errors import (
+    InternalError,
+    InvalidInput,
+    LeaseLost,
+    SourceClockBehind,
+    TidegateError,
+    Unauthorised,
+)
 from tidegate.engine.delivery import Stopped
 from tidegate.engine.execution import execute
 from tidegate.engine.parts import Ends, Parts
@@ -32,6 +40,7 @@ class Worker:
         self._stopping = asyncio.Event()
         self._held: dict[int, tuple[int, asyncio.Task[None]]] = {}
         self._leases: Together[int, LeasedRun | None] = Together(self._take_leases)
+        self._slots = asyncio.Semaphore(parts.settings.slots)
         self._consumer: Consumer | None = None
 
     async def run(self) -> None:
@@ -62,11 +71,11 @@ class Worker:
 
     async def handle(self, run_id: int) -> None:
         """Execute a run if it still waits for a worker; a job too many is harmless."""
-        if self._stopping.is_set():
-            return
-        run = await self._leases.ask(run_id)
-        if run is None:
-            return
+        async with self._slots:
+            if not self._stopping.is_set() and (run := await self._leases.ask(run_id)) is not None:
+                await self._execute(run)
+
+    async def _execute(self, run: LeasedRun) -> None:
         self._parts.signal("run.leased")
         task = asyncio.ensure_future(self._attempt(run))
         self._held[run.id] = (run.epoch, task)
@@ -88,6 +97,8 @@ class Worker:
             await runs.release(self._parts.pool, run, self._parts.clock.now())
         except LeaseLost as error:
             log.warning("lease lost", run_id=run.id, tenant_id=run.tenant_id, epoch=error.values.get("epoch"))
+        except InvalidInput as error:  # what this process was given (key, connector file): another one may do better
+            await self._give_back(run, InternalError(error.message, remedy=error.remedy))
         except TidegateError as error:
             await self._give_back(run, error)
         except Exception as error:
@@ -104,13 +115,23 @@ class Worker:
         if wait is not None:
             counted = not isinstance(error, SourceClockBehind)
             await runs.retry(self._parts.pool, run, error, now + wait, counted=counted)
-            return
+        elif isinstance(error, Unauthorised):
+            await self._refused(run, error, now)
+        else:
+            await runs.fail(self._parts.pool, run, error, now)
+
+    async def _refused(self, run: LeasedRun, error: Unauthorised, now: datetime) -> None:
+        """End the run, mark its connection and pause its installations; with newer credentials, try those instead."""
         async with self._parts.pool.acquire() as connection, connection.transaction():
-            ours = await runs.fail(connection, run, error, now)
-            if ours and isinstance(error, Unauthorised):
-                paused = await directory.mark_unauthorised(connection, run.connection_id, error.message, now)
-                await schedules.pause(connection, paused, now)
-                await runs.drop_waiting(connection, paused, now)
+            paused = await directory.mark_unauthorised(
+                connection, run.connection_id, run.connection_fingerprint, error.message, now
+            )
+            if paused is None:
+                await runs.retry(connection, run, error, now, counted=True)
+                return
+            await runs.fail(connection, run, error, now)
+            await schedules.pause(connection, paused, now)
+            await runs.drop_waiting(connection, paused, now)
 
     async def _take_leases(self, run_ids: list[int]) -> list[LeasedRun | None]:
         now = self._parts.clock.now()

@@ -79,7 +79,11 @@ async def ensure(
 
 
 async def set_start(connection: Connection, chain_id: int, start_at: datetime) -> bool:
-    """Replace the start of a chain of which nothing is covered and nothing active; return whether it was (SPEC 2.10)."""
+    """Replace the start of a chain of which nothing is covered and nothing active; return whether it was (SPEC 2.10).
+
+    The chain is locked first: a worker that takes a lease meanwhile either is seen here, or sees the new start.
+    """
+    await connection.execute("select 1 from chains where id = $1 for update", chain_id)
     status = await connection.execute(
         """update chains c set start_at = $2 where id = $1
               and not exists (select 1 from coverage where chain_id = c.id)
@@ -129,7 +133,8 @@ select c.id as chain_id, coalesce(b.watermark, c.start_at) as period_start, p.un
        case when r.id is null and i.paused_at is not null then 'paused: ' || i.paused_reason
             when r.id is null and s.paused_at is not null then 'paused'
             when r.id is null then 'not planned yet'
-            when r.state = 'dropped' then 'dropped when the installation was paused'
+            when r.state = 'dropped' and i.paused_at is not null then 'dropped when the installation was paused'
+            when r.state = 'dropped' then 'dropped'
             when r.state = 'waiting' then 'waiting'
             when r.error is not null then r.state || ': ' || coalesce(r.error ->> 'message', r.error ->> 'code')
             when r.state = 'unproven' then 'unproven: the source did not show the whole period'
@@ -140,6 +145,7 @@ select c.id as chain_id, coalesce(b.watermark, c.start_at) as period_start, p.un
  cross join lateral (select max(period_end) as watermark from coverage where chain_id = c.id) b
  cross join lateral (
        select greatest(case when s.next_due_at <= $1 then s.next_due_at end,
+                       case when s.planned_until > s.received_at then s.planned_until end,
                        (select max(due_at) from runs
                          where chain_id = c.id and lane = 'live' and due_at <= $1
                            and due_at > coalesce(b.watermark, '-infinity'))) as until) p

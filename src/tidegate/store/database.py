@@ -124,7 +124,7 @@ async def end_frozen(pool: Pool, after: timedelta) -> int:
     ended: int = await pool.fetchval(
         """select count(pg_terminate_backend(pid)) from pg_stat_activity
             where datname = current_database() and usename = current_user and application_name = $1
-              and xact_start is not null and wait_event = 'ClientRead' and state_change < clock_timestamp() - $2::interval""",
+              and state = 'idle in transaction' and state_change < clock_timestamp() - $2::interval""",
         APPLICATION,
         after,
     )

@@ -20,7 +20,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class StoredConnection:
-    """A connection as stored: ``sealed`` opens with the Sealer for the place ``connection/<tenant>/<name>``."""
+    """A connection as stored: ``sealed`` opens with the Sealer for the place ``connection/<tenant>/<name>``.
+
+    ``connector`` is a name, or where its file lies; ``platform`` the name that the connector gives itself, if another.
+    """
 
     id: int
     tenant_id: str
@@ -33,6 +36,7 @@ class StoredConnection:
     fingerprint: str
     unauthorised_at: datetime | None
     unauthorised_reason: str
+    platform: str = ""
 
     @property
     def place(self) -> str:
@@ -90,7 +94,8 @@ async def put_tenant(connection: Connection, tenant_id: str, name: str, now: dat
 
 
 _CONNECTION = """
-select n.id, n.tenant_id, n.name, n.connector, a.name as account, a.concurrency_limit, n.settings::text as settings,
+select n.id, n.tenant_id, n.name, n.connector, a.connector as platform, a.name as account, a.concurrency_limit,
+       n.settings::text as settings,
        n.sealed, n.fingerprint, n.unauthorised_at, n.unauthorised_reason
   from connections n join accounts a on a.id = n.account_id
 """
@@ -126,7 +131,7 @@ async def put_connection(connection: Connection, stored: StoredConnection) -> No
     account_id: int = await connection.fetchval(
         """insert into accounts (connector, name, concurrency_limit) values ($1, $2, $3)
            on conflict (connector, name) do update set concurrency_limit = excluded.concurrency_limit returning id""",
-        stored.connector, stored.account, stored.concurrency_limit,
+        stored.platform or stored.connector, stored.account, stored.concurrency_limit,
     )  # fmt: skip
     await connection.execute(
         """insert into connections (tenant_id, name, connector, account_id, settings, sealed, fingerprint)
@@ -140,14 +145,22 @@ async def put_connection(connection: Connection, stored: StoredConnection) -> No
     )  # fmt: skip
 
 
-async def mark_unauthorised(connection: Connection, connection_id: int, reason: str, now: datetime) -> list[int]:
-    """Mark a connection as refused by its source and pause its installations; return the chains to stop planning for."""
-    await connection.execute(
-        "update connections set unauthorised_at = $2, unauthorised_reason = $3 where id = $1",
+async def mark_unauthorised(
+    connection: Connection, connection_id: int, fingerprint: str, reason: str, now: datetime
+) -> list[int] | None:
+    """Mark a connection as refused by its source and pause its installations; return the chains to stop planning for.
+
+    None, and nothing is marked, if its settings or secrets are not those of ``fingerprint`` any more: others were refused.
+    """
+    status = await connection.execute(
+        "update connections set unauthorised_at = $2, unauthorised_reason = $3 where id = $1 and fingerprint = $4",
         connection_id,
         now,
         reason,
+        fingerprint,
     )
+    if status != "UPDATE 1":
+        return None
     rows = await connection.fetch(
         """with paused as (
                update installations set paused_at = coalesce(paused_at, $2),

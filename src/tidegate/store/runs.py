@@ -80,35 +80,38 @@ on conflict (chain_id, lane, period_end) do update
 
 _PLAN = (
     """
-with planned as (
-    select * from unnest($1::bigint[], $2::text[], $3::text[], $4::timestamptz[], $5::timestamptz[], $6::timestamptz[],
-                         $7::timestamptz[]) as p(chain_id, lane, trigger, first_due_at, due_at, period_end, not_before_at)
-),
-extended as (  -- coalesce: a run that has never started takes the newer due date in (SPEC 2.8)
-    update runs r
-       set due_at = p.due_at, period_end = p.period_end, not_before_at = p.not_before_at
-      from planned p
-     where r.chain_id = p.chain_id and r.lane = p.lane and r.state = 'waiting' and r.trigger = 'schedule'
-       and r.period_end < p.period_end
-       and not exists (select 1 from runs o
-                        where o.chain_id = p.chain_id and o.lane = p.lane and o.period_end = p.period_end)
-    returning r.chain_id, r.lane
-)
 insert into runs (chain_id, tenant_id, account_id, lane, trigger, state, first_due_at, due_at, period_end, not_before_at)
 select p.chain_id, c.tenant_id, c.account_id, p.lane, p.trigger, 'waiting', p.first_due_at, p.due_at, p.period_end,
        p.not_before_at
-  from planned p join chains c on c.id = p.chain_id
- where not exists (select 1 from extended e where e.chain_id = p.chain_id and e.lane = p.lane)
+  from unnest($1::bigint[], $2::text[], $3::text[], $4::timestamptz[], $5::timestamptz[], $6::timestamptz[],
+              $7::timestamptz[]) as p(chain_id, lane, trigger, first_due_at, due_at, period_end, not_before_at)
+  join chains c on c.id = p.chain_id
 """
     + _ANEW
 )
 
+_COALESCE = """
+with ready as (
+    select id, row_number() over newest as nth, min(first_due_at) over whole as first_due_at,
+           min(not_before_at) over whole as not_before_at
+      from runs
+     where chain_id = any($1::bigint[]) and state = 'waiting' and trigger = 'schedule' and epoch = 0 and not_before_at <= $2
+    window whole as (partition by chain_id, lane), newest as (whole order by period_end desc)
+),
+merged as (
+    delete from runs r using ready where r.id = ready.id and ready.nth > 1 and r.state = 'waiting'
+)
+update runs r set first_due_at = ready.first_due_at, not_before_at = ready.not_before_at
+  from ready where r.id = ready.id and ready.nth = 1 and r.state = 'waiting' and r.first_due_at > ready.first_due_at
+"""
 
-async def plan(connection: Connection, runs: Sequence[PlannedRun]) -> None:
-    """Turn due dates into waiting runs; one per chain in a call.
 
-    A scheduled run that still waits for its first start is moved on instead (coalesce). A due date whose run exists
-    already, under the identity of SPEC 2.12, adds nothing; if that run ended without covering, it is planned anew.
+async def plan(connection: Connection, runs: Sequence[PlannedRun], now: datetime) -> None:
+    """Turn due dates into waiting runs, and merge those of a chain whose run date has come without their having started.
+
+    What is merged is one run up to the newest of these due dates, which remembers the oldest (coalesce, SPEC 2.8). A due
+    date whose run exists already, under the identity of SPEC 2.12, adds nothing; if that run ended without covering, it
+    is planned anew.
     """
     await connection.execute(
         _PLAN,
@@ -120,6 +123,7 @@ async def plan(connection: Connection, runs: Sequence[PlannedRun]) -> None:
         [run.period_end for run in runs],
         [run.not_before_at for run in runs],
     )
+    await connection.execute(_COALESCE, [run.chain_id for run in runs], now)
 
 
 async def request(connection: Connection, run: PlannedRun) -> int:
@@ -139,36 +143,40 @@ async def request(connection: Connection, run: PlannedRun) -> int:
 
 
 _DISPATCH = """
-with candidates as (
-    select r.id, r.chain_id, r.lane, r.tenant_id, r.account_id, r.not_before_at, r.period_end, r.epoch
+with in_hand as (
+    select account_id, count(*) as runs from runs where state in ('queued', 'running') group by account_id
+),
+candidates as (
+    select r.id, r.chain_id, r.lane, r.tenant_id, r.account_id, r.not_before_at, r.period_end,
+           a.concurrency_limit - coalesce(h.runs, 0) as room_of_account
       from runs r
-     where r.state in ('waiting', 'retrying') and r.not_before_at <= $1
-       and not exists (select 1 from runs a where a.chain_id = r.chain_id and a.lane = r.lane and a.id <> r.id
-                                              and a.state in ('queued', 'running', 'retrying'))
+      join accounts a on a.id = r.account_id
+      left join in_hand h on h.account_id = r.account_id
+     where r.state in ('waiting', 'retrying') and r.not_before_at <= $1 and coalesce(h.runs, 0) < a.concurrency_limit
+       and not exists (select 1 from runs o where o.chain_id = r.chain_id and o.lane = r.lane and o.id <> r.id
+                                              and o.state in ('queued', 'running', 'retrying'))
      order by r.not_before_at
-     limit $2 * 8
+     limit $2 * 8 + 1000
 ),
 first_of_chain as (
     select distinct on (chain_id, lane) * from candidates order by chain_id, lane, period_end
 ),
-in_hand as (
-    select account_id, count(*) as runs from runs where state in ('queued', 'running') group by account_id
-),
-within_limits as (
-    select f.*, row_number() over (partition by f.account_id order by f.lane desc, f.not_before_at, f.id) as nth_of_account
+ranked as (
+    select f.*, row_number() over (partition by account_id order by lane desc, not_before_at, id) as nth_of_account
       from first_of_chain f
 ),
 fair as (
-    select w.*, row_number() over (partition by w.tenant_id order by w.lane desc, w.not_before_at, w.id) as nth_of_tenant
-      from within_limits w
-      join accounts a on a.id = w.account_id
-      left join in_hand h on h.account_id = w.account_id
-     where w.nth_of_account + coalesce(h.runs, 0) <= a.concurrency_limit
+    select r.*, row_number() over (partition by tenant_id order by lane desc, not_before_at, id) as nth_of_tenant
+      from ranked r where nth_of_account <= room_of_account
 ),
 chosen as (
     select id from fair order by lane desc, nth_of_tenant, not_before_at, id limit $2
+),
+locked as (  -- in one order, and only what still waits: a pause or an edit may have dropped it meanwhile
+    select id from runs where id in (select id from chosen) and state in ('waiting', 'retrying')
+     order by id for update skip locked
 )
-update runs r set state = 'queued', queued_at = $1 from chosen where r.id = chosen.id
+update runs r set state = 'queued', queued_at = $1 from locked where r.id = locked.id
 returning r.id, r.epoch, r.lane = 'live' as live
 """
 
@@ -205,7 +213,7 @@ with asked as (
            select (select max(period_end) from coverage where chain_id = c.id) as watermark,
                   (select period_start from coverage where chain_id = c.id and previous_end is null) as head) b
      where r.id = any($1::bigint[]) and r.state = 'queued'
-       for update of r skip locked
+       for update of r skip locked for share of c
 )
 update runs r
    set state        = case when covered then 'superseded' else 'running' end,
@@ -378,7 +386,9 @@ async def finish_many(pool: Pool, asked: Sequence[Finish]) -> list[bool | Except
     return [True if one.run.id in ended else _lost(one.run) for one in asked]
 
 
-async def retry(pool: Pool, run: LeasedRun, error: TidegateError, not_before_at: datetime, *, counted: bool) -> None:
+async def retry(
+    pool: Pool | Connection, run: LeasedRun, error: TidegateError, not_before_at: datetime, *, counted: bool
+) -> None:
     """Put a run that could not go on back, to resume from its checkpoint at ``not_before_at``.
 
     ``counted``: whether this attempt counts towards giving up. A run that is not ours any more is left alone.
@@ -400,7 +410,7 @@ async def release(pool: Pool, run: LeasedRun, now: datetime) -> None:
     )  # fmt: skip
 
 
-async def fail(connection: Connection, run: LeasedRun, error: TidegateError, now: datetime) -> bool:
+async def fail(connection: Connection | Pool, run: LeasedRun, error: TidegateError, now: datetime) -> bool:
     """End a run as failed; its period stays uncovered and is inside the next one (SPEC 2.7). False if it is not ours."""
     status = await connection.execute(
         """update runs set state = 'failed', lease_until = null, finished_at = $3, error = $4::text::jsonb
@@ -410,13 +420,24 @@ async def fail(connection: Connection, run: LeasedRun, error: TidegateError, now
     return status == "UPDATE 1"
 
 
-async def reclaim(pool: Pool, now: datetime) -> list[int]:
-    """Take back the runs whose lease has expired, to be resumed at once; return their ids."""
+async def reclaim(pool: Pool, now: datetime, most_attempts: int) -> list[int]:
+    """Take back the runs whose lease has expired, to be resumed; return their ids.
+
+    At once for the first attempts in a row, then after growing waits; a run that has taken its worker with it
+    ``most_attempts`` times without progress ends as failed.
+    """
     rows = await pool.fetch(
-        """update runs set state = 'retrying', lease_until = null, not_before_at = $1
-            where id in (select id from runs where state = 'running' and lease_until < $1 for update skip locked)
+        """update runs set state = case when attempt >= $2 then 'failed' else 'retrying' end,
+                  finished_at = case when attempt >= $2 then $1::timestamptz end,
+                  error = case when attempt >= $2 then
+                      '{"code": "worker_lost", "message": "Its worker died or froze, again and again."}'::jsonb else error end,
+                  lease_until = null,
+                  not_before_at = $1 + case when attempt <= 3 then interval '0'
+                                            else least(interval '1 s' * 2 ^ least(attempt, 20), interval '15 min') end
+            where id in (select id from runs where state = 'running' and lease_until < $1 order by id for update skip locked)
            returning id""",
         now,
+        most_attempts,
     )
     return [row["id"] for row in rows]
 

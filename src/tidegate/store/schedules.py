@@ -20,22 +20,25 @@ class DueSchedule:
     chain_id: int
     rule: str
     planned_until: datetime
+    paused: bool
     seed: str
 
 
 async def take_due(connection: Connection, now: datetime, limit: int) -> list[DueSchedule]:
     """Return up to ``limit`` schedules due by ``now`` and lock them until the caller's transaction ends.
 
-    Schedules that another planner holds are passed over, so planners never wait for one another.
+    Paused ones are among them, so that what they miss is known. Schedules that another planner holds are passed over, so
+    planners never wait for one another.
     """
     rows = await connection.fetch(
-        """select s.chain_id, s.rule::text as rule, s.planned_until, c.installation_id || '/' || c.stream as seed
+        """select s.chain_id, s.rule::text as rule, s.planned_until, s.paused_at is not null as paused,
+                  c.installation_id || '/' || c.stream as seed
              from schedules s join chains c on c.id = s.chain_id
-            where s.next_due_at <= $1 and s.paused_at is null
+            where s.next_due_at <= $1
             order by s.next_due_at limit $2 for update of s skip locked""",
         now, limit,
     )  # fmt: skip
-    return [DueSchedule(row["chain_id"], row["rule"], row["planned_until"], row["seed"]) for row in rows]
+    return [DueSchedule(**row) for row in rows]
 
 
 async def advance(connection: Connection, moves: Sequence[tuple[int, datetime, datetime | None]]) -> None:

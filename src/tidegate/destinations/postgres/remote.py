@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
+from typing import Final
+from urllib.parse import urlsplit
 
 import asyncpg
 
@@ -13,7 +15,28 @@ from tidegate.destinations.postgres.load import Batch, Load, Pool, connected
 from tidegate.destinations.postgres.local import DEFAULT_SCHEMA
 from tidegate.destinations.postgres.refusals import FAILURES, translated
 from tidegate.destinations.postgres.tables import Tables
+from tidegate.domain.errors import InvalidInput
 from tidegate.domain.fetch import Page
+
+COMMAND_SECONDS: Final = 300.0
+"""The longest a statement may take there: a destination that has gone quiet must not hold a run for ever."""
+
+
+def require_address(dsn: str) -> None:
+    """Raise InvalidInput if ``dsn`` is not the address of a PostgreSQL database; its text is never shown."""
+    try:
+        address = urlsplit(dsn)
+        usable = address.scheme in ("postgres", "postgresql") and bool(address.netloc or address.query)
+        _ = address.port
+    except ValueError:
+        usable = False
+    if not usable:
+        raise InvalidInput(
+            "secrets.url",
+            "(hidden)",
+            "is not a PostgreSQL address",
+            "Write postgresql://user:password@host:5432/database, special characters in it percent-encoded.",
+        )
 
 
 class RemotePostgres:
@@ -32,9 +55,13 @@ class RemotePostgres:
     async def connect(
         cls, dsn: str, ledger_pool: Pool, *, schema: str = DEFAULT_SCHEMA, size: int = 4
     ) -> RemotePostgres:
-        """Return the destination at ``dsn``, holding at most ``size`` connections. Raises a DestinationError."""
+        """Return the destination at ``dsn``, holding at most ``size`` connections. Raises a DestinationError.
+
+        Raises InvalidInput if ``dsn`` is not an address; its text is never shown.
+        """
+        require_address(dsn)
         try:
-            pool = await asyncpg.create_pool(dsn, min_size=0, max_size=size)
+            pool = await asyncpg.create_pool(dsn, min_size=0, max_size=size, command_timeout=COMMAND_SECONDS)
         except FAILURES as error:
             raise translated(error) from error
         return cls(pool, ledger_pool, schema=schema)

@@ -70,11 +70,11 @@ create table schedules (
     chain_id       bigint primary key references chains,
     rule           jsonb not null,
     received_at    timestamptz not null,                 -- when this rule was received
-    planned_until  timestamptz not null,                 -- due dates up to here have become runs
+    planned_until  timestamptz not null,                 -- due dates up to here have become runs, or passed in a pause
     next_due_at    timestamptz,                          -- null: no further due date
     paused_at      timestamptz
 );
-create index schedules_due on schedules (next_due_at) where paused_at is null;
+create index schedules_due on schedules (next_due_at);
 
 -- Runs: the only truth about work ------------------------------------------------------------------------------------
 
