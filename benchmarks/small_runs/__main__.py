@@ -55,7 +55,7 @@ def main() -> None:
 
 async def measure(data_dir: Path, url: str, count: int) -> float:
     """Return runs per second from the moment the engine starts, all being due, until all are covered."""
-    settings = Settings(slots=32, queue_depth=2000, tick_every=timedelta(seconds=0.2))
+    settings = Settings(slots=64, queue_depth=2000, tick_every=timedelta(seconds=0.2))
     options = Options(data_dir=data_dir, allow_private_addresses=True, settings=settings)
     async with assemble(options) as parts:
         await install(parts, url, count)

@@ -171,7 +171,8 @@ def report(played: Played, console: Console) -> bool:
     """Print what was played; return whether nothing was violated."""
     table = Table(title="Crashes")
     for name in ("kind", "form", "deaths", "violations", "median s", "95 % s", "longest s", "fell by themselves"):
-        table.add_column(name, justify="left" if name in ("kind", "form") else "right")
+        words = name in ("kind", "form")
+        table.add_column(name, justify="left" if words else "right", no_wrap=words)
     for kind in Kind:
         for form in Form:
             of = [record for record in played.records if (record.kind, record.form) == (kind, form)]
@@ -181,7 +182,7 @@ def report(played: Played, console: Console) -> bool:
     console.print(table)
     points = {(record.form, record.kill) for record in played.records if record.kind in (Kind.SIGNAL, Kind.STATEMENT)}
     hit = {(record.form, record.kill) for record in played.records if record.deaths} & points
-    console.print(f"Points: {len(hit)} of {len(points)} hit. Not passed again:")
+    console.print(f"Points: {len(hit)} of {len(points)} hit.{' Not passed again:' if points - hit else ''}")
     for _, kill in sorted(points - hit):
         console.print(f"  {kill}", highlight=False)
     return not any(record.violation for record in played.records)

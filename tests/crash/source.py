@@ -114,20 +114,20 @@ class SourceProcess:
 
     def start(self) -> None:
         """Start it; returns once it answers."""
-        near, far = FORKED.Pipe(duplex=False)
+        self._pipe, far = FORKED.Pipe()
         self._process = FORKED.Process(
             target=_main, args=(self._file, self._offset, self._delay, self._port, far), daemon=True
         )
         self._process.start()
         far.close()
-        self._port = near.recv()
-        near.close()
+        self._port = self._pipe.recv()
 
     def kill(self) -> None:
         """kill -9."""
         self._process.kill()
         self._process.join()
         self._process.close()
+        self._pipe.close()
 
     def slow_down(self, delay: timedelta) -> None:
         """Let every page take so long."""
@@ -170,10 +170,9 @@ async def _serve(file: Path, offset: Offset, delay: Offset, port: int, pipe: Any
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", port, reuse_address=True).start()
     pipe.send(runner.addresses[0][1])
-    pipe.close()
-    parent = os.getppid()
-    while os.getppid() == parent:
-        await asyncio.sleep(1)
+    orphaned = asyncio.Event()
+    asyncio.get_running_loop().add_reader(pipe.fileno(), orphaned.set)  # readable at its end: the harness is gone
+    await orphaned.wait()
 
 
 def _position(row: Record, cursor: str) -> list[Any]:

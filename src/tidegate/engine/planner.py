@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta
+from functools import lru_cache
 from typing import TypeAlias
 
 import msgspec
@@ -63,9 +64,15 @@ def _plan_safely(due: DueSchedule, now: datetime) -> Outcome:
         return None, (due.chain_id, due.planned_until, now + UNREADABLE_AGAIN)
 
 
+@lru_cache(maxsize=10_000)
+def _schedule(rule: str) -> Schedule:
+    """Return the schedule of a stored rule; thousands of installations often share one."""
+    return parse_schedule(msgspec.json.decode(rule))
+
+
 def _plan_one(due: DueSchedule, now: datetime) -> Outcome:
     """Return the run of a schedule one of whose due dates has really passed; a paused one only goes on to the next."""
-    schedule = parse_schedule(msgspec.json.decode(due.rule))
+    schedule = _schedule(due.rule)
     due_at = latest_due(schedule, due.planned_until, now)
     following = next_due(schedule, now)
     if due_at is None:
