@@ -31,7 +31,7 @@ from tidegate.store.embedded import EmbeddedServer
 from tidegate.store.seal import Sealer, load_key
 
 if TYPE_CHECKING:
-    from tidegate.store.database import OnConnect, Pool
+    from tidegate.store.database import Pool
 
 DATABASE_VARIABLE = "TIDEGATE_DATABASE_URL"
 DATA_DIR_VARIABLE = "TIDEGATE_DATA_DIR"
@@ -51,7 +51,6 @@ class Options:
     settings: Settings = field(default_factory=Settings)
     clock: Clock | None = None
     signal: Callable[[str], None] = nothing
-    on_connect: OnConnect | None = None
 
 
 def from_environment(environment: Mapping[str, str] | None = None) -> Options:
@@ -79,7 +78,7 @@ async def assemble(options: Options) -> AsyncGenerator[Parts]:
     server = None if options.database_url else await asyncio.to_thread(EmbeddedServer, options.data_dir)
     dsn = options.database_url or (server.dsn if server else "")
     try:
-        pool = await database.open_pool(dsn, size=options.settings.slots + 6, on_connect=options.on_connect)
+        pool = await database.open_pool(dsn, size=options.settings.slots + 6)
         try:
             await database.migrate(pool)
             async with (

@@ -179,6 +179,31 @@ def test_a_graceful_stop_delivers_what_is_in_hand_and_gives_the_run_back(databas
     in_world(database_url, story)
 
 
+def test_a_silent_source_does_not_hold_up_a_stop(database_url: str) -> None:
+    """Issue 1 "Engine": after the grace a run without a checkpoint in sight is let go, unharmed and uncounted."""
+
+    async def story(world: World) -> None:
+        await prepare(world)
+        world.shop.gate = asyncio.Event()
+        await world_dispatch(world)
+        (queued,) = await world.runs()
+        worker = Worker(world.parts, on_end=lambda: None)
+        handling = asyncio.create_task(worker.handle(queued["id"]))
+        await wait_until(lambda: len(world.shop.asked) == 1)
+        worker.stop()
+        await asyncio.sleep(0)
+        assert not handling.done()
+        world.clock.advance(seconds=10)
+        await handling
+        (run,) = await world.runs()
+        assert (run["state"], run["attempt"]) == ("retrying", 0)
+        world.shop.gate.set()
+        await world.tick()
+        assert set(await world.delivered()) == {1, 2, 3, 4, 5, 6}
+
+    in_world(database_url, story)
+
+
 def test_a_run_that_lost_its_job_is_queued_again(database_url: str) -> None:
     """SPEC 7: losing a job is harmless, and doubling one too."""
 

@@ -143,6 +143,7 @@ def accelerated(settings: Settings, factor: float) -> Settings:
         settings,
         lease=settings.lease * factor,
         renew_every=settings.renew_every * factor,
+        stop_grace=settings.stop_grace * factor,
         sweep_every=settings.sweep_every * factor,
         tick_every=settings.tick_every * factor / 5,
         dispatch_pause=settings.dispatch_pause * factor,

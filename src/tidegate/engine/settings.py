@@ -21,6 +21,8 @@ class Settings:
     """Runs handed to the queue and not yet taken: small, so that the order is decided late."""
     lease: timedelta = timedelta(seconds=15)
     renew_every: timedelta = timedelta(seconds=4)
+    stop_grace: timedelta = timedelta(seconds=10)
+    """How long a graceful stop waits for a checkpoint; what is then still in hand is let go, and resumed elsewhere."""
     sweep_every: timedelta = timedelta(seconds=5)
     tick_every: timedelta = timedelta(seconds=1)
     """How often planner and dispatcher look again when nothing wakes them."""

@@ -42,6 +42,7 @@ class Worker:
         self._leases: Together[int, LeasedRun | None] = Together(self._take_leases)
         self._slots = asyncio.Semaphore(parts.settings.slots)
         self._consumer: Consumer | None = None
+        self._cutting: asyncio.Task[None] | None = None
 
     async def run(self) -> None:
         """Work until `stop` is called; then deliver the pages in hand, give the runs back and return.
@@ -59,8 +60,10 @@ class Worker:
                     log.exception("queue lost")
                     await self._parts.clock.sleep(settings.tick_every.total_seconds())
         finally:
-            renewing.cancel()
-            await asyncio.gather(renewing, return_exceptions=True)
+            ending = [task for task in (renewing, self._cutting) if task is not None]
+            for task in ending:
+                task.cancel()
+            await asyncio.gather(*ending, return_exceptions=True)
             await self._ends.close()
 
     def stop(self) -> None:
@@ -68,6 +71,13 @@ class Worker:
         self._stopping.set()
         if self._consumer is not None:
             self._consumer.stop()
+        self._cutting = asyncio.create_task(self._cut_off())
+
+    async def _cut_off(self) -> None:
+        """Let go of what has not come to a checkpoint within ``stop_grace``: a source that is silent, a slow batch."""
+        await self._parts.clock.sleep(self._parts.settings.stop_grace.total_seconds())
+        for _, task in self._held.values():
+            task.cancel()
 
     async def handle(self, run_id: int) -> None:
         """Execute a run if it still waits for a worker; a job too many is harmless."""
@@ -84,7 +94,10 @@ class Worker:
         except asyncio.CancelledError:
             if not task.cancelled():
                 raise
-            log.warning("lease lost", run_id=run.id, tenant_id=run.tenant_id, epoch=run.epoch)
+            if self._stopping.is_set():
+                await runs.release(self._parts.pool, run, self._parts.clock.now())
+            else:
+                log.warning("lease lost", run_id=run.id, tenant_id=run.tenant_id, epoch=run.epoch)
         finally:
             del self._held[run.id]
             self._on_end()

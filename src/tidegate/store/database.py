@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
 from datetime import timedelta
 from importlib import resources
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -25,10 +24,8 @@ APPLICATION = "tidegate"
 MIGRATION_LOCK = 7_249_316_001
 """Advisory lock key under which one process at a time migrates."""
 
-OnConnect: TypeAlias = "Callable[[asyncpg.Connection[asyncpg.Record]], Coroutine[Any, Any, None]]"
 
-
-async def open_pool(dsn: str, *, size: int = 10, on_connect: OnConnect | None = None) -> Pool:
+async def open_pool(dsn: str, *, size: int = 10) -> Pool:
     """Return a pool whose connections live in Tidegate's schema and keep UTC.
 
     Raises DestinationUnavailable if the server cannot be reached, InvalidInput if ``dsn`` is not a PostgreSQL address
@@ -39,7 +36,6 @@ async def open_pool(dsn: str, *, size: int = 10, on_connect: OnConnect | None = 
             dsn,
             min_size=1,
             max_size=size,
-            init=on_connect,
             reset=_keep,
             command_timeout=300,
             server_settings={"search_path": f"{SCHEMA}, public", "application_name": APPLICATION, "timezone": "UTC"},
