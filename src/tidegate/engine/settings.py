@@ -36,6 +36,6 @@ class Settings:
     """Pages are committed together up to about this many bytes of records …"""
     batch_age: timedelta = timedelta(seconds=5)
     """… or after this long, so that slow sources still make progress that a crash cannot undo."""
-    pages_ahead: int = 4
+    pages_ahead: int = 16
     """Pages fetched ahead of the batch being written."""
     retry: RetryPolicy = field(default_factory=RetryPolicy)
