@@ -14,6 +14,7 @@ import asyncpg
 
 from tests.engine.doubles import FakeShop, TableDestination
 from tests.simulated import SimulatedClock
+from tidegate.domain.run import RunState, may_follow
 from tidegate.domain.schedule import next_due, start_instant
 from tidegate.domain.schedule_document import parse_schedule
 from tidegate.engine.dispatcher import dispatch_ready
@@ -114,6 +115,7 @@ async def open_world(dsn: str, **settings: Any) -> AsyncGenerator[World]:
     shop = FakeShop(clock)
     pool = await database.open_pool(dsn, size=12)
     await TableDestination.create(pool)
+    await pool.execute(_WATCH)
 
     async def open_table(_stored: StoredDestination, _secrets: dict[str, str]) -> TableDestination:
         return TableDestination(pool)
@@ -131,7 +133,27 @@ async def open_world(dsn: str, **settings: Any) -> AsyncGenerator[World]:
             settings=Settings(**settings),
         )
         yield World(parts, clock, shop)
+    await _require_legal_transitions(pool)
     await pool.close()
+
+
+_WATCH = """
+create table if not exists transitions (before text, after text, primary key (before, after));
+create or replace function watch_transitions() returns trigger language plpgsql as $$
+begin
+    insert into transitions values (old.state, new.state) on conflict do nothing;
+    return null;
+end $$;
+create or replace trigger watch after update of state on runs for each row when (old.state <> new.state)
+    execute function watch_transitions();
+"""
+
+
+async def _require_legal_transitions(pool: asyncpg.Pool[asyncpg.Record]) -> None:
+    """Every story of the engine holds the one table of transitions (domain.run) against what SQL really did."""
+    seen = [(row["before"], row["after"]) for row in await pool.fetch("select before, after from transitions")]
+    illegal = [(before, after) for before, after in seen if not may_follow(RunState(before), RunState(after))]
+    assert not illegal, f"not in domain.run.TRANSITIONS: {illegal}"
 
 
 def in_world(dsn: str, story: Callable[[World], Awaitable[T]], **settings: Any) -> T:
