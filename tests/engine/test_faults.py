@@ -14,7 +14,7 @@ from tidegate.domain.retry import RetryPolicy
 from tidegate.engine.dispatcher import dispatch_ready
 from tidegate.engine.sweeper import sweep
 from tidegate.engine.worker import Worker
-from tidegate.store import runs
+from tidegate.store import leases
 
 
 def utc(day: int, hour: int = 0, minute: int = 0, month: int = 7) -> datetime:
@@ -140,13 +140,13 @@ def test_a_worker_that_is_alive_keeps_its_lease(database_url: str) -> None:
         await world_dispatch(world)
         (queued,) = await world.runs()
         now = world.clock.now()
-        (run,) = await runs.lease(world.pool, [queued["id"]], now, now + timedelta(seconds=15), "w")
+        (run,) = await leases.lease(world.pool, [queued["id"]], now, now + timedelta(seconds=15), "w")
         world.clock.advance(seconds=10)
-        ours = await runs.renew(world.pool, [(run.id, run.epoch)], world.clock.now() + timedelta(seconds=15))
+        ours = await leases.renew(world.pool, [(run.id, run.epoch)], world.clock.now() + timedelta(seconds=15))
         assert ours == {run.id}
         world.clock.advance(seconds=10)
-        assert await runs.reclaim(world.pool, world.clock.now(), 60) == []
-        assert await runs.renew(world.pool, [(run.id, run.epoch - 1)], world.clock.now()) == set()
+        assert await leases.reclaim(world.pool, world.clock.now(), 60) == []
+        assert await leases.renew(world.pool, [(run.id, run.epoch - 1)], world.clock.now()) == set()
 
     in_world(database_url, story)
 
@@ -325,7 +325,7 @@ def test_a_run_that_kills_its_workers_is_given_up(database_url: str) -> None:
         for _ in range(5):
             (run,) = await world.runs()
             now = world.clock.now()
-            assert len(await runs.lease(world.pool, [run["id"]], now, now + timedelta(seconds=15), "doomed")) == 1
+            assert len(await leases.lease(world.pool, [run["id"]], now, now + timedelta(seconds=15), "doomed")) == 1
             world.clock.advance(seconds=16)
             await sweep(world.parts, world.clock.now())
             (run,) = await world.runs()

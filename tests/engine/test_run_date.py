@@ -13,7 +13,7 @@ from tidegate.engine import commands
 from tidegate.engine.dispatcher import dispatch_ready
 from tidegate.engine.planner import plan_due
 from tidegate.engine.worker import Worker
-from tidegate.store import chains, runs
+from tidegate.store import chains, leases, runs
 
 
 def utc(day: int, hour: int = 0, minute: int = 0, second: int = 0, month: int = 7) -> datetime:
@@ -324,7 +324,7 @@ def test_a_start_that_a_worker_has_begun_with_is_not_replaced(database_url: str)
         until = world.clock.now() + timedelta(seconds=15)
         async with world.pool.acquire() as connection, connection.transaction():
             await connection.execute("select 1 from chains where id = $1 for update", chain)
-            leasing = asyncio.create_task(runs.lease(world.pool, [run["id"]], world.clock.now(), until, "w"))
+            leasing = asyncio.create_task(leases.lease(world.pool, [run["id"]], world.clock.now(), until, "w"))
             await asyncio.wait({leasing}, timeout=0.3)
             assert not leasing.done(), "a lease waits for an edit of the start"
             await connection.execute("update chains set start_at = $2 where id = $1", chain, utc(1, month=6))

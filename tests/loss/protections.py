@@ -28,7 +28,7 @@ from tidegate.domain.period import Period
 from tidegate.domain.stream import Stream
 from tidegate.engine import execution
 from tidegate.engine.fetching import request_for
-from tidegate.store import runs
+from tidegate.store import leases
 
 Patch = pytest.MonkeyPatch
 
@@ -62,24 +62,24 @@ def _open_end(patch: Patch) -> None:
 
 
 def _watermark_is_the_due_date(patch: Patch) -> None:
-    ended = runs._FINISH.replace("f.period_end,", "greatest(f.period_end, $11),", 1)
-    assert ended != runs._FINISH
-    patch.setattr(runs, "_FINISH", ended)
+    ended = leases._FINISH.replace("f.period_end,", "greatest(f.period_end, $11),", 1)
+    assert ended != leases._FINISH
+    patch.setattr(leases, "_FINISH", ended)
 
 
 def _watermark_is_not_the_run_date(patch: Patch) -> None:
     started = "(select greatest(started_at, f.period_end) from runs where id = f.id)"
-    begun = runs._FINISH.replace("f.period_end,", f"{started},", 1)
-    assert begun != runs._FINISH
-    patch.setattr(runs, "_FINISH", begun)
+    begun = leases._FINISH.replace("f.period_end,", f"{started},", 1)
+    assert begun != leases._FINISH
+    patch.setattr(leases, "_FINISH", begun)
 
 
 def _period_starts_at_the_watermark(patch: Patch) -> None:
-    late = runs._LEASE.replace(
+    late = leases._LEASE.replace(
         "coalesce(b.watermark, c.start_at) as period_start", "r.period_end - interval '1 s' as period_start"
     )
-    assert late != runs._LEASE
-    patch.setattr(runs, "_LEASE", late)
+    assert late != leases._LEASE
+    patch.setattr(leases, "_LEASE", late)
 
 
 def _source_clock(patch: Patch) -> None:

@@ -13,8 +13,8 @@ import msgspec
 from tidegate.destinations.base import DeliveryKey, Writer, Written
 from tidegate.domain.fetch import FetchReport, Page
 from tidegate.engine.parts import Ends
-from tidegate.store import quarantine, runs
-from tidegate.store.runs import Counts, Finish, LeasedRun
+from tidegate.store import leases, quarantine
+from tidegate.store.leases import Counts, Finish, LeasedRun
 
 if TYPE_CHECKING:
     from tidegate.store.database import Connection
@@ -99,7 +99,7 @@ class Delivery:
         elif report is not None:
             await self._finishing.ask(self._finish(report))
         else:
-            await runs.checkpoint(self._parts.pool, self._run, self._batch, position, Counts())
+            await leases.checkpoint(self._parts.pool, self._run, self._batch, position, Counts())
         self._parts.signal("batch.committed")
 
     def _finish(self, report: FetchReport) -> Finish:
@@ -121,10 +121,10 @@ class Delivery:
         now = self._parts.clock.now()
         counts = counts_of(written)
         if report is None:
-            await runs.checkpoint(connection, self._run, batch, position, counts)
+            await leases.checkpoint(connection, self._run, batch, position, counts)
         else:
             proven = report.proves(self._run.period)
-            await runs.finish(connection, self._run, batch, counts, report, proven=proven, now=now)
+            await leases.finish(connection, self._run, batch, counts, report, proven=proven, now=now)
         if written.quarantined:
             records = [(record.reason, record.record) for record in written.quarantined]
             await quarantine.add(connection, self._run, records, now)

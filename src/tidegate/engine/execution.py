@@ -19,7 +19,7 @@ from tidegate.domain.workflow import PLAIN_SYNC, Workflow
 from tidegate.engine.delivery import Checkpoint, Delivery, ahead
 from tidegate.engine.fetching import fetch, request_for
 from tidegate.engine.parts import Ends, Parts, target_of
-from tidegate.store.runs import LeasedRun
+from tidegate.store.leases import LeasedRun
 
 
 async def execute(parts: Parts, ends: Ends, run: LeasedRun, stopping: asyncio.Event) -> None:

@@ -17,9 +17,9 @@ from tidegate.domain.errors import InternalError, InvalidInput
 from tidegate.domain.stream import Stream
 from tidegate.engine.settings import Settings
 from tidegate.engine.together import Together
-from tidegate.store import directory, runs
+from tidegate.store import directory, leases
 from tidegate.store.directory import StoredConnection, StoredDestination
-from tidegate.store.runs import Finish, LeasedRun
+from tidegate.store.leases import Finish, LeasedRun
 from tidegate.store.seal import Sealer
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ class Ends:
     _destinations: dict[int, tuple[str, Destination]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.finishing = Together(lambda asked: runs.finish_many(self.parts.pool, asked))
+        self.finishing = Together(lambda asked: leases.finish_many(self.parts.pool, asked))
 
     async def prepare(self, leased: Sequence[LeasedRun]) -> None:
         """Read the connections of these runs in one statement, those whose source is not open yet."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 
 from tidegate.engine.parts import Parts
-from tidegate.store import database, queue, runs
+from tidegate.store import database, leases, queue, runs
 
 
 async def sweep(parts: Parts, now: datetime) -> int:
@@ -13,7 +13,7 @@ async def sweep(parts: Parts, now: datetime) -> int:
     the queue again; return how many runs were helped.
     """
     await database.end_frozen(parts.pool, parts.settings.lease)
-    reclaimed = await runs.reclaim(parts.pool, now, parts.settings.retry.attempts)
+    reclaimed = await leases.reclaim(parts.pool, now, parts.settings.retry.attempts)
     async with parts.pool.acquire() as connection, connection.transaction():
         forgotten = await runs.stale_queued(connection, now, parts.settings.requeue_after)
         await queue.enqueue(connection, forgotten)

@@ -20,9 +20,9 @@ from tidegate.engine.delivery import Stopped
 from tidegate.engine.execution import execute
 from tidegate.engine.parts import Ends, Parts
 from tidegate.engine.together import Together
-from tidegate.store import directory, runs, schedules
+from tidegate.store import directory, leases, runs, schedules
+from tidegate.store.leases import LeasedRun
 from tidegate.store.queue import Consumer
-from tidegate.store.runs import LeasedRun
 
 log = structlog.get_logger()
 
@@ -95,7 +95,7 @@ class Worker:
             if not task.cancelled():
                 raise
             if self._stopping.is_set():
-                await runs.release(self._parts.pool, run, self._parts.clock.now())
+                await leases.release(self._parts.pool, run, self._parts.clock.now())
             else:
                 log.warning("lease lost", run_id=run.id, tenant_id=run.tenant_id, epoch=run.epoch)
         finally:
@@ -107,7 +107,7 @@ class Worker:
         try:
             await execute(self._parts, self._ends, run, self._stopping)
         except Stopped:
-            await runs.release(self._parts.pool, run, self._parts.clock.now())
+            await leases.release(self._parts.pool, run, self._parts.clock.now())
         except LeaseLost as error:
             log.warning("lease lost", run_id=run.id, tenant_id=run.tenant_id, epoch=error.values.get("epoch"))
         except InvalidInput as error:  # what this process was given (key, connector file): another one may do better
@@ -127,11 +127,11 @@ class Worker:
         )
         if wait is not None:
             counted = not isinstance(error, SourceClockBehind)
-            await runs.retry(self._parts.pool, run, error, now + wait, counted=counted)
+            await leases.retry(self._parts.pool, run, error, now + wait, counted=counted)
         elif isinstance(error, Unauthorised):
             await self._refused(run, error, now)
         else:
-            await runs.fail(self._parts.pool, run, error, now)
+            await leases.fail(self._parts.pool, run, error, now)
 
     async def _refused(self, run: LeasedRun, error: Unauthorised, now: datetime) -> None:
         """End the run, mark its connection and pause its installations; with newer credentials, try those instead."""
@@ -140,16 +140,16 @@ class Worker:
                 connection, run.connection_id, run.connection_fingerprint, error.message, now
             )
             if paused is None:
-                await runs.retry(connection, run, error, now, counted=True)
+                await leases.retry(connection, run, error, now, counted=True)
                 return
-            await runs.fail(connection, run, error, now)
+            await leases.fail(connection, run, error, now)
             await schedules.pause(connection, paused, now)
             await runs.drop_waiting(connection, paused, now)
 
     async def _take_leases(self, run_ids: list[int]) -> list[LeasedRun | None]:
         now = self._parts.clock.now()
         until = now + self._parts.settings.lease
-        leased = await runs.lease(self._parts.pool, run_ids, now, until, self._parts.worker)
+        leased = await leases.lease(self._parts.pool, run_ids, now, until, self._parts.worker)
         await self._ends.prepare(leased)
         found = {run.id: run for run in leased}
         return [found.pop(run_id, None) for run_id in run_ids]
@@ -163,7 +163,9 @@ class Worker:
             if not held:
                 continue
             try:
-                ours = await runs.renew(self._parts.pool, list(held.items()), self._parts.clock.now() + settings.lease)
+                ours = await leases.renew(
+                    self._parts.pool, list(held.items()), self._parts.clock.now() + settings.lease
+                )
             except Exception:
                 log.exception("leases not renewed")
                 continue

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from tidegate.store.database import Connection
-    from tidegate.store.runs import LeasedRun
+    from tidegate.store.leases import LeasedRun
 
 
 async def add(connection: Connection, run: LeasedRun, records: Sequence[tuple[str, bytes]], now: datetime) -> None:

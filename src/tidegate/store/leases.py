@@ -1,0 +1,314 @@
+"""Table `runs`, in a worker's hands: leases, checkpoints and ends. Every statement carries the lease's epoch (SPEC 5)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+import asyncpg
+
+from tidegate.domain.errors import LeaseLost, TidegateError
+from tidegate.domain.fetch import FetchReport
+from tidegate.domain.period import Period
+from tidegate.domain.run import Lane, RunState
+from tidegate.store.database import to_json
+
+if TYPE_CHECKING:
+    from tidegate.store.database import Connection, Pool
+
+
+@dataclass(frozen=True, slots=True)
+class LeasedRun:
+    """All that a worker needs to know of a run it holds the lease of."""
+
+    id: int
+    epoch: int
+    attempt: int
+    lane: Lane
+    due_at: datetime
+    period: Period
+    coverage_start: datetime
+    chain_id: int
+    tenant_id: str
+    account_name: str
+    workflow: str
+    stream: str
+    installation: str
+    connection_id: int
+    connection_fingerprint: str
+    destination_id: int
+    destination_fingerprint: str
+    batch: int
+    checkpoint: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """What became of the records of one batch; the names are those of destinations.base.Written."""
+
+    read: int = 0
+    inserted: int = 0
+    updated: int = 0
+    unchanged: int = 0
+    misfits: int = 0
+    quarantined: int = 0
+
+
+_LEASE = """
+with asked as (
+    select r.id, coalesce(b.watermark, c.start_at) as period_start, coalesce(b.head, c.start_at) as coverage_start,
+           r.period_end <= coalesce(b.watermark, c.start_at) or n.account_id <> c.account_id as covered,
+           c.id as chain_id, c.workflow, c.stream, a.name as account_name, i.name as installation, i.connection_id,
+           n.fingerprint as connection_fingerprint, i.destination_id, d.fingerprint as destination_fingerprint
+      from runs r
+      join chains c on c.id = r.chain_id
+      join installations i on i.id = c.installation_id
+      join accounts a on a.id = c.account_id
+      join connections n on n.id = i.connection_id
+      join destinations d on d.id = i.destination_id
+     cross join lateral (
+           select (select max(period_end) from coverage where chain_id = c.id) as watermark,
+                  (select period_start from coverage where chain_id = c.id and previous_end is null) as head) b
+     where r.id = any($1::bigint[]) and r.state = 'queued'
+       for update of r skip locked for share of c
+)
+update runs r
+   set state        = case when covered then 'superseded' else 'running' end,
+       period_start = case when not covered then asked.period_start end,
+       started_at   = case when covered then r.started_at else coalesce(r.started_at, $2) end,
+       finished_at  = case when covered then $2 end,
+       lease_until  = case when not covered then $3::timestamptz end,
+       worker       = $4,
+       attempt      = r.attempt + 1,
+       epoch        = r.epoch + 1
+  from asked
+ where r.id = asked.id
+returning r.id, r.epoch, r.attempt, r.lane, r.due_at, r.period_start, r.period_end, r.tenant_id, r.batch, r.checkpoint,
+          asked.covered, asked.coverage_start, asked.chain_id, asked.workflow, asked.stream, asked.account_name,
+          asked.installation, asked.connection_id, asked.connection_fingerprint, asked.destination_id,
+          asked.destination_fingerprint
+"""
+
+
+async def lease(pool: Pool, run_ids: Sequence[int], now: datetime, until: datetime, worker: str) -> list[LeasedRun]:
+    """Take the leases of those runs that are queued, and return them.
+
+    The period's start is computed here, when the run starts: the watermark, or the chain's start (SPEC 2.7). A run
+    whose period has meanwhile been covered, or whose connection now points at another platform account (SPEC 2.12), ends
+    as superseded and is not returned; nor is one that is not queued.
+    """
+    rows = await pool.fetch(_LEASE, run_ids, now, until, worker)
+    return [
+        LeasedRun(
+            id=row["id"], epoch=row["epoch"], attempt=row["attempt"], lane=Lane(row["lane"]), due_at=row["due_at"],
+            period=Period(row["period_start"], row["period_end"]), coverage_start=row["coverage_start"],
+            chain_id=row["chain_id"], tenant_id=row["tenant_id"], account_name=row["account_name"],
+            workflow=row["workflow"], stream=row["stream"], installation=row["installation"],
+            connection_id=row["connection_id"], connection_fingerprint=row["connection_fingerprint"],
+            destination_id=row["destination_id"], destination_fingerprint=row["destination_fingerprint"],
+            batch=row["batch"], checkpoint=row["checkpoint"],
+        )
+        for row in rows if not row["covered"]
+    ]  # fmt: skip
+
+
+async def renew(pool: Pool, leases: Sequence[tuple[int, int]], until: datetime) -> set[int]:
+    """Extend the leases (run id, epoch) and return the ids of those still held; the others are lost."""
+    rows = await pool.fetch(
+        """update runs r set lease_until = $3 from unnest($1::bigint[], $2::int[]) as l(id, epoch)
+            where r.id = l.id and r.epoch = l.epoch and r.state = 'running' returning r.id""",
+        [run_id for run_id, _ in leases], [epoch for _, epoch in leases], until,
+    )  # fmt: skip
+    return {row["id"] for row in rows}
+
+
+_COUNT = """
+       read_count = read_count + $4, inserted_count = inserted_count + $5, updated_count = updated_count + $6,
+       unchanged_count = unchanged_count + $7, misfit_count = misfit_count + $8,
+       quarantined_count = quarantined_count + $9"""
+
+
+async def checkpoint(
+    connection: Connection | Pool, run: LeasedRun, batch: int, position: bytes, counts: Counts
+) -> None:
+    """Record that a batch is delivered and where the run resumes; progress starts the count of attempts anew.
+
+    Raises LeaseLost if the epoch has moved on.
+    """
+    status = await connection.execute(
+        f"""update runs set batch = $3, checkpoint = $10, attempt = 0, {_COUNT}
+             where id = $1 and epoch = $2 and state = 'running' and batch < $3""",
+        run.id, run.epoch, batch, counts.read, counts.inserted, counts.updated, counts.unchanged, counts.misfits,
+        counts.quarantined, position,
+    )  # fmt: skip
+    _require_one(status, run)
+
+
+_FINISH = f"""
+with finished as (
+    update runs set state = $10, batch = $3, finished_at = $11, lease_until = null, checkpoint = null, error = null,
+       report = $12::text::jsonb, {_COUNT}
+     where id = $1 and epoch = $2 and state = 'running'
+    returning id, chain_id, period_start, period_end, read_count
+),
+covered as (
+    insert into coverage (chain_id, period_start, period_end, previous_end, kind, run_id, records, committed_at)
+    select f.chain_id, f.period_start, f.period_end,
+           (select max(c.period_end) from coverage c where c.chain_id = f.chain_id), 'covered', f.id, f.read_count, $11
+      from finished f where $10 = 'succeeded'
+)
+select count(*) from finished
+"""
+
+
+async def finish(
+    connection: Connection,
+    run: LeasedRun,
+    batch: int,
+    counts: Counts,
+    report: FetchReport,
+    *,
+    proven: bool,
+    now: datetime,
+) -> None:
+    """End a run whose fetch is complete: as succeeded with its coverage, or as unproven without (SPEC 5).
+
+    One statement, so one transaction with whatever else the caller has open on ``connection``. Raises LeaseLost if the
+    epoch has moved on; the chain's constraints refuse a period that does not begin at the watermark.
+    """
+    state = RunState.SUCCEEDED if proven else RunState.UNPROVEN
+    found = await connection.fetchval(
+        _FINISH,
+        run.id, run.epoch, batch, counts.read, counts.inserted, counts.updated, counts.unchanged, counts.misfits,
+        counts.quarantined, state, now, to_json(report),
+    )  # fmt: skip
+    if not found:
+        raise _lost(run)
+
+
+@dataclass(frozen=True, slots=True)
+class Finish:
+    """The end of a run that had nothing (more) to deliver."""
+
+    run: LeasedRun
+    batch: int
+    report: FetchReport
+    proven: bool
+    now: datetime
+
+
+_FINISH_MANY = """
+with asked as (
+    select * from unnest($1::bigint[], $2::int[], $3::int[], $4::text[], $5::timestamptz[], $6::text[])
+               as a(id, epoch, batch, state, finished_at, report)
+),
+finished as (
+    update runs r set state = a.state, batch = a.batch, finished_at = a.finished_at, lease_until = null, checkpoint = null,
+       error = null, report = a.report::jsonb
+      from asked a
+     where r.id = a.id and r.epoch = a.epoch and r.state = 'running'
+    returning r.id, r.chain_id, r.period_start, r.period_end, r.read_count, r.state, r.finished_at
+),
+covered as (
+    insert into coverage (chain_id, period_start, period_end, previous_end, kind, run_id, records, committed_at)
+    select f.chain_id, f.period_start, f.period_end,
+           (select max(c.period_end) from coverage c where c.chain_id = f.chain_id), 'covered', f.id, f.read_count,
+           f.finished_at
+      from finished f where f.state = 'succeeded'
+)
+select id from finished
+"""
+
+
+async def finish_many(pool: Pool, asked: Sequence[Finish]) -> list[bool | Exception]:
+    """End several runs in one transaction; return True for each, LeaseLost where the epoch has moved on.
+
+    If the database refuses one of them, each is ended in a transaction of its own, so that none fails its neighbours.
+    """
+    try:
+        rows = await pool.fetch(
+            _FINISH_MANY,
+            [one.run.id for one in asked],
+            [one.run.epoch for one in asked],
+            [one.batch for one in asked],
+            [RunState.SUCCEEDED if one.proven else RunState.UNPROVEN for one in asked],
+            [one.now for one in asked],
+            [to_json(one.report) for one in asked],
+        )
+    except asyncpg.IntegrityConstraintViolationError as error:
+        if len(asked) == 1:
+            return [error]
+        return [answer for one in asked for answer in await finish_many(pool, [one])]
+    ended = {row["id"] for row in rows}
+    return [True if one.run.id in ended else _lost(one.run) for one in asked]
+
+
+async def retry(
+    pool: Pool | Connection, run: LeasedRun, error: TidegateError, not_before_at: datetime, *, counted: bool
+) -> None:
+    """Put a run that could not go on back, to resume from its checkpoint at ``not_before_at``.
+
+    ``counted``: whether this attempt counts towards giving up. A run that is not ours any more is left alone.
+    """
+    await pool.execute(
+        """update runs set state = 'retrying', lease_until = null, not_before_at = $3, error = $4::text::jsonb,
+                  attempt = attempt - $5
+            where id = $1 and epoch = $2 and state = 'running'""",
+        run.id, run.epoch, not_before_at, to_json(error.as_json()), 0 if counted else 1,
+    )  # fmt: skip
+
+
+async def release(pool: Pool, run: LeasedRun, now: datetime) -> None:
+    """Give a run back, unharmed and uncounted, to be resumed by any worker (a graceful stop)."""
+    await pool.execute(
+        """update runs set state = 'retrying', lease_until = null, not_before_at = $3, attempt = greatest(attempt - 1, 0)
+            where id = $1 and epoch = $2 and state = 'running'""",
+        run.id, run.epoch, now,
+    )  # fmt: skip
+
+
+async def fail(connection: Connection | Pool, run: LeasedRun, error: TidegateError, now: datetime) -> bool:
+    """End a run as failed; its period stays uncovered and is inside the next one (SPEC 2.7). False if it is not ours."""
+    status = await connection.execute(
+        """update runs set state = 'failed', lease_until = null, finished_at = $3, error = $4::text::jsonb
+            where id = $1 and epoch = $2 and state = 'running'""",
+        run.id, run.epoch, now, to_json(error.as_json()),
+    )  # fmt: skip
+    return status == "UPDATE 1"
+
+
+async def reclaim(pool: Pool, now: datetime, most_attempts: int) -> list[int]:
+    """Take back the runs whose lease has expired, to be resumed; return their ids.
+
+    At once for the first attempts in a row, then after growing waits; a run that has taken its worker with it
+    ``most_attempts`` times without progress ends as failed.
+    """
+    rows = await pool.fetch(
+        """update runs set state = case when attempt >= $2 then 'failed' else 'retrying' end,
+                  finished_at = case when attempt >= $2 then $1::timestamptz end,
+                  error = case when attempt >= $2 then
+                      '{"code": "worker_lost", "message": "Its worker died or froze, again and again."}'::jsonb else error end,
+                  lease_until = null,
+                  not_before_at = $1 + case when attempt <= 3 then interval '0'
+                                            else least(interval '1 s' * 2 ^ least(attempt, 20), interval '15 min') end
+            where id in (select id from runs where state = 'running' and lease_until < $1 order by id for update skip locked)
+           returning id""",
+        now,
+        most_attempts,
+    )
+    return [row["id"] for row in rows]
+
+
+def _require_one(status: str, run: LeasedRun) -> None:
+    if status != "UPDATE 1":
+        raise _lost(run)
+
+
+def _lost(run: LeasedRun) -> LeaseLost:
+    return LeaseLost(
+        f"Run {run.id} is no longer ours: its lease of epoch {run.epoch} was taken over.",
+        remedy="Nothing to do: the worker that took it over goes on from the last checkpoint.",
+        run_id=run.id, epoch=run.epoch,
+    )  # fmt: skip
