@@ -107,6 +107,9 @@ class TableWriter:
     async def committed(self) -> bytes | None:
         return None
 
+    def ready(self, page: Page) -> None:
+        pass
+
     async def write(self, pages: Sequence[Page], key: DeliveryKey, checkpoint: bytes, ledger: Ledger) -> Written:
         rows = [row for page in pages for row in msgspec.json.decode(page.records)]
         changed = 0

@@ -40,6 +40,9 @@ class OverheardWriter:
     writer: Writer
     delivered: list[Delivered]
 
+    def ready(self, page: Page) -> None:
+        self.writer.ready(page)
+
     async def committed(self) -> bytes | None:
         return await self.writer.committed()
 

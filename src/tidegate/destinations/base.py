@@ -71,6 +71,10 @@ class Writer(Protocol):
         """
         ...
 
+    def ready(self, page: Page) -> None:
+        """Do ahead what needs no I/O for a page that a later `write` will deliver; never raises, and may do nothing."""
+        ...
+
     async def write(self, pages: Sequence[Page], key: DeliveryKey, checkpoint: bytes, ledger: Ledger) -> Written:
         """Deliver ``pages`` and their ledger entry exactly once in effect, or raise and leave nothing half-written.
 

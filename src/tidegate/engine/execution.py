@@ -39,11 +39,10 @@ async def execute(parts: Parts, ends: Ends, run: LeasedRun, stopping: asyncio.Ev
         if resumed.complete:
             return
     request = request_for(stream, run.period, run.coverage_start, stop_after, resumed.token if resumed else None)
-    async with (
-        aclosing(fetch(source, request, run.period)) as fetched,
-        ahead(_told(parts, fetched), parts.settings.pages_ahead) as pages,
-    ):
-        await delivery.deliver(_through(blocks_of(workflow_of(run)), pages), stopping)
+    async with aclosing(fetch(source, request, run.period)) as fetched:
+        through = _through(blocks_of(workflow_of(run)), _told(parts, fetched))
+        async with ahead(_made_ready(through, writer), parts.settings.pages_ahead) as pages:
+            await delivery.deliver(pages, stopping)
 
 
 def workflow_of(run: LeasedRun) -> Workflow:
@@ -64,6 +63,13 @@ def _through(blocks: list[Block], pages: AsyncIterator[Page]) -> AsyncIterator[P
     for block in blocks:
         pages = block(pages)
     return pages
+
+
+async def _made_ready(pages: AsyncIterator[Page], writer: Writer) -> AsyncIterator[Page]:
+    """Let the writer begin with pages that are ahead of the batch in hand: its server works on that one meanwhile."""
+    async for page in pages:
+        writer.ready(page)
+        yield page
 
 
 async def _told(parts: Parts, pages: AsyncIterator[Page]) -> AsyncIterator[Page]:

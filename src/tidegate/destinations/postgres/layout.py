@@ -173,33 +173,38 @@ class Layout:
     def _numeric(self) -> bool:
         return any(column.kind is ColumnType.NUMERIC for column in self.columns)
 
-    def lines(self, page: bytes, number: int, position: int = 0) -> list[str]:
-        """Return ``page``, the ``number``-th of its batch, as lines of COPY text; ``position`` is its first record's.
+    def heads(self, page: bytes) -> list[str]:
+        """Return ``page`` as lines of COPY text, all but their places in a batch (see `placed`).
 
         Raises Unfit if any record of it needs a closer look.
         """
         if self._decoder is None or b"\\u0000" in page:
             raise Unfit
         try:
-            lines = self._lines(self._decoder.decode(page), number, position, escape=b"\\" in page or b"None" in page)
+            return self._heads(self._decoder.decode(page), escape=b"\\" in page or b"None" in page)
         except (ValueError, RecursionError) as error:
             raise Unfit from error
-        return lines
+
+    def lines(self, page: bytes, number: int, position: int = 0) -> list[str]:
+        """Return ``page``, the ``number``-th of its batch, as lines of COPY text; ``position`` is its first record's.
+
+        Raises Unfit if any record of it needs a closer look.
+        """
+        return placed(self.heads(page), number, position)
 
     def single(self, record: bytes, number: int, position: int) -> str:
         """Return one record as `lines` would. Raises Unfit."""
         return self.lines(b"[" + record + b"]", number, position)[0]
 
-    def _lines(self, records: Iterable[Any], number: int, position: int, *, escape: bool) -> list[str]:
-        content, cursor_of, lines = self._contents[escape], self._cursor_of, list[str]()
+    def _heads(self, records: Iterable[Any], *, escape: bool) -> list[str]:
+        content, cursor_of, heads = self._contents[escape], self._cursor_of, list[str]()
         for record in records:
             cursor = cursor_of(record)
             text = content(record, cursor)
-            lines.append(f"{text}\t{NULL}\t{cursor}\t{content_hash(text)}\t{number}\t{position}\n")
-            position += 1
-        if self._numeric and _has_no_number("".join(lines)):
+            heads.append(f"{text}\t{NULL}\t{cursor}\t{content_hash(text)}")
+        if self._numeric and _has_no_number("\n".join(heads)):
             raise Unfit
-        return lines
+        return heads
 
     def line(
         self, values: Mapping[str, object], cursor: str | None, misfits: str | None, number: int, position: int
@@ -209,6 +214,11 @@ class Layout:
         text, aside = self._contents[True](record, cursor), escaped(misfits)
         digest = content_hash(text, "" if misfits is None else f"\t\t{aside}")
         return f"{text}\t{aside}\t{cursor}\t{digest}\t{number}\t{position}\n"
+
+
+def placed(heads: Iterable[str], number: int, position: int = 0) -> list[str]:
+    """Return whole lines: ``heads`` as the records from ``position`` on of the ``number``-th page of a batch."""
+    return [f"{head}\t{number}\t{place}\n" for place, head in enumerate(heads, position)]
 
 
 def _has_no_number(text: str) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import Final, TypeAlias, cast
 
@@ -12,7 +12,7 @@ import asyncpg
 from tidegate.destinations.base import Quarantined, Target, Written
 from tidegate.destinations.postgres import pieces
 from tidegate.destinations.postgres.careful import Rendered, discovered, origin
-from tidegate.destinations.postgres.layout import Layout, Unfit
+from tidegate.destinations.postgres.layout import Layout, Unfit, placed
 from tidegate.destinations.postgres.refusals import (
     FAILURES,
     LayoutChanged,
@@ -72,6 +72,13 @@ class Load:
         self._run_id = run_id
         self._layout: Layout | None = None
         self._fresh = False
+        self._ready: dict[int, tuple[Page, Layout, list[str]]] = {}
+
+    def ready(self, page: Page) -> None:
+        """Render ``page`` now, if the table is known and no record of it needs a closer look; its batch is written later."""
+        if self._layout is not None:
+            with suppress(Unfit):
+                self._ready[id(page)] = (page, self._layout, self._layout.heads(page.records))
 
     async def refresh(self, pool: Pool) -> None:
         """Read the table's columns as they are now. Raises a DestinationError."""
@@ -118,12 +125,10 @@ class Load:
     async def _prepared(self, pool: Pool, pages: Sequence[Page], *, careful: bool = False) -> Batch:
         """Return ``pages`` rendered for the table, which by then has a column for every field seen that it has room for."""
         ordered = tuple(sorted(pages, key=lambda page: page.requested_at))
-        fast = [None if careful else _fast(self._layout, page, number) for number, page in enumerate(ordered, start=1)]
+        fast = [None if careful else self._fast(page, number) for number, page in enumerate(ordered, start=1)]
         unfit = [page.records for page, lines in zip(ordered, fast, strict=True) if lines is None]
         if unfit and await self._grown(pool, unfit):
-            fast = [
-                None if careful else _fast(self._layout, page, number) for number, page in enumerate(ordered, start=1)
-            ]
+            fast = [None if careful else self._fast(page, number) for number, page in enumerate(ordered, start=1)]
         layout, rendered = self._layout or Layout.provisional(self._target.stream), Rendered()
         for number, (page, lines) in enumerate(zip(ordered, fast, strict=True), start=1):
             if lines is None:
@@ -131,6 +136,17 @@ class Load:
             else:
                 rendered.add_lines(lines)
         return Batch(ordered, self._layout, rendered)
+
+    def _fast(self, page: Page, number: int) -> list[str] | None:
+        """Return the page's lines, rendered ahead or now; None if a record of it needs a closer look."""
+        layout = self._layout
+        if layout is None:
+            return None
+        _, rendered_for, heads = self._ready.pop(id(page), (None, None, []))
+        try:
+            return placed(heads, number) if rendered_for is layout else layout.lines(page.records, number)
+        except Unfit:
+            return None
 
     async def _grown(self, pool: Pool, pages: Sequence[bytes]) -> bool:
         """Make the table, or its columns, that ``pages`` ask for; return whether the layout is another one now."""
@@ -178,10 +194,3 @@ class Load:
         finally:
             await transaction.rollback()
         return ""
-
-
-def _fast(layout: Layout | None, page: Page, number: int) -> list[str] | None:
-    try:
-        return None if layout is None else layout.lines(page.records, number)
-    except Unfit:
-        return None

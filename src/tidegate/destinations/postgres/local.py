@@ -39,6 +39,10 @@ class LocalWriter:
         """Return None: what committed is in the ledger. Does no I/O, so that a run that finds nothing costs nothing here."""
         return None
 
+    def ready(self, page: Page) -> None:
+        """Render ``page`` ahead of its batch."""
+        self._load.ready(page)
+
     async def write(self, pages: Sequence[Page], key: DeliveryKey, checkpoint: bytes, ledger: Ledger) -> Written:
         """Commit ``pages`` and what ``ledger`` writes together, or neither.
 

@@ -103,6 +103,10 @@ class RemoteWriter:
         async with connected(self._pool) as connection:
             return await self._commits.claim(connection, self._claim.run_id, self._claim.epoch)
 
+    def ready(self, page: Page) -> None:
+        """Render ``page`` ahead of its batch."""
+        self._load.ready(page)
+
     async def write(self, pages: Sequence[Page], key: DeliveryKey, checkpoint: bytes, ledger: Ledger) -> Written:
         """Commit ``pages`` with their note, then the ledger's entry; a batch that has committed is only entered.
 
