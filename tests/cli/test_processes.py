@@ -97,7 +97,7 @@ def test_ctrl_c_of_a_run_gives_it_back_and_exits_with_130(cli: CommandLine, api:
     with started(cli, "run", "acme/orders") as process:
         assert api.asked.wait(60)
         process.send_signal(signal.SIGINT)
-        out, text = process.communicate(timeout=60)  # the source stays silent: the run is let go after the grace of 10 s
+        out, text = process.communicate(timeout=60)  # the source stays silent: let go after the grace of 10 s
         assert (process.returncode, out) == (130, "")
         assert "Interrupted." in text
         assert "Traceback" not in text
