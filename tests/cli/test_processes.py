@@ -19,11 +19,19 @@ from tests.cli.test_commands import in_database, make_due
 TIDEGATE = [sys.executable, "-m", "tidegate"]
 
 
+AS_A_TERMINAL_DOES = (
+    "import os, signal, sys; signal.signal(signal.SIGINT, signal.SIG_DFL); os.execv(sys.argv[1], sys.argv[1:])"
+)
+
+
 @contextmanager
 def started(cli: CommandLine, *arguments: str) -> Iterator[subprocess.Popen[str]]:
-    """Yield a running command; it is killed if a test leaves it."""
+    """Yield a running command, as a terminal would start it; it is killed if a test leaves it.
+
+    Where the tests themselves run in the background (nohup, some CI) SIGINT is ignored, and children would inherit that.
+    """
     process = subprocess.Popen(
-        [*TIDEGATE, *arguments],
+        [sys.executable, "-c", AS_A_TERMINAL_DOES, *TIDEGATE, *arguments],
         env={**os.environ, **cli.environment},
         text=True,
         stdout=subprocess.PIPE,
