@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from typing import Annotated
 
 import msgspec
 import typer
 
+from tidegate.cli.host_clock import HostClock
+from tidegate.cli.output import BAD_INPUT, FAILED
 from tidegate.connectors.base import ConnectionSettings, Connector
 from tidegate.connectors.http import open_session
 from tidegate.connectors.registry import find_connector, names
@@ -19,20 +20,6 @@ from tidegate.connectors.rest.section import suggest
 from tidegate.domain.errors import InvalidInput, TidegateError
 
 app = typer.Typer(help="Look at connectors.", no_args_is_help=True)
-
-FAILED, BAD_INPUT = 1, 2
-
-
-class HostClock:
-    """This machine's clock: a check has no database to agree with."""
-
-    def now(self) -> datetime:
-        """Return the host's present in UTC."""
-        return datetime.now(UTC)  # noqa: TID251 (a check is its own composition root)
-
-    async def sleep(self, seconds: float) -> None:
-        """Wait in real time."""
-        await asyncio.sleep(seconds)
 
 
 @app.callback()
