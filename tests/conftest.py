@@ -11,7 +11,7 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from tidegate.store import database
+from tidegate.store import database, schema
 from tidegate.store.embedded import EmbeddedServer
 
 _numbers = itertools.count(1)
@@ -36,7 +36,7 @@ def migrated_template(postgres: str) -> str:
     async def make() -> None:
         await _execute(postgres, "create database tidegate_template")
         pool = await database.open_pool(at(postgres, "tidegate_template"), size=2)
-        await database.migrate(pool)
+        await schema.migrate(pool)
         await pool.close()
 
     asyncio.run(make())

@@ -25,7 +25,7 @@ from tidegate.domain.clock import Clock
 from tidegate.domain.errors import InvalidInput
 from tidegate.engine.parts import Parts, nothing
 from tidegate.engine.settings import Settings
-from tidegate.store import database
+from tidegate.store import database, schema
 from tidegate.store.directory import StoredDestination
 from tidegate.store.embedded import EmbeddedServer
 from tidegate.store.seal import Sealer, load_key
@@ -80,7 +80,7 @@ async def assemble(options: Options) -> AsyncGenerator[Parts]:
     try:
         pool = await database.open_pool(dsn, size=options.settings.slots + 6)
         try:
-            await database.migrate(pool)
+            await schema.migrate(pool)
             async with (
                 anchored_clock(pool) as anchored,
                 open_session(allow_private_addresses=options.allow_private_addresses) as session,

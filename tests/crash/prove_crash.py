@@ -29,7 +29,7 @@ from tests.crash.audit import Violation
 from tests.crash.harness import Form
 from tests.crash.kills import Kill, Kind, Outcome, play_story, reconnoitre
 from tests.crash.plan import Trace, more, plan
-from tidegate.store import database
+from tidegate.store import database, schema
 from tidegate.store.embedded import EmbeddedServer
 
 TEMPLATE = "crash_template"
@@ -123,7 +123,7 @@ class Proof:
         await admin.execute(f"create database {TEMPLATE}")
         await admin.close()
         pool = await database.open_pool(at(self._server, TEMPLATE), size=2)
-        await database.migrate(pool)
+        await schema.migrate(pool)
         await pool.close()
 
     async def _reconnoitre(self) -> None:

@@ -19,7 +19,7 @@ import structlog
 
 from tests.loss.harness import Outcome, play
 from tests.loss.story import drawn
-from tidegate.store import database
+from tidegate.store import database, schema
 from tidegate.store.embedded import EmbeddedServer
 
 
@@ -37,7 +37,7 @@ def database_at() -> Iterator[str]:
 
 async def _migrate(dsn: str) -> None:
     pool = await database.open_pool(dsn, size=2)
-    await database.migrate(pool)
+    await schema.migrate(pool)
     await pool.close()
 
 

@@ -9,17 +9,17 @@ import sys
 import asyncpg
 
 from tests.store.rows import Connection, on
-from tidegate.store import database
+from tidegate.store import database, schema
 
 MIGRATE = """
 import asyncio, sys
-from tidegate.store import database
+from tidegate.store import database, schema
 
 async def main() -> None:
     pool = await database.open_pool(sys.argv[1], size=1)
     print("connected", flush=True)
     sys.stdin.readline()
-    print(",".join(await database.migrate(pool)) or "nothing", flush=True)
+    print(",".join(await schema.migrate(pool)) or "nothing", flush=True)
     await pool.close()
 
 asyncio.run(main())
@@ -32,12 +32,12 @@ def test_migrating_twice_does_nothing_the_second_time(empty_database_url: str) -
     async def twice() -> tuple[list[str], list[str]]:
         pool = await database.open_pool(empty_database_url, size=2)
         try:
-            return await database.migrate(pool), await database.migrate(pool)
+            return await schema.migrate(pool), await schema.migrate(pool)
         finally:
             await pool.close()
 
     first, second = asyncio.run(twice())
-    assert first == [name for name, _ in database.migrations()] + ["pgqueuer"]
+    assert first == [name for name, _ in schema.migrations()] + ["pgqueuer"]
     assert second == []
 
 
@@ -61,7 +61,7 @@ def test_two_processes_migrate_an_empty_database_at_once(empty_database_url: str
         process.stdin.flush()
     answers = sorted(process.communicate(timeout=60)[0].strip() for process in pair)
     assert [process.returncode for process in pair] == [0, 0]
-    assert answers == sorted([",".join([*(name for name, _ in database.migrations()), "pgqueuer"]), "nothing"])
+    assert answers == sorted([",".join([*(name for name, _ in schema.migrations()), "pgqueuer"]), "nothing"])
 
 
 def test_a_migration_that_fails_leaves_nothing_and_is_tried_again(empty_database_url: str) -> None:
@@ -73,7 +73,7 @@ def test_a_migration_that_fails_leaves_nothing_and_is_tried_again(empty_database
         pool = await database.open_pool(empty_database_url, size=2)
         try:
             try:
-                await database.migrate(pool)
+                await schema.migrate(pool)
             except asyncpg.DuplicateTableError:
                 pass
             else:
@@ -81,7 +81,7 @@ def test_a_migration_that_fails_leaves_nothing_and_is_tried_again(empty_database
             tables = await connection.fetch("select tablename from pg_tables where schemaname = 'tidegate'")
             assert {row["tablename"] for row in tables} == {"migrations", "quarantine"}
             await connection.execute("drop table tidegate.quarantine")
-            assert await database.migrate(pool)
+            assert await schema.migrate(pool)
         finally:
             await pool.close()
 

@@ -10,7 +10,7 @@ from importlib import metadata
 from tidegate.domain.errors import InvalidInput
 from tidegate.domain.zone_data import read_zone, zone_names
 from tidegate.engine.parts import Parts
-from tidegate.store import database, directory, reports
+from tidegate.store import directory, reports, schema
 from tidegate.store.reports import Backlog, ServerFacts
 
 MOST_SKEW = timedelta(seconds=2)
@@ -46,7 +46,7 @@ async def check_all(parts: Parts, system_now: datetime) -> list[Check]:
 
 
 def _migrations(facts: ServerFacts) -> Check:
-    known = {name for name, _ in database.migrations()}
+    known = {name for name, _ in schema.migrations()}
     newer = [name for name in facts.migrations if name not in known]
     missing = sorted(known.difference(facts.migrations))
     if newer:

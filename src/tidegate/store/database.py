@@ -1,16 +1,14 @@
-"""The connection to PostgreSQL: pool, JSON and migrations."""
+"""The connection to PostgreSQL: pool, JSON, advisory locks, and what frozen processes leave behind."""
 
 from __future__ import annotations
 
 from datetime import timedelta
-from importlib import resources
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import asyncpg
 import msgspec
 
 from tidegate.domain.errors import DestinationUnavailable, InvalidInput
-from tidegate.store import queue
 
 if TYPE_CHECKING:
     from asyncpg.pool import PoolConnectionProxy
@@ -21,8 +19,6 @@ if TYPE_CHECKING:
 SCHEMA = "tidegate"
 APPLICATION = "tidegate"
 """The name under which Tidegate's sessions show in pg_stat_activity."""
-MIGRATION_LOCK = 7_249_316_001
-"""Advisory lock key under which one process at a time migrates."""
 
 
 async def open_pool(dsn: str, *, size: int = 10) -> Pool:
@@ -59,46 +55,6 @@ async def _keep(connection: Connection) -> None:
     """Nothing in the session needs a reset between uses, and the round trip for it would cost every statement."""
 
 
-async def migrate(pool: Pool) -> list[str]:
-    """Bring the schema up to date and return the names of the migrations that ran, in order.
-
-    Safe to run twice and from two processes at once: one migrates, the others wait and find nothing to do. Each
-    migration commits with its own record, or not at all.
-    """
-    async with pool.acquire() as connection:
-        await connection.execute("select pg_advisory_lock($1)", MIGRATION_LOCK)
-        try:
-            return await _migrate(connection)
-        finally:
-            await connection.execute("select pg_advisory_unlock($1)", MIGRATION_LOCK)
-
-
-async def _migrate(connection: Connection) -> list[str]:
-    await connection.execute(f"create schema if not exists {SCHEMA}")
-    await connection.execute(
-        f"create table if not exists {SCHEMA}.migrations (name text primary key, applied_at timestamptz not null default now())"
-    )
-    done = {row["name"] for row in await connection.fetch(f"select name from {SCHEMA}.migrations")}
-    ran = []
-    for name, statements in migrations():
-        if name in done:
-            continue
-        async with connection.transaction():
-            await connection.execute(statements)
-            await connection.execute(f"insert into {SCHEMA}.migrations (name) values ($1)", name)
-        ran.append(name)
-    if await queue.install(connection):
-        ran.append("pgqueuer")
-    return ran
-
-
-def migrations() -> list[tuple[str, str]]:
-    """Return the numbered migrations as (name, SQL), in order."""
-    folder = resources.files("tidegate.store") / "migrations"
-    files = sorted((file for file in folder.iterdir() if file.name.endswith(".sql")), key=lambda file: file.name)
-    return [(file.name.removesuffix(".sql"), file.read_text()) for file in files]
-
-
 async def _require_version(pool: Pool) -> None:
     async with pool.acquire() as connection:
         version = connection.get_server_version()
@@ -115,12 +71,15 @@ async def _require_version(pool: Pool) -> None:
 async def end_frozen(pool: Pool, after: timedelta) -> int:
     """End Tidegate's sessions that have kept a transaction waiting for their process ``after`` or longer; return how many.
 
-    Such a process is frozen or cut off. It may come back; until then what it has locked would stop all the others.
+    Such a process is frozen or cut off. It may come back; until then what it has locked would stop all the others. The
+    server waits for it between statements, in the middle of a COPY, before the second message of a statement that is
+    being prepared, or with rows that nobody takes.
     """
     ended: int = await pool.fetchval(
         """select count(pg_terminate_backend(pid)) from pg_stat_activity
             where datname = current_database() and usename = current_user and application_name = $1
-              and state = 'idle in transaction' and state_change < clock_timestamp() - $2::interval""",
+              and xact_start is not null and state_change < clock_timestamp() - $2::interval
+              and (state = 'idle in transaction' or wait_event_type = 'Client')""",
         APPLICATION,
         after,
     )
