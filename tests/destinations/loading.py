@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 import asyncpg
 import msgspec
 
-from tidegate.destinations.base import DeliveryKey, Target, Writer, Written
+from tidegate.destinations.base import DeliveryKey, Target, Writer, Written, at_once
 from tidegate.destinations.postgres.local import LocalPostgres
 from tidegate.destinations.postgres.remote import RemotePostgres
 from tidegate.domain.cursor import CursorField
@@ -75,7 +75,7 @@ class Run:
         """Deliver ``pages`` as the next batch."""
         self.batch += 1
         key = DeliveryKey(self.run_id, self.epoch, self.batch)
-        return await self.writer.write(pages, key, checkpoint or str(self.batch).encode(), self.ledger)
+        return await self.writer.write(pages, key, checkpoint or str(self.batch).encode(), self.ledger, at_once)
 
 
 @asynccontextmanager

@@ -8,7 +8,7 @@ import asyncpg
 import pytest
 
 from tests.destinations.loading import Run, at, local, page, pool_of, remote, rows, target
-from tidegate.destinations.base import DeliveryKey, Written
+from tidegate.destinations.base import DeliveryKey, Written, at_once
 from tidegate.destinations.postgres.commits import Commits
 from tidegate.domain.errors import DestinationRejected, DestinationUnavailable, InternalError, LeaseLost
 from tidegate.domain.fetch import Page
@@ -36,7 +36,7 @@ def test_at_home_rows_and_ledger_are_one_transaction(database_url: str) -> None:
             async def entering(connection: asyncpg.Connection, written: Written) -> None:
                 await connection.execute("INSERT INTO entries VALUES ($1)", written.inserted)
 
-            await run.writer.write([orders(2, 3)], DeliveryKey(1, 1, 3), b"", entering)
+            await run.writer.write([orders(2, 3)], DeliveryKey(1, 1, 3), b"", entering, at_once)
             assert await pool.fetchval("SELECT n FROM entries") == 2
 
     asyncio.run(run())
@@ -269,7 +269,7 @@ def test_errors_say_whether_to_try_again_and_what_to_do(database_url: str, empty
                 await connection.execute("SELECT pg_terminate_backend(pg_backend_pid())")
 
             with pytest.raises(DestinationUnavailable):
-                await run.writer.write([orders(1)], DeliveryKey(1, 1, 1), b"", dying)
+                await run.writer.write([orders(1)], DeliveryKey(1, 1, 1), b"", dying, at_once)
             assert await rows(pool) == []
             assert (await run.write(orders(1))).inserted == 1
 

@@ -13,7 +13,7 @@ import asyncpg
 import msgspec
 
 from tidegate.connectors.base import ConnectionSettings, Source
-from tidegate.destinations.base import DeliveryKey, Ledger, Target, Written
+from tidegate.destinations.base import DeliveryKey, Ledger, Target, Turn, Written
 from tidegate.domain.clock import Clock
 from tidegate.domain.cursor import CursorField
 from tidegate.domain.fetch import FetchReport, FetchRequest, Page
@@ -110,7 +110,10 @@ class TableWriter:
     def ready(self, page: Page) -> None:
         pass
 
-    async def write(self, pages: Sequence[Page], key: DeliveryKey, checkpoint: bytes, ledger: Ledger) -> Written:
+    async def write(
+        self, pages: Sequence[Page], key: DeliveryKey, checkpoint: bytes, ledger: Ledger, turn: Turn
+    ) -> Written:
+        await turn()
         rows = [row for page in pages for row in msgspec.json.decode(page.records)]
         changed = 0
         async with self._pool.acquire() as connection, connection.transaction():

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 import asyncpg
 
-from tidegate.destinations.base import DeliveryKey, Target, Written
+from tidegate.destinations.base import DeliveryKey, Target, Written, at_once
 from tidegate.destinations.postgres.local import LocalPostgres
 from tidegate.domain.cursor import CursorField
 from tidegate.domain.fetch import FetchReport, Page
@@ -30,7 +30,7 @@ def test_a_record_with_a_value_set_aside_is_not_rewritten_when_a_column_is_added
         writer = destination.writer(TARGET, run_id=number, epoch=1)
         await writer.committed()
         page = Page(b"[" + b",".join(records) + b"]", None, NOW + timedelta(hours=number), FetchReport(None, None))
-        return await writer.write([page], DeliveryKey(number, 1, 1), b"", ledger)
+        return await writer.write([page], DeliveryKey(number, 1, 1), b"", ledger, at_once)
 
     async def story() -> list[Written]:
         pool = await database.open_pool(database_url, size=2)

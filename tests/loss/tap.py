@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import asyncpg
 
-from tidegate.destinations.base import DeliveryKey, Destination, Ledger, Target, Writer, Written
+from tidegate.destinations.base import DeliveryKey, Destination, Ledger, Target, Turn, Writer, Written
 from tidegate.domain.fetch import Page
 
 Pool = asyncpg.Pool
@@ -46,8 +46,10 @@ class OverheardWriter:
     async def committed(self) -> bytes | None:
         return await self.writer.committed()
 
-    async def write(self, pages: Sequence[Page], key: DeliveryKey, checkpoint: bytes, ledger: Ledger) -> Written:
-        written = await self.writer.write(pages, key, checkpoint, ledger)
+    async def write(
+        self, pages: Sequence[Page], key: DeliveryKey, checkpoint: bytes, ledger: Ledger, turn: Turn
+    ) -> Written:
+        written = await self.writer.write(pages, key, checkpoint, ledger, turn)
         self.delivered.append(Delivered(key, tuple(pages)))
         return written
 

@@ -60,6 +60,14 @@ Ledger: TypeAlias = Callable[[asyncpg.Connection, Written], Awaitable[None]]
 Raises LeaseLost if the run's epoch has moved on; the destination then rolls its rows back."""
 
 
+Turn: TypeAlias = Callable[[], Awaitable[None]]
+"""Returns once the batch before has committed, in the ledger too; raises if it has not, and then nothing may be written."""
+
+
+async def at_once() -> None:
+    """Be the turn of a batch that has none before it."""
+
+
 class Writer(Protocol):
     """One run's way into one target."""
 
@@ -75,10 +83,13 @@ class Writer(Protocol):
         """Do ahead what needs no I/O for a page that a later `write` will deliver; never raises, and may do nothing."""
         ...
 
-    async def write(self, pages: Sequence[Page], key: DeliveryKey, checkpoint: bytes, ledger: Ledger) -> Written:
+    async def write(
+        self, pages: Sequence[Page], key: DeliveryKey, checkpoint: bytes, ledger: Ledger, turn: Turn
+    ) -> Written:
         """Deliver ``pages`` and their ledger entry exactly once in effect, or raise and leave nothing half-written.
 
-        Raises LeaseLost, DestinationUnavailable or DestinationRejected.
+        The batch before may still be on its way: what can be done without being seen and without locks may be done before
+        ``turn`` is awaited, all else after. Raises LeaseLost, a DestinationError or what ``turn`` raises.
         """
         ...
 

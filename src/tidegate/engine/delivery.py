@@ -6,13 +6,15 @@ import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from tidegate.destinations.base import DeliveryKey, Writer, Written
+from tidegate.destinations.base import DeliveryKey, Turn, Writer, Written
 from tidegate.domain.fetch import FetchReport, Page
 from tidegate.engine.parts import Ends
+from tidegate.engine.underway import Underway
 from tidegate.store import leases, quarantine
 from tidegate.store.leases import Counts, Finish, LeasedRun
 
@@ -54,6 +56,7 @@ class Delivery:
         self._stop_after = stop_after
         self._batch = resumed.batch if resumed else run.batch
         self._report = resumed.report if resumed else None
+        self._underway = Underway()
 
     async def deliver(self, pages: AsyncIterator[Page], stopping: asyncio.Event) -> None:
         """Deliver every page and finish the run.
@@ -61,22 +64,34 @@ class Delivery:
         Raises Stopped after committing what is in hand if ``stopping`` is set before the last page; LeaseLost, a
         DestinationError or whatever the pages raise otherwise. What came before an error is committed first.
         """
+        try:
+            await self._deliver(pages, stopping)
+        finally:
+            await self._underway.abandon()
+
+    async def _deliver(self, pages: AsyncIterator[Page], stopping: asyncio.Event) -> None:
         held: list[Page] = []
         held_since = self._parts.clock.now()
+        while (page := await self._next(pages, held)) is not None:
+            held.append(page)
+            if page.token is None:
+                await self._commit(held, final=True)
+                return
+            if stopping.is_set() or self._full(held, held_since):
+                batch, held, held_since = held, [], self._parts.clock.now()
+                await self._commit(batch, final=False)
+            if stopping.is_set():
+                await self._underway.settled()
+                raise Stopped
+
+    async def _next(self, pages: AsyncIterator[Page], held: list[Page]) -> Page | None:
+        """Return the next page; if there is none for an error, commit what is held and raise the error."""
         try:
-            async for page in pages:
-                held.append(page)
-                if page.token is None:
-                    await self._commit(held, final=True)
-                    return
-                if stopping.is_set() or self._full(held, held_since):
-                    batch, held, held_since = held, [], self._parts.clock.now()
-                    await self._commit(batch, final=False)
-                if stopping.is_set():
-                    raise Stopped
+            return await anext(pages, None)
         except Exception:
-            if held and held[-1].token is not None:
+            if held:
                 await self._commit(held, final=False)
+            await self._underway.settled()
             raise
 
     def _full(self, held: list[Page], since: datetime) -> bool:
@@ -86,7 +101,8 @@ class Delivery:
 
     async def enter(self, last: Checkpoint, position: bytes) -> None:
         """Enter in the ledger, with its counts, a batch whose rows committed elsewhere just before a crash (SPEC 5)."""
-        await self._write([], last.batch, position, last.report if last.complete else None)
+        report = last.report if last.complete else None
+        await self._underway.add(partial(self._write, [], last.batch, position, report), last=True)
 
     async def _commit(self, pages: list[Page], *, final: bool) -> None:
         self._batch += 1
@@ -95,8 +111,10 @@ class Delivery:
         report = so_far if final else None
         filled = [page for page in pages if page.records != EMPTY]
         if filled:
-            await self._write(filled, self._batch, position, report)
-        elif report is not None:
+            await self._underway.add(partial(self._write, filled, self._batch, position, report), last=final)
+            return
+        await self._underway.settled()
+        if report is not None:
             await self._finishing.ask(self._finish(report))
         else:
             await leases.checkpoint(self._parts.pool, self._run, self._batch, position, Counts())
@@ -106,13 +124,16 @@ class Delivery:
         proven = report.proves(self._run.period)
         return Finish(self._run, self._batch, report, proven, self._parts.clock.now())
 
-    async def _write(self, pages: list[Page], batch: int, position: bytes, report: FetchReport | None) -> None:
+    async def _write(
+        self, pages: list[Page], batch: int, position: bytes, report: FetchReport | None, turn: Turn
+    ) -> None:
         async def ledger(connection: Connection, written: Written) -> None:
             self._parts.signal("batch.written")
             await self.record(connection, batch, position, written, report)
             self._parts.signal("batch.recorded")
 
-        await self._writer.write(pages, DeliveryKey(self._run.id, self._run.epoch, batch), position, ledger)
+        await self._writer.write(pages, DeliveryKey(self._run.id, self._run.epoch, batch), position, ledger, turn)
+        self._parts.signal("batch.committed")
 
     async def record(
         self, connection: Connection, batch: int, position: bytes, written: Written, report: FetchReport | None

@@ -135,11 +135,11 @@ async def checkpoint(
 ) -> None:
     """Record that a batch is delivered and where the run resumes; progress starts the count of attempts anew.
 
-    Raises LeaseLost if the epoch has moved on.
+    Batches are entered without a gap. Raises LeaseLost if the epoch has moved on.
     """
     status = await connection.execute(
         f"""update runs set batch = $3, checkpoint = $10, attempt = 0, {_COUNT}
-             where id = $1 and epoch = $2 and state = 'running' and batch < $3""",
+             where id = $1 and epoch = $2 and state = 'running' and batch = $3 - 1""",
         run.id, run.epoch, batch, counts.read, counts.inserted, counts.updated, counts.unchanged, counts.misfits,
         counts.quarantined, position,
     )  # fmt: skip

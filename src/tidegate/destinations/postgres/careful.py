@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any, Final
+from itertools import groupby
+from typing import Any, Final, TypeAlias
 
 import msgspec
 
@@ -32,59 +33,86 @@ class Poison(ValueError):
     """A record that cannot be delivered; the message is the reason for people."""
 
 
+@dataclass(frozen=True, slots=True)
+class PageLines:
+    """Records of the ``number``-th page of a batch, from 1: their lines up to the hash, and their places in the page, from 0."""
+
+    number: int
+    heads: list[str]
+    places: Sequence[int]
+
+
+Origin: TypeAlias = tuple[int, int]
+"""A record: the number of its page in the batch, and its place in the page."""
+
+
 @dataclass(slots=True)
 class Rendered:
-    """Lines of COPY text, what was quarantined on the way, and how many values of which record were set aside.
+    """Lines of COPY text by page, what was quarantined on the way, and how many values of which record were set aside."""
 
-    A record is named by the number of its page in the batch, from 1, and its place in the page, from 0.
-    """
-
-    lines: list[str] = field(default_factory=list)
+    pages: list[PageLines] = field(default_factory=list)
     quarantined: list[Quarantined] = field(default_factory=list)
-    misfits: dict[tuple[int, int], int] = field(default_factory=dict)
+    misfits: dict[Origin, int] = field(default_factory=dict)
     read: int = 0
 
-    def add_lines(self, lines: list[str]) -> None:
+    def add_heads(self, heads: list[str], number: int) -> None:
         """Add a page that the fast way took."""
-        self.lines += lines
-        self.read += len(lines)
+        self.pages.append(PageLines(number, heads, range(len(heads))))
+        self.read += len(heads)
 
     def add_page(self, layout: Layout, page: bytes, number: int, *, trusting: bool) -> None:
         """Add every record of ``page``, one by one; ``trusting``: those that the fast way takes go that way still."""
         records = pieces.records(page)
-        for position, record in enumerate(records):
-            if trusting:
-                with suppress(Unfit):
-                    self.lines.append(layout.single(record, number, position))
-                    continue
+        heads, places = list[str](), list[int]()
+        for place, record in enumerate(records):
             try:
-                line, misfits = _line(layout, record, number, position)
+                head, misfits = _head(layout, record, trusting=trusting)
             except Poison as reason:
                 self.quarantined.append(Quarantined(str(reason), record))
                 continue
-            self.lines.append(line)
+            heads.append(head)
+            places.append(place)
             if misfits:
-                self.misfits[number, position] = misfits
+                self.misfits[number, place] = misfits
+        self.pages.append(PageLines(number, heads, places))
         self.read += len(records)
 
-    def without(self, refused: Mapping[tuple[int, int], Quarantined]) -> Rendered:
+    def each(self) -> list[tuple[Origin, str]]:
+        """Return every record's origin and line."""
+        return [
+            ((page.number, place), head)
+            for page in self.pages
+            for place, head in zip(page.places, page.heads, strict=True)
+        ]
+
+    def without(self, refused: Mapping[Origin, Quarantined]) -> Rendered:
         """Return the same with the records of ``refused`` in quarantine."""
         return Rendered(
-            [line for line in self.lines if origin(line) not in refused],
+            by_page([(origin, head) for origin, head in self.each() if origin not in refused]),
             [*self.quarantined, *refused.values()],
             {name: count for name, count in self.misfits.items() if name not in refused},
             self.read,
         )
 
 
-def origin(line: str) -> tuple[int, int]:
-    """Return the page number and the place in it that ``line`` came from."""
-    _, number, position = line.rsplit("\t", 2)
-    return int(number), int(position)
+def by_page(lines: Iterable[tuple[Origin, str]]) -> list[PageLines]:
+    """Return lines, given in order with their origins, as pages."""
+    pages = list[PageLines]()
+    for number, group in groupby(lines, key=lambda line: line[0][0]):
+        ours = list(group)
+        pages.append(PageLines(number, [head for _, head in ours], [place for (_, place), _ in ours]))
+    return pages
 
 
-def _line(layout: Layout, record: bytes, number: int, position: int) -> tuple[str, int]:
+def _head(layout: Layout, record: bytes, *, trusting: bool) -> tuple[str, int]:
     """Return a record's line and the number of its misfits. Raises Poison."""
+    if trusting:
+        with suppress(Unfit):
+            return layout.single(record), 0
+    return _line(layout, record)
+
+
+def _line(layout: Layout, record: bytes) -> tuple[str, int]:
     members = _members(record)
     values: dict[str, object] = dict(_keys(layout, members))
     cursor = _cursor(layout.stream, members)
@@ -102,7 +130,7 @@ def _line(layout: Layout, record: bytes, number: int, position: int) -> tuple[st
             values[column] = fitted(kind, raw)
         except Misfit:
             misfits[name] = raw
-    return layout.line(values, cursor, _side_column(misfits), number, position), len(misfits)
+    return layout.head(values, cursor, _side_column(misfits)), len(misfits)
 
 
 def _members(record: bytes) -> dict[str, bytes]:

@@ -17,7 +17,7 @@ from typing import Annotated, Any, TypeAlias
 import msgspec
 from xxhash import xxh3_64_intdigest
 
-from tidegate.destinations.postgres.values import DECODED, KEY_LENGTH, LONG, escaped, instant, json_text
+from tidegate.destinations.postgres.values import DECODED, KEY_LENGTH, LONG, OF_NUMBERS, escaped, instant, json_text
 from tidegate.domain.cursor import CursorField, CursorFormat
 from tidegate.domain.stream import ColumnType, Stream
 
@@ -25,9 +25,15 @@ NULL = "None"
 """How COPY text spells null here: what an f-string makes of None. The word itself is escaped as `\\None`."""
 
 _NULL_AT_END = f"\t{NULL}"
-_NO_NUMBER = re.compile(r"(?:^|\t)-?(?:s?NaN\d*|Infinity)(?=\t)", re.MULTILINE)
+_PLAIN_INSTANTS = re.compile(r"(?:\d{4}-\d\d-\d\dT(?:[01]\d|2[0-3]):[0-5]\d:[0-5]\dZ\n)*")
+"""Instants in the commonest spelling; whether the day exists is left to PostgreSQL."""
+_NUMBERS = "".join(sorted(OF_NUMBERS)).encode()
+_NUMBERS_AND_NULLS = _NUMBERS + "".join(sorted(set(NULL) - OF_NUMBERS)).encode()
 _UNNAMEABLE = re.compile(r'[\x00-\x1f"\\\ud800-\udfff]')
 """What no field of a msgspec struct can be renamed to."""
+
+_DECODED: dict[ColumnType, Any] = DECODED | {ColumnType.NUMERIC: Any}
+"""What the fast way decodes to: a number as it is spelled. What else comes is found in the text of the whole page."""
 
 _KEY_TYPES = {
     ColumnType.BIGINT: LONG,
@@ -36,6 +42,7 @@ _KEY_TYPES = {
 
 
 Content: TypeAlias = Callable[[Any, str | None], str]
+"""From a struct and its cursor value to the columns' COPY text."""
 
 
 class Unfit(Exception):
@@ -122,7 +129,7 @@ class Layout:
             return msgspec.Raw, msgspec.Raw(b"null")
         if column.name == self.cursor_column:
             return str | int | float | None, None
-        return DECODED[column.kind] | None, None
+        return _DECODED[column.kind] | None, None
 
     @cached_property
     def _decoder(self) -> msgspec.json.Decoder[list[Any]] | None:
@@ -133,7 +140,7 @@ class Layout:
             return None
         if cursor is not None and (len(cursor.path) > 1 or cursor.path[0] not in named):
             return None
-        return msgspec.json.Decoder(list[self.record])  # type: ignore[name-defined]
+        return msgspec.json.Decoder(list[self.record], float_hook=str)  # type: ignore[name-defined]
 
     @cached_property
     def _contents(self) -> tuple[Content, Content]:
@@ -160,21 +167,34 @@ class Layout:
         return value
 
     @cached_property
-    def _cursor_of(self) -> Callable[[Any], str | None]:
-        """Return a function from a struct to its cursor value as COPY text. It raises ValueError."""
+    def _cursors_of(self) -> Callable[[list[Any]], Iterable[str | None]]:
+        """Return a function from a page's structs to their cursor values as COPY text. It raises ValueError."""
         cursor = self.stream.cursor
         if cursor is None:
-            return lambda record: None
+            return lambda records: [None] * len(records)
         get = attrgetter(self.attributes[self.fields[cursor.path[0]]])
         read = cursor_reader(cursor)
-        return lambda record: read(get(record))
+        if cursor.format is not CursorFormat.ISO:
+            return lambda records: [read(get(record)) for record in records]
+
+        def instants(records: list[Any]) -> list[str]:
+            values = [get(record) for record in records]
+            return values if _plain_instants(values) else [read(value) for value in values]
+
+        return instants
 
     @cached_property
-    def _numeric(self) -> bool:
-        return any(column.kind is ColumnType.NUMERIC for column in self.columns)
+    def _numbers(self) -> tuple[Callable[[list[Any]], str], Callable[[list[Any]], str]] | None:
+        """Return functions from a page's structs to the text of all their numbers, nulls as None or left out; None without."""
+        values = [f"r.{self.attributes[column.name]}" for column in self.columns if column.kind is ColumnType.NUMERIC]
+        if not values:
+            return None
+        plain = "".join(f"{{{value}}}" for value in values)
+        without = "".join(f"{{'' if {value} is None else {value}}}" for value in values)
+        return _joined(plain), _joined(without)
 
     def heads(self, page: bytes) -> list[str]:
-        """Return ``page`` as lines of COPY text, all but their places in a batch (see `placed`).
+        """Return the records of ``page`` as lines of COPY text up to the content's hash; what follows is the batch's.
 
         Raises Unfit if any record of it needs a closer look.
         """
@@ -185,45 +205,46 @@ class Layout:
         except (ValueError, RecursionError) as error:
             raise Unfit from error
 
-    def lines(self, page: bytes, number: int, position: int = 0) -> list[str]:
-        """Return ``page``, the ``number``-th of its batch, as lines of COPY text; ``position`` is its first record's.
+    def single(self, record: bytes) -> str:
+        """Return one record as `heads` would. Raises Unfit."""
+        return self.heads(b"[" + record + b"]")[0]
 
-        Raises Unfit if any record of it needs a closer look.
-        """
-        return placed(self.heads(page), number, position)
-
-    def single(self, record: bytes, number: int, position: int) -> str:
-        """Return one record as `lines` would. Raises Unfit."""
-        return self.lines(b"[" + record + b"]", number, position)[0]
-
-    def _heads(self, records: Iterable[Any], *, escape: bool) -> list[str]:
-        content, cursor_of, heads = self._contents[escape], self._cursor_of, list[str]()
-        for record in records:
-            cursor = cursor_of(record)
+    def _heads(self, records: list[Any], *, escape: bool) -> list[str]:
+        if self._numbers and not _all_numbers(self._numbers[escape](records), nulls=not escape):
+            raise Unfit
+        content, heads = self._contents[escape], list[str]()
+        for record, cursor in zip(records, self._cursors_of(records), strict=True):
             text = content(record, cursor)
             heads.append(f"{text}\t{NULL}\t{cursor}\t{content_hash(text)}")
-        if self._numeric and _has_no_number("\n".join(heads)):
-            raise Unfit
         return heads
 
-    def line(
-        self, values: Mapping[str, object], cursor: str | None, misfits: str | None, number: int, position: int
-    ) -> str:
-        """Return one record, given by column, as the same line that the fast way would render."""
+    def head(self, values: Mapping[str, object], cursor: str | None, misfits: str | None) -> str:
+        """Return one record, given by column, as the fast way would render it."""
         record = self.record(**{self.attributes[name]: value for name, value in values.items()})
         text, aside = self._contents[True](record, cursor), escaped(misfits)
         digest = content_hash(text, "" if misfits is None else f"\t\t{aside}")
-        return f"{text}\t{aside}\t{cursor}\t{digest}\t{number}\t{position}\n"
+        return f"{text}\t{aside}\t{cursor}\t{digest}"
 
 
-def placed(heads: Iterable[str], number: int, position: int = 0) -> list[str]:
-    """Return whole lines: ``heads`` as the records from ``position`` on of the ``number``-th page of a batch."""
-    return [f"{head}\t{number}\t{place}\n" for place, head in enumerate(heads, position)]
+def _joined(text: str) -> Callable[[list[Any]], str]:
+    """Return a function from structs ``r`` to the f-strings ``text`` of them all, one after the other."""
+    joined: Callable[[list[Any]], str] = eval(f"lambda records: ''.join([f\"{text}\" for r in records])", {})  # noqa: S307
+    return joined
 
 
-def _has_no_number(text: str) -> bool:
-    """Return whether a whole field of ``text`` is a NaN or an infinity, which strings can bring into numeric columns."""
-    return ("NaN" in text or "Infinity" in text) and _NO_NUMBER.search(text) is not None
+def _plain_instants(values: list[Any]) -> bool:
+    try:
+        return _PLAIN_INSTANTS.fullmatch("\n".join(values) + "\n") is not None
+    except TypeError:  # one of them is no string
+        return False
+
+
+def _all_numbers(text: str, *, nulls: bool) -> bool:
+    """Return whether ``text`` is made of what numbers (and None, for ``nulls``) are made of; the grammar is left to PostgreSQL.
+
+    So no string brings a NaN, an infinity, a tab or another spelling into a numeric column.
+    """
+    return not text.encode().translate(None, _NUMBERS_AND_NULLS if nulls else _NUMBERS)
 
 
 def content_hash(text: str, aside: str = "") -> int:

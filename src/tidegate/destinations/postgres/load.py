@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import Final, TypeAlias, cast
 
 import asyncpg
 
-from tidegate.destinations.base import Quarantined, Target, Written
+from tidegate.destinations.base import Quarantined, Target, Turn, Written, at_once
 from tidegate.destinations.postgres import pieces
-from tidegate.destinations.postgres.careful import Rendered, discovered, origin
-from tidegate.destinations.postgres.layout import Layout, Unfit, placed
+from tidegate.destinations.postgres.careful import Origin, Rendered, by_page, discovered
+from tidegate.destinations.postgres.layout import Layout, Unfit
 from tidegate.destinations.postgres.refusals import (
     FAILURES,
     LayoutChanged,
+    NotNew,
     RecordsRefused,
     rows_refused,
     translated,
@@ -27,6 +30,8 @@ from tidegate.domain.fetch import Page
 
 Pool: TypeAlias = "asyncpg.Pool[asyncpg.Record]"
 
+_ALIVE_SECONDS: Final = 3.0
+"""How often a transaction that waits for its turn shows that its process is not frozen."""
 _MAX_REFUSED: Final = 100
 """So many records of one batch may be refused by PostgreSQL itself; more is no poison, it is the table."""
 
@@ -41,6 +46,13 @@ async def connected(pool: Pool) -> AsyncIterator[asyncpg.Connection]:
         raise translated(error) from error
 
 
+def staging(pool: Pool) -> asyncio.Semaphore:
+    """Return who may hold a connection of ``pool`` while another batch has its turn: a third of the pool, so that those
+    whose turn it is always get one.
+    """
+    return asyncio.Semaphore(pool.get_max_size() // 3)
+
+
 @dataclass(frozen=True, slots=True)
 class Batch:
     """Pages made ready for one transaction: nothing of them is in the database yet."""
@@ -48,6 +60,13 @@ class Batch:
     pages: tuple[Page, ...]
     layout: Layout | None
     rendered: Rendered
+    new: bool = False
+    """Whether its records are thought not to be in the table yet; no harm is done if they are."""
+
+    @property
+    def lines(self) -> list[tuple[datetime, list[str]]]:
+        """Return what is to be written: by page its `requested_at` and its records' lines."""
+        return [(self.pages[page.number - 1].requested_at, page.heads) for page in self.rendered.pages]
 
     def written(self, counts: Counts) -> Written:
         """Return what became of the batch; a record not written was there already, in this version or a later one."""
@@ -66,12 +85,14 @@ class Batch:
 class Load:
     """Turns the pages of one run into rows of one table."""
 
-    def __init__(self, tables: Tables, target: Target, run_id: int) -> None:
+    def __init__(self, tables: Tables, target: Target, run_id: int, staging: asyncio.Semaphore) -> None:
         self._tables = tables
+        self._staging = staging
         self._target = target
         self._run_id = run_id
         self._layout: Layout | None = None
         self._fresh = False
+        self._all_new = False
         self._ready: dict[int, tuple[Page, Layout, list[str]]] = {}
 
     def ready(self, page: Page) -> None:
@@ -87,64 +108,95 @@ class Load:
             self._fresh = True
 
     async def delivered(
-        self, pool: Pool, pages: Sequence[Page], commit: Callable[[Batch], Awaitable[Written]]
+        self, pool: Pool, pages: Sequence[Page], commit: Callable[[Batch, Turn], Awaitable[Written]], turn: Turn
     ) -> Written:
         """Return what ``commit`` made of ``pages``, having quarantined the records that PostgreSQL itself refuses.
 
-        ``commit`` writes the batch's `rows` and whatever belongs to them in one transaction, and is called again with less
-        after RecordsRefused. Raises what it raises, or a DestinationError.
+        ``commit`` writes the batch's `rows` and whatever belongs to them in one transaction, and is called again after
+        NotNew, and with less after RecordsRefused. Raises what it raises, or a DestinationError.
         """
+        written = await self._delivered(pool, pages, commit, turn)
+        self._all_new = 0 < written.inserted == written.read - len(written.quarantined)
+        return written
+
+    async def _delivered(
+        self, pool: Pool, pages: Sequence[Page], commit: Callable[[Batch, Turn], Awaitable[Written]], turn: Turn
+    ) -> Written:
         if not self._fresh:
             await self.refresh(pool)
+        batch = await self._prepared(pool, pages)
         try:
-            return await commit(await self._prepared(pool, pages))
+            return await self._ahead(batch, commit, turn)
         except LayoutChanged:
+            await turn()
             await self.refresh(pool)
         except RecordsRefused:
-            pass
+            await turn()
         batch = await self._prepared(pool, pages, careful=True)
         while True:
             try:
-                return await commit(batch)
+                return await commit(batch, at_once)
             except RecordsRefused:
                 batch = await self._without_refused(pool, batch)
             except LayoutChanged as error:
                 raise DestinationUnavailable(f"{self._tables.name(self._target)} keeps changing: {error}.") from error
 
-    async def rows(self, connection: asyncpg.Connection, batch: Batch) -> Written:
-        """Write the batch's rows inside the caller's transaction. Raises RecordsRefused, LayoutChanged, asyncpg's errors."""
-        if batch.layout is None or not batch.rendered.lines:
+    async def _ahead(self, batch: Batch, commit: Callable[[Batch, Turn], Awaitable[Written]], turn: Turn) -> Written:
+        """Return what ``commit`` made of ``batch``, which may be staged while the batch before it is still being written.
+
+        ``staging`` leaves the pool connections for those whose turn it is. Records that are thought to be new are not staged.
+        """
+        if batch.new or self._staging.locked():
+            await turn()
+            try:
+                return await commit(batch, at_once)
+            except NotNew:
+                return await commit(replace(batch, new=False), at_once)
+        async with self._staging:
+            return await commit(batch, turn)
+
+    async def rows(self, connection: asyncpg.Connection, batch: Batch, turn: Turn) -> Written:
+        """Write the batch's rows inside the caller's transaction.
+
+        Before ``turn`` returns nobody else sees them or waits for them. Raises what it raises; RecordsRefused, LayoutChanged,
+        NotNew, asyncpg's errors.
+        """
+        lines = batch.lines
+        if batch.layout is None or not any(heads for _, heads in lines):
+            await turn()
             return batch.written(Counts())
-        upsert = Upsert(self._tables.name(self._target), batch.layout)
-        requested_at = [page.requested_at for page in batch.pages]
+        upsert = Upsert(self._tables.schema, self._tables.unquoted(self._target), batch.layout)
         with rows_refused():
-            return batch.written(
-                await upsert.write(connection, batch.rendered.lines, self._target, self._run_id, requested_at)
-            )
+            if batch.new:
+                await turn()
+                return batch.written(await upsert.insert(connection, lines, self._target, self._run_id))
+            await upsert.stage(connection, lines)
+            await _patiently(connection, turn)
+            return batch.written(await upsert.write(connection, self._target, self._run_id))
 
     async def _prepared(self, pool: Pool, pages: Sequence[Page], *, careful: bool = False) -> Batch:
         """Return ``pages`` rendered for the table, which by then has a column for every field seen that it has room for."""
         ordered = tuple(sorted(pages, key=lambda page: page.requested_at))
-        fast = [None if careful else self._fast(page, number) for number, page in enumerate(ordered, start=1)]
-        unfit = [page.records for page, lines in zip(ordered, fast, strict=True) if lines is None]
+        fast = [None if careful else self._fast(page) for page in ordered]
+        unfit = [page.records for page, heads in zip(ordered, fast, strict=True) if heads is None]
         if unfit and await self._grown(pool, unfit):
-            fast = [None if careful else self._fast(page, number) for number, page in enumerate(ordered, start=1)]
+            fast = [None if careful else self._fast(page) for page in ordered]
         layout, rendered = self._layout or Layout.provisional(self._target.stream), Rendered()
-        for number, (page, lines) in enumerate(zip(ordered, fast, strict=True), start=1):
-            if lines is None:
+        for number, (page, heads) in enumerate(zip(ordered, fast, strict=True), start=1):
+            if heads is None:
                 rendered.add_page(layout, page.records, number, trusting=not careful)
             else:
-                rendered.add_lines(lines)
-        return Batch(ordered, self._layout, rendered)
+                rendered.add_heads(heads, number)
+        return Batch(ordered, self._layout, rendered, new=self._all_new and not careful)
 
-    def _fast(self, page: Page, number: int) -> list[str] | None:
+    def _fast(self, page: Page) -> list[str] | None:
         """Return the page's lines, rendered ahead or now; None if a record of it needs a closer look."""
         layout = self._layout
         if layout is None:
             return None
         _, rendered_for, heads = self._ready.pop(id(page), (None, None, []))
         try:
-            return placed(heads, number) if rendered_for is layout else layout.lines(page.records, number)
+            return heads if rendered_for is layout else layout.heads(page.records)
         except Unfit:
             return None
 
@@ -163,18 +215,18 @@ class Load:
 
     async def _without_refused(self, pool: Pool, batch: Batch) -> Batch:
         """Return ``batch`` with every record in quarantine that PostgreSQL refuses, found by halving."""
-        refused: dict[tuple[int, int], Quarantined] = {}
+        refused: dict[Origin, Quarantined] = {}
         async with connected(pool) as connection:
-            suspects = [batch.rendered.lines]
+            suspects = [batch.rendered.each()]
             while suspects:
                 lines = suspects.pop()
                 reason = await self._refusal(connection, batch, lines)
                 if reason and len(lines) > 1:
                     suspects += [lines[: len(lines) // 2], lines[len(lines) // 2 :]]
                 elif reason:
-                    number, position = origin(lines[0])
-                    record = pieces.records(batch.pages[number - 1].records)[position]
-                    refused[number, position] = Quarantined(f"PostgreSQL refuses the record: {reason}.", record)
+                    number, place = origin = lines[0][0]
+                    record = pieces.records(batch.pages[number - 1].records)[place]
+                    refused[origin] = Quarantined(f"PostgreSQL refuses the record: {reason}.", record)
                 if len(refused) > _MAX_REFUSED:
                     raise DestinationRejected(
                         f"PostgreSQL refuses more than {_MAX_REFUSED} records of one batch: {reason}.",
@@ -182,15 +234,26 @@ class Load:
                     )
         return replace(batch, rendered=batch.rendered.without(refused))
 
-    async def _refusal(self, connection: asyncpg.Connection, batch: Batch, lines: list[str]) -> str:
+    async def _refusal(self, connection: asyncpg.Connection, batch: Batch, lines: list[tuple[Origin, str]]) -> str:
         """Return why PostgreSQL refuses ``lines``, "" if it does not; nothing is written either way."""
-        trial = replace(batch, rendered=Rendered(lines, read=len(lines)))
+        trial = replace(batch, rendered=Rendered(by_page(lines), read=len(lines)))
         transaction = connection.transaction()
         await transaction.start()
         try:
-            await self.rows(connection, trial)
+            await self.rows(connection, trial, at_once)
         except RecordsRefused as refusal:
             return str(refusal)
         finally:
             await transaction.rollback()
         return ""
+
+
+async def _patiently(connection: asyncpg.Connection, turn: Turn) -> None:
+    """Wait for ``turn``, showing the server meanwhile that the process at the other end of the transaction is alive."""
+    waiting = asyncio.ensure_future(turn())
+    try:
+        while not (await asyncio.wait({waiting}, timeout=_ALIVE_SECONDS))[0]:
+            await connection.execute("SELECT 1")
+    finally:
+        waiting.cancel()
+    waiting.result()

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tidegate.destinations.base import DeliveryKey, Ledger, Target, Written
-from tidegate.destinations.postgres.load import Batch, Load, Pool, connected
+from tidegate.destinations.base import DeliveryKey, Ledger, Target, Turn, Written
+from tidegate.destinations.postgres.load import Batch, Load, Pool, connected, staging
 from tidegate.destinations.postgres.tables import Tables
 from tidegate.domain.fetch import Page
 
@@ -19,10 +19,11 @@ class LocalPostgres:
     def __init__(self, pool: Pool, *, schema: str = DEFAULT_SCHEMA) -> None:
         self._pool = pool
         self._tables = Tables(schema)
+        self._staging = staging(pool)
 
     def writer(self, target: Target, run_id: int, epoch: int) -> LocalWriter:
         """Return the writer of one run; ``epoch`` is the ledger's affair here. Does no I/O."""
-        return LocalWriter(self._pool, Load(self._tables, target, run_id))
+        return LocalWriter(self._pool, Load(self._tables, target, run_id, self._staging))
 
     async def close(self) -> None:
         """Do nothing: the pool is not ours."""
@@ -43,16 +44,18 @@ class LocalWriter:
         """Render ``page`` ahead of its batch."""
         self._load.ready(page)
 
-    async def write(self, pages: Sequence[Page], key: DeliveryKey, checkpoint: bytes, ledger: Ledger) -> Written:
+    async def write(
+        self, pages: Sequence[Page], key: DeliveryKey, checkpoint: bytes, ledger: Ledger, turn: Turn
+    ) -> Written:
         """Commit ``pages`` and what ``ledger`` writes together, or neither.
 
         Raises what ``ledger`` raises (LeaseLost), DestinationUnavailable or DestinationRejected.
         """
 
-        async def commit(batch: Batch) -> Written:
+        async def commit(batch: Batch, turn: Turn) -> Written:
             async with connected(self._pool) as connection, connection.transaction():
-                written = await self._load.rows(connection, batch)
+                written = await self._load.rows(connection, batch, turn)
                 await ledger(connection, written)
             return written
 
-        return await self._load.delivered(self._pool, pages, commit)
+        return await self._load.delivered(self._pool, pages, commit, turn)

@@ -19,6 +19,13 @@ class LayoutChanged(Exception):
     """A column or the table is no longer what the layout says; the batch was rolled back."""
 
 
+class NotNew(Exception):
+    """Of records that were thought to be new, one was there already, or twice in the batch; the batch was rolled back."""
+
+
+_FOUND: Final = ("23505", "40P01")
+"""Unique violation; deadlock, with another writer of the same new keys."""
+
 _DATA: Final = ("21", "22", "23", "54")
 """Classes that a record's content can cause: cardinality, data, integrity, program limits."""
 
@@ -49,6 +56,17 @@ def rows_refused() -> Iterator[None]:
             raise LayoutChanged(f"{error} ({code})") from error
         if code.startswith(_DATA):
             raise RecordsRefused(f"{error} ({code})") from error
+        raise
+
+
+@contextmanager
+def found_there() -> Iterator[None]:
+    """Turn errors that a record's being there already can cause into NotNew."""
+    try:
+        yield
+    except asyncpg.PostgresError as error:
+        if error.sqlstate in _FOUND:
+            raise NotNew(str(error)) from error
         raise
 
 

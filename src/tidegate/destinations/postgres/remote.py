@@ -9,9 +9,9 @@ from urllib.parse import urlsplit
 
 import asyncpg
 
-from tidegate.destinations.base import DeliveryKey, Ledger, Target, Written
+from tidegate.destinations.base import DeliveryKey, Ledger, Target, Turn, Written
 from tidegate.destinations.postgres.commits import Commits
-from tidegate.destinations.postgres.load import Batch, Load, Pool, connected
+from tidegate.destinations.postgres.load import Batch, Load, Pool, connected, staging
 from tidegate.destinations.postgres.local import DEFAULT_SCHEMA
 from tidegate.destinations.postgres.refusals import FAILURES, translated
 from tidegate.destinations.postgres.tables import Tables
@@ -50,6 +50,7 @@ class RemotePostgres:
         self._ledger_pool = ledger_pool
         self._tables = Tables(schema)
         self._commits = Commits(schema)
+        self._staging = staging(pool)
 
     @classmethod
     async def connect(
@@ -68,7 +69,7 @@ class RemotePostgres:
 
     def writer(self, target: Target, run_id: int, epoch: int) -> RemoteWriter:
         """Return the writer of one run; does no I/O."""
-        load = Load(self._tables, target, run_id)
+        load = Load(self._tables, target, run_id, self._staging)
         return RemoteWriter(self._pool, self._ledger_pool, self._commits, load, DeliveryKey(run_id, epoch, 0))
 
     async def prune(self, before_run_id: int) -> int:
@@ -107,7 +108,9 @@ class RemoteWriter:
         """Render ``page`` ahead of its batch."""
         self._load.ready(page)
 
-    async def write(self, pages: Sequence[Page], key: DeliveryKey, checkpoint: bytes, ledger: Ledger) -> Written:
+    async def write(
+        self, pages: Sequence[Page], key: DeliveryKey, checkpoint: bytes, ledger: Ledger, turn: Turn
+    ) -> Written:
         """Commit ``pages`` with their note, then the ledger's entry; a batch that has committed is only entered.
 
         Raises LeaseLost, DestinationUnavailable or DestinationRejected; InternalError if the batch committed with another
@@ -116,13 +119,15 @@ class RemoteWriter:
         async with connected(self._pool) as connection:
             written = await self._commits.repeated(connection, key, checkpoint)
         if written is None:
-            written = await self._load.delivered(self._pool, pages, partial(self._commit, key, checkpoint))
+            written = await self._load.delivered(self._pool, pages, partial(self._commit, key, checkpoint), turn)
+        else:
+            await turn()
         async with connected(self._ledger_pool) as connection, connection.transaction():
             await ledger(connection, written)
         return written
 
-    async def _commit(self, key: DeliveryKey, checkpoint: bytes, batch: Batch) -> Written:
+    async def _commit(self, key: DeliveryKey, checkpoint: bytes, batch: Batch, turn: Turn) -> Written:
         async with connected(self._pool) as connection, connection.transaction():
-            written = await self._load.rows(connection, batch)
+            written = await self._load.rows(connection, batch, turn)
             await self._commits.commit(connection, key, checkpoint, written)
         return written

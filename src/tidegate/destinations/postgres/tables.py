@@ -64,7 +64,11 @@ class Tables:
 
     def name(self, target: Target) -> str:
         """Return the table of ``target`` as SQL, schema included."""
-        return f"{quoted(self.schema)}.{quoted(table_name(target.connector, target.stream.name))}"
+        return f"{quoted(self.schema)}.{quoted(self.unquoted(target))}"
+
+    def unquoted(self, target: Target) -> str:
+        """Return the table of ``target`` as the catalog spells it, without its schema."""
+        return table_name(target.connector, target.stream.name)
 
     async def layout(self, connection: asyncpg.Connection, target: Target) -> Layout | None:
         """Return the layout of ``target`` by the catalog as it is now; None if the table does not exist yet."""

@@ -1,8 +1,10 @@
-"""Rows: lines of COPY text into a temporary staging table, from there under the version rule into the stream's table."""
+"""Rows: COPY text into a temporary staging table and from there under the version rule into the stream's table; what is
+known to be new goes straight there.
+"""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
@@ -13,15 +15,23 @@ import asyncpg
 from tidegate.destinations.base import Target
 from tidegate.destinations.postgres.layout import NULL, Column, Layout
 from tidegate.destinations.postgres.names import quoted, staging_name
+from tidegate.destinations.postgres.refusals import found_there
+from tidegate.destinations.postgres.values import escaped
 
-_STAGED: Final = (
+_OURS: Final = (
     Column("_tidegate_misfits", "json", None),
     Column("_tidegate_cursor", "timestamptz", None),
     Column("_tidegate_hash", "bigint", None),
-    Column("_tidegate_page", "int", None),
-    Column("_tidegate_position", "int", None),
 )
-"""What follows the record's columns on a line, in the order of `layout.line`."""
+"""What follows the record's columns in a line, in the order of `Layout.heads`."""
+_STAGED: Final = (*_OURS, Column("_tidegate_requested_at", "timestamptz", None))
+"""What a line of the staging table ends with; the time is the page's."""
+_PLACE: Final = "_tidegate_place"
+"""Numbers the staged rows in the order in which they were read."""
+_DIRECT: Final = ("_tidegate_requested_at", "_tidegate_run_id", "tenant_id", "account_id")
+
+_PATIENCE: Final = "SET LOCAL lock_timeout = '30s'; SET LOCAL idle_in_transaction_session_timeout = '10s'"
+"""A worker that is idle for 10 s inside the transaction is frozen or cut off; its locks must not stop its successor."""
 
 _BY_CURSOR: Final = """
    t._tidegate_cursor IS NULL OR t._tidegate_cursor < excluded._tidegate_cursor
@@ -29,8 +39,6 @@ _BY_CURSOR: Final = """
        AND t._tidegate_requested_at <= excluded._tidegate_requested_at)"""
 _BY_CONTENT: Final = """
    t._tidegate_hash <> excluded._tidegate_hash AND t._tidegate_requested_at <= excluded._tidegate_requested_at"""
-
-_LINES_PER_CHUNK: Final = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +53,14 @@ class Counts:
 class Upsert:
     """The statements that write lines of one layout into one table."""
 
-    table: str
+    schema: str
+    name: str
     layout: Layout
+
+    @property
+    def table(self) -> str:
+        """Return the table's name as SQL."""
+        return f"{quoted(self.schema)}.{quoted(self.name)}"
 
     @cached_property
     def _staged(self) -> tuple[Column, ...]:
@@ -58,15 +72,12 @@ class Upsert:
 
     @cached_property
     def _prepare(self) -> str:
-        """Return what makes the staging table: one per connection and shape, empty at the start of every transaction.
-
-        A worker that is idle for 10 s inside the transaction is frozen or cut off; its locks must not stop its successor.
-        """
+        """Return what makes the staging table: one per connection and shape, empty at the start of every transaction."""
         columns = ", ".join(f"{quoted(column.name)} {column.sql_type}" for column in self._staged)
         return (
-            "SET LOCAL lock_timeout = '30s'; SET LOCAL idle_in_transaction_session_timeout = '10s'; "
-            "SET LOCAL client_min_messages = warning; "
-            f"CREATE TEMPORARY TABLE IF NOT EXISTS {self._staging} ({columns}) ON COMMIT DELETE ROWS"
+            f"{_PATIENCE}; SET LOCAL client_min_messages = warning; "
+            f"CREATE TEMPORARY TABLE IF NOT EXISTS {self._staging} "
+            f"({_PLACE} bigint GENERATED ALWAYS AS IDENTITY, {columns}) ON COMMIT DELETE ROWS"
         )
 
     @cached_property
@@ -74,19 +85,17 @@ class Upsert:
         """Return the upsert: rows in key order, so that two writers never wait for each other in a circle.
 
         Within a batch the greatest cursor value wins, of equal ones the record that was read last; against the table the
-        version rule of SPEC 4. Parameters: tenant, account, run, the pages' `requested_at`.
+        version rule of SPEC 4. Parameters: tenant, account, run.
         """
-        names = [quoted(column.name) for column in self.layout.columns]
-        ours = ["_tidegate_misfits", "_tidegate_cursor", "_tidegate_hash", "_tidegate_requested_at", "_tidegate_run_id"]
+        names = [quoted(column.name) for column in self._staged]
         keys = [quoted(key) for key in self.layout.keys]
-        kept = [name for name in (*names, *ours) if name not in keys]
+        kept = [name for name in (*names, "_tidegate_run_id") if name not in keys]
         return f"""
 WITH written AS (
-  INSERT INTO {self.table} AS t (tenant_id, account_id, {", ".join((*names, *ours))})
-  SELECT DISTINCT ON ({", ".join(keys)}) $1, $2, {", ".join(names)}, _tidegate_misfits, _tidegate_cursor, _tidegate_hash,
-         ($4::timestamptz[])[_tidegate_page], $3::bigint
+  INSERT INTO {self.table} AS t (tenant_id, account_id, _tidegate_run_id, {", ".join(names)})
+  SELECT DISTINCT ON ({", ".join(keys)}) $1, $2, $3::bigint, {", ".join(names)}
   FROM pg_temp.{self._staging}
-  ORDER BY {", ".join(keys)}, _tidegate_cursor DESC NULLS LAST, _tidegate_page DESC, _tidegate_position DESC
+  ORDER BY {", ".join(keys)}, _tidegate_cursor DESC NULLS LAST, {_PLACE} DESC
   ON CONFLICT (tenant_id, account_id, {", ".join(keys)}) DO UPDATE
   SET {", ".join(f"{name} = excluded.{name}" for name in kept)}
   WHERE {_BY_CONTENT if self.layout.stream.cursor is None else _BY_CURSOR}
@@ -94,27 +103,47 @@ WITH written AS (
 )
 SELECT count(*) FILTER (WHERE inserted), count(*) FILTER (WHERE NOT inserted) FROM written"""
 
-    async def write(
-        self,
-        connection: asyncpg.Connection,
-        lines: Sequence[str],
-        target: Target,
-        run_id: int,
-        requested_at: Sequence[datetime],
-    ) -> Counts:
-        """Write ``lines`` inside the caller's transaction; ``requested_at`` by page number, from 1. Raises asyncpg's errors."""
+    async def stage(self, connection: asyncpg.Connection, pages: Sequence[tuple[datetime, list[str]]]) -> None:
+        """Copy records, by page with the page's `requested_at`, into the staging table of the caller's transaction.
+
+        Nobody else sees them, and nobody waits for them. Raises asyncpg's errors.
+        """
         await connection.execute(self._prepare)
         await connection.copy_to_table(
             self._staging,
             schema_name="pg_temp",
-            source=_chunks(lines),
+            source=_chunks((heads, f"\t{at.isoformat()}\n") for at, heads in pages),
             columns=[column.name for column in self._staged],
             null=NULL,
         )
-        row = await connection.fetchrow(self._statement, target.tenant_id, target.account_id, run_id, requested_at)
+
+    async def write(self, connection: asyncpg.Connection, target: Target, run_id: int) -> Counts:
+        """Write what was staged in this transaction, under the version rule. Raises asyncpg's errors."""
+        row = await connection.fetchrow(self._statement, target.tenant_id, target.account_id, run_id)
         return Counts(*row) if row is not None else Counts()
 
+    async def insert(
+        self, connection: asyncpg.Connection, pages: Sequence[tuple[datetime, list[str]]], target: Target, run_id: int
+    ) -> Counts:
+        """Copy records, none of whose keys is in the table, straight into it: the version rule has nothing to decide.
 
-async def _chunks(lines: Sequence[str]) -> AsyncIterator[bytes]:
-    for first in range(0, len(lines), _LINES_PER_CHUNK):
-        yield "".join(lines[first : first + _LINES_PER_CHUNK]).encode()
+        Raises NotNew if a key is there after all, or twice in ``pages``; otherwise asyncpg's errors.
+        """
+        named = f"{run_id}\t{escaped(target.tenant_id)}\t{escaped(target.account_id)}\n"
+        await connection.execute(_PATIENCE)
+        with found_there():
+            await connection.copy_to_table(
+                self.name,
+                schema_name=self.schema,
+                source=_chunks((heads, f"\t{at.isoformat()}\t{named}") for at, heads in pages),
+                columns=[*(column.name for column in (*self.layout.columns, *_OURS)), *_DIRECT],
+                null=NULL,
+            )
+        return Counts(inserted=sum(len(heads) for _, heads in pages))
+
+
+async def _chunks(pages: Iterable[tuple[list[str], str]]) -> AsyncIterator[bytes]:
+    """Yield each page's lines, all of which end alike."""
+    for heads, ending in pages:
+        if heads:
+            yield (ending.join(heads) + ending).encode()

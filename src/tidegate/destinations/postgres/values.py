@@ -48,6 +48,9 @@ DECODED: Final[dict[ColumnType, Any]] = {
 """The Python type that a value is decoded to; a value that does not decode to it does not fit."""
 
 _DECODERS: Final = {kind: msgspec.json.Decoder(decoded) for kind, decoded in DECODED.items()}
+OF_NUMBERS: Final = frozenset("0123456789.+-eE")
+"""What a number is spelled with, as every version of PostgreSQL reads it."""
+_AS_SPELLED: Final = msgspec.json.Decoder(float_hook=str)
 _ESCAPES: Final = str.maketrans({"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"})
 _INTEGER: Final = re.compile(rb"-?\d{1,19}\Z")
 _HUGE: Final = re.compile(r"[eE][+-]?\d{4}|\d{9999}")
@@ -98,6 +101,8 @@ def fitted(kind: ColumnType, raw: bytes) -> Any:
             raise Misfit("PostgreSQL holds no NUL character")
         case ColumnType.NUMERIC:
             _check_number(value)
+            spelled = _AS_SPELLED.decode(raw)
+            return spelled if OF_NUMBERS.issuperset(str(spelled)) else value
         case ColumnType.TIMESTAMP:
             instant(value)
         case ColumnType.JSON:

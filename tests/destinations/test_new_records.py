@@ -1,0 +1,179 @@
+"""Batches that are thought to be all new, and batches made ready before their turn: the same rows as ever (SPEC 4, 5)."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+import pytest
+
+from tests.destinations.loading import ORDERS, Pool, Run, at, local, page, pool_of, rows, target
+from tidegate.destinations.base import DeliveryKey, Written
+from tidegate.destinations.postgres.local import LocalPostgres
+from tidegate.domain.errors import LeaseLost
+from tidegate.domain.fetch import Page
+
+Story = Callable[[LocalPostgres, Pool], Awaitable[None]]
+
+
+def order(number: int, second: int = 0, **fields: object) -> dict[str, object]:
+    return {"id": number, "updated_at": at(second), "n": second, **fields}
+
+
+def orders(*numbers: int, second: int = 0) -> Page:
+    return page(*(order(number, second) for number in numbers))
+
+
+def told(database_url: str, story: Story) -> None:
+    async def run() -> None:
+        async with local(database_url) as (destination, pool):
+            await story(destination, pool)
+
+    asyncio.run(run())
+
+
+def test_what_was_thought_to_be_new_obeys_the_version_rule_if_it_is_not(database_url: str) -> None:
+    """SPEC 4: after a batch of new records comes one with a newer, an older and an equal version of some of them."""
+
+    async def story(destination: LocalPostgres, pool: Pool) -> None:
+        run = Run(destination.writer(target(), 1, 1))
+        assert (await run.write(orders(1, 2, 3, second=5))).inserted == 3
+        assert (await run.write(orders(4, 5, second=5))).inserted == 2
+        written = await run.write(page(order(1, 9), order(2, 1), order(3, 5), order(6, 5)))
+        assert written == Written(read=4, inserted=1, updated=1, unchanged=2)
+        found = [(row["id"], row["n"]) for row in await rows(pool, "id, n")]
+        assert found == [(1, 9), (2, 5), (3, 5), (4, 5), (5, 5), (6, 5)]
+        assert (await run.write(orders(7, second=5))).inserted == 1
+        assert (await run.write(orders(8, second=5))).inserted == 1
+
+    told(database_url, story)
+
+
+def test_a_record_twice_in_a_batch_of_new_ones_is_one_row(database_url: str) -> None:
+    """SPEC 4: the greater cursor value wins; of equal ones the record read last."""
+
+    async def story(destination: LocalPostgres, pool: Pool) -> None:
+        run = Run(destination.writer(target(), 1, 1))
+        await run.write(orders(1))
+        written = await run.write(
+            page(order(2, 7), order(2, 3), order(3, 4)), page(order(3, 4, note="read last"), requested=1)
+        )
+        assert (written.inserted, written.unchanged) == (2, 2)
+        assert [(row["id"], row["n"], row["note"]) for row in await rows(pool, "id, n, note")][1:] == [
+            (2, 7, None),
+            (3, 4, "read last"),
+        ]
+
+    told(database_url, story)
+
+
+def test_another_writer_of_the_same_new_keys_is_waited_for(database_url: str) -> None:
+    """SPEC 4: two runs of different lanes meet in one row; the newer version stays, whichever commits first."""
+
+    async def story(destination: LocalPostgres, pool: Pool) -> None:
+        live, backfill = Run(destination.writer(target(), 1, 1)), Run(destination.writer(target(), 2, 1), run_id=2)
+        await live.write(orders(1))
+        await backfill.write(orders(2))
+        async with pool_of(database_url) as others, others.acquire() as connection:
+            transaction = connection.transaction()
+            await transaction.start()
+            await connection.execute(
+                """insert into synced.shop_orders (tenant_id, account_id, id, updated_at, n, _tidegate_cursor, _tidegate_hash,
+                                                   _tidegate_requested_at, _tidegate_run_id)
+                   select tenant_id, account_id, 3, updated_at, -1, updated_at, 1, _tidegate_requested_at, 9
+                     from synced.shop_orders where id = 1"""
+            )
+            writing = asyncio.create_task(live.write(orders(3, 4, second=8)))
+            while not await others.fetchval("select count(*) from pg_locks where not granted"):
+                await asyncio.sleep(0)
+            await transaction.commit()
+        assert await writing == Written(read=2, inserted=1, updated=1)
+        assert [(row["id"], row["n"]) for row in await rows(pool, "id, n")] == [(1, 0), (2, 0), (3, 8), (4, 8)]
+
+    told(database_url, story)
+
+
+HOSTILE = ['"None"', '"1_000"', '" 12 "', '"0x1F"', '"NaN"', '"-inf"', '"1\\t2"', '"1\\\\t2"', "true", "[1]", '{"a": 1}', '""', '"."',
+           "null", '"5."', "-0", "-0.0", "1e3", "123456789012345678901234567890.5", '"12.50"', "1E400000"]  # fmt: skip
+
+
+@pytest.mark.parametrize("raw", HOSTILE)
+def test_a_number_is_the_same_however_it_comes_in(database_url: str, raw: str) -> None:
+    """SPEC 5: a value that does not fit is set aside; the fast way and the careful one agree, down to the content's hash."""
+    odd = f'{{"id": 2, "updated_at": "{at(0)}", "n": {raw}}}'.encode()
+    forcing = f'{{"id": 3, "updated_at": "{at(0)}", "n": 1.5, "m": "\\u0000"}}'.encode()
+    seen = "n, _tidegate_misfits::text as misfits, _tidegate_hash as hash"
+
+    async def story(destination: LocalPostgres, pool: Pool) -> None:
+        for run_id, (tenant, with_it) in enumerate([("plain", ()), ("careful", (forcing,))], start=1):
+            run = Run(destination.writer(target(ORDERS, tenant), run_id, 1), run_id=run_id)
+            await run.write(page({"id": 1, "updated_at": at(0), "n": 0.5, "m": "x"}))
+            assert (await run.write(page(odd, *with_it))).quarantined == ()
+        plain, careful = await rows(pool, seen, "synced.shop_orders where id = 2", "tenant_id desc")
+        assert plain == careful
+        assert (plain["n"] is None) == (plain["misfits"] is not None or raw == "null")
+
+    told(database_url, story)
+
+
+@pytest.mark.parametrize("value", ["2026-02-30T00:00:00Z", "2026-07-01T24:00:00Z", "0000-01-01T00:00:00Z"])
+def test_an_instant_that_does_not_exist_is_poison(database_url: str, value: str) -> None:
+    """SPEC 4: one record without a valid cursor value stops nobody."""
+
+    async def story(destination: LocalPostgres, pool: Pool) -> None:
+        run = Run(destination.writer(target(), 1, 1))
+        await run.write(orders(1))
+        written = await run.write(page(order(2), {**order(3), "updated_at": value}, order(4)))
+        assert (written.inserted, [each.reason for each in written.quarantined]) == (
+            2,
+            [f"The cursor value 'updated_at' cannot be read: {written.quarantined[0].reason.split('read: ')[1]}"],
+        )
+        assert [row["id"] for row in await rows(pool, "id")] == [1, 2, 4]
+
+    told(database_url, story)
+
+
+def test_before_its_turn_a_batch_locks_nothing_and_shows_nothing(database_url: str) -> None:
+    """SPEC 5: a batch is made ready while the one before is written; that one may touch the very same rows."""
+
+    async def story(destination: LocalPostgres, pool: Pool) -> None:
+        run = Run(destination.writer(target(), 1, 1))
+        await run.write(orders(1, 2))
+        await run.write(orders(1, 2, second=1))
+        ready, come = asyncio.Event(), asyncio.Event()
+
+        async def turn() -> None:
+            ready.set()
+            await come.wait()
+
+        behind = asyncio.create_task(
+            run.writer.write([orders(1, 3, second=4)], DeliveryKey(1, 1, 4), b"", run.ledger, turn)
+        )
+        await ready.wait()
+        before = await run.write(orders(1, 2, second=3))
+        assert before.updated == 2
+        assert [(row["id"], row["n"]) for row in await rows(pool, "id, n")] == [(1, 3), (2, 3)]
+        come.set()
+        assert (await behind).updated == 1
+        assert [(row["id"], row["n"]) for row in await rows(pool, "id, n")] == [(1, 4), (2, 3), (3, 4)]
+
+    told(database_url, story)
+
+
+def test_a_batch_whose_turn_never_comes_leaves_nothing(database_url: str) -> None:
+    """SPEC 5: no batch commits without the one before it."""
+
+    async def story(destination: LocalPostgres, pool: Pool) -> None:
+        run = Run(destination.writer(target(), 1, 1))
+
+        async def turn() -> None:
+            raise LeaseLost("the batch before failed")
+
+        for known in ([], [1], [1, 2]):
+            with pytest.raises(LeaseLost):
+                await run.writer.write([orders(7)], DeliveryKey(1, 1, 9), b"", run.ledger, turn)
+            assert [row["id"] for row in await rows(pool, "id")] == known if known else True
+            await run.write(orders(len(known) + 1))
+        assert len(run.ledger.entries) == 3
+
+    told(database_url, story)
