@@ -1,6 +1,7 @@
 """Throughput: records per second from a REST source into PostgreSQL, side by side on one machine, in one run.
 
-    python -m benchmarks.throughput [--records 100000] [--rounds 3] [--only floor,tidegate,dlt,singer] [--memory 1000000]
+    python -m benchmarks.throughput [--records 100000] [--rounds 3] [--memory 1000000]
+        [--only floor,floor_two,tidegate,updates,dlt,singer]
 
 Every contestant reads the same pre-rendered pages of 250 records of 25 typed fields from a server in a process of its own
 and upserts them by id into an empty database of the same server, whose durable settings are checked. Rounds are interleaved.
@@ -35,13 +36,15 @@ from tidegate.store.embedded import EmbeddedServer
 
 HERE = Path(__file__).parent
 DURABLE = {"fsync": "on", "synchronous_commit": "on", "full_page_writes": "on"}
-TARGETS = {"dlt": 6.0, "singer": 15.0, "floor": 0.6}
+TARGETS = {"dlt": 10.0, "singer": 15.0, "floor": 0.6, "floor_two": 0.85}
+UPDATES_TARGET = 0.8
 MEMORY_TARGET = 150
 FLOOR = """
 import sys, time, uvloop
-from benchmarks.throughput import floor
+from benchmarks.throughput import floor, floor_two
+program = {"floor": floor, "floor_two": floor_two}[sys.argv[3]]
 began = time.perf_counter()
-print(uvloop.run(floor.run(sys.argv[1], sys.argv[2])), time.perf_counter() - began)
+print(uvloop.run(program.run(sys.argv[1], sys.argv[2])), time.perf_counter() - began)
 """
 
 
@@ -85,15 +88,26 @@ class Bench:
 
     def floor(self, url: str, count: int) -> float:
         """Run the hand-written floor; return its seconds."""
-        done, seconds = _output([sys.executable, "-c", FLOOR, self.dsn, url]).split()
+        return self._floor("floor", url, count)
+
+    def floor_two(self, url: str, count: int) -> float:
+        """Run the hand-written floor over two connections; return its seconds."""
+        return self._floor("floor_two", url, count)
+
+    def _floor(self, name: str, url: str, count: int) -> float:
+        done, seconds = _output([sys.executable, "-c", FLOOR, self.dsn, url, name]).split()
         assert int(done) == count
         return float(seconds)
+
+    def updates(self, url: str, count: int) -> float:
+        """Run Tidegate's worker twice; return the seconds of the second run, which updates every record (its CPU is of both)."""
+        return self.worker(url, count, "again")[0]
 
     def tidegate(self, url: str, count: int) -> float:
         """Run Tidegate's worker; return the seconds from the engine's start to committed coverage."""
         return self.worker(url, count)[0]
 
-    def worker(self, url: str, count: int) -> tuple[float, float]:
+    def worker(self, url: str, count: int, *how: str) -> tuple[float, float]:
         """Run Tidegate's worker; return its seconds and its peak memory in MiB."""
         command = [
             sys.executable,
@@ -103,6 +117,7 @@ class Bench:
             url,
             str(count),
             str(self.folder),
+            *how,
         ]
         seconds, peak = map(float, _output(command).split())
         return seconds, peak
@@ -148,7 +163,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--records", type=int, default=100_000)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--only", default="floor,tidegate,dlt,singer")
+    parser.add_argument("--only", default="floor,floor_two,tidegate,updates,dlt,singer")
     parser.add_argument("--memory", type=int, default=0, help="load so many records once and print the peak memory")
     arguments = parser.parse_args()
     with _server() as bench:
@@ -175,6 +190,9 @@ def _compare(bench: Bench, names: list[str], count: int, rounds: int) -> None:
         if name in medians and "tidegate" in medians:
             ratio = medians[name].wall / medians["tidegate"].wall
             print(f"Tidegate's rate is {ratio:.2f} times that of {name} (to reach: {target})")
+    if {"tidegate", "updates"} <= medians.keys():
+        ratio = medians["tidegate"].wall / medians["updates"].wall
+        print(f"Updates reach {ratio:.2f} of the rate of inserts (to reach: {UPDATES_TARGET})")
 
 
 def _print(label: str, name: str, cost: Cost, count: int) -> None:

@@ -76,11 +76,17 @@ def record(number: int, draw: random.Random) -> dict[str, object]:
     }
 
 
-def pages(count: int, seed: int = 20260701) -> list[bytes]:
+def edited_later(order: dict[str, object]) -> dict[str, object]:
+    """Return the order as it is after somebody has edited it, a year later."""
+    return order | {"status": "archived", "updated_at": str(order["updated_at"]).replace("2026", "2027", 1)}
+
+
+def pages(count: int, seed: int = 20260701, *, edited: bool = False) -> list[bytes]:
     """Return ``count`` records as the JSON arrays of successive pages of 250, the same for the same seed."""
+    shown = edited_later if edited else dict
     draw = random.Random(seed)
     encoder = msgspec.json.Encoder()
     return [
-        encoder.encode([record(number, draw) for number in range(first, min(first + PAGE_SIZE, count + 1))])
+        encoder.encode([shown(record(number, draw)) for number in range(first, min(first + PAGE_SIZE, count + 1))])
         for first in range(1, count + 1, PAGE_SIZE)
     ]

@@ -1,7 +1,8 @@
 """The source: a small HTTP server in its own process that answers `GET /orders?page=N` with pre-rendered bytes.
 
 Run as `python -m benchmarks.throughput.source COUNT`; prints its base URL, then serves until its standard input closes.
-A reply is `{"orders": [...], "next_page": N | null}`; a page past the last is an empty list.
+A reply is `{"orders": [...], "next_page": N | null}`; a page past the last is an empty list. Under the path `/later` the same
+records are shown as they are after an edit a year later.
 """
 
 from __future__ import annotations
@@ -12,13 +13,12 @@ import sys
 
 from benchmarks.throughput import records
 
-_PAGE = re.compile(rb"^GET /orders\?(?:[^ ]*&)?page=(\d+)[ &]")
+_PAGE = re.compile(rb"^GET (/later)?/orders\?(?:[^ ]*&)?page=(\d+)[ &]")
 
 
-def replies(count: int) -> list[bytes]:
+def replies(arrays: list[bytes]) -> list[bytes]:
     """Return the whole HTTP reply of every page, headers included, and last that of a page past the end."""
     bodies = []
-    arrays = records.pages(count)
     for number, array in enumerate(arrays, start=1):
         following = str(number + 1).encode() if number < len(arrays) else b"null"
         bodies.append(b'{"orders": ' + array + b', "next_page": ' + following + b"}")
@@ -31,13 +31,14 @@ def replies(count: int) -> list[bytes]:
 
 async def serve(count: int) -> None:
     """Serve until standard input closes."""
-    rendered = replies(count)
+    now, later = replies(records.pages(count)), replies(records.pages(count, edited=True))
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             while head := await reader.readuntil(b"\r\n\r\n"):
                 match = _PAGE.match(head)
-                number = int(match[1]) if match else 1
+                number = int(match[2]) if match else 1
+                rendered = later if match and match[1] else now
                 writer.write(rendered[min(number, len(rendered)) - 1])
                 await writer.drain()
         except (asyncio.IncompleteReadError, ConnectionError):

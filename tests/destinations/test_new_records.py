@@ -93,8 +93,10 @@ def test_another_writer_of_the_same_new_keys_is_waited_for(database_url: str) ->
     told(database_url, story)
 
 
-HOSTILE = ['"None"', '"1_000"', '" 12 "', '"0x1F"', '"NaN"', '"-inf"', '"1\\t2"', '"1\\\\t2"', "true", "[1]", '{"a": 1}', '""', '"."',
-           "null", '"5."', "-0", "-0.0", "1e3", "123456789012345678901234567890.5", '"12.50"', "1E400000"]  # fmt: skip
+HOSTILE = (
+    '"None"', '"1_000"', '" 12 "', '"0x1F"', '"NaN"', '"-inf"', '"1\\t2"', '"1\\\\t2"', "true", "[1]", '{"a": 1}', '""', '"."',
+    "null", '"5."', "-0", "-0.0", "1e3", "123456789012345678901234567890.5", '"12.50"', "1E400000",
+)  # fmt: skip
 
 
 @pytest.mark.parametrize("raw", HOSTILE)
