@@ -15,7 +15,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from datetime import date, datetime, timedelta
 from enum import StrEnum
-from typing import Final
+from typing import Final, NamedTuple
 
 from tidegate.domain.day_pattern import day_number
 from tidegate.domain.due_dates import DueDates, ElapsedDueDates, WallDueDates
@@ -138,12 +138,16 @@ class Schedule:
         return document
 
 
-@dataclass(frozen=True, slots=True)
-class Preview:
-    """One due date to come and the period its run would account for."""
+class Preview(NamedTuple):
+    """One due date to come, and where the period that its run would account for starts; it ends at the due date."""
 
+    period_start: datetime
     due_at: datetime
-    period: Period
+
+    @property
+    def period(self) -> Period:
+        """Return the period."""
+        return Period(self.period_start, self.due_at)
 
 
 def start_instant(schedule: Schedule) -> datetime:
@@ -182,7 +186,7 @@ def preview(schedule: Schedule, received_at: datetime, count: int) -> list[Previ
     started = schedule.started(received_at)
     ends = due_dates(started, received_at, count)
     starts = [start_instant(started), *ends[:-1]]
-    return [Preview(end, Period(start, end)) for start, end in zip(starts, ends, strict=False)]
+    return list(map(Preview._make, zip(starts, ends, strict=False)))
 
 
 def check_hour(value: object, field: str) -> int:
