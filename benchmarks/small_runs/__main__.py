@@ -2,8 +2,8 @@
 
     python -m benchmarks.small_runs [--installations 10000]
 
-10,000 installations of one static source, durable settings, one worker: claim through pgqueuer, one request, nothing
-found, one transaction for chain row, run and epoch. Beside it, in the same run, dlt in its own process, doing the same
+10,000 installations of one static source, durable settings, one worker, and then two: claim through pgqueuer, one request,
+nothing found, one transaction for chain row, run and epoch. Beside it, in the same run, dlt in its own process, doing the same
 for one pipeline at a time.
 """
 
@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from time import perf_counter
@@ -24,12 +24,12 @@ import asyncpg
 import uvloop
 
 from benchmarks import peers
-from tidegate.bootstrap import Options, assemble
+from benchmarks.small_runs.settings import options
+from tidegate.bootstrap import assemble
 from tidegate.domain.schedule import next_due, start_instant
 from tidegate.domain.schedule_document import parse_schedule
 from tidegate.engine.engine import Engine, Role
 from tidegate.engine.parts import Parts
-from tidegate.engine.settings import Settings
 from tidegate.store import chains, directory, schedules
 from tidegate.store.directory import StoredConnection, StoredDestination
 
@@ -44,8 +44,10 @@ def main() -> None:
     arguments.add_argument("--installations", type=int, default=10_000)
     count = arguments.parse_args().installations
     with static_source() as url, tempfile.TemporaryDirectory(prefix="tidegate-bench-") as folder:
-        rate = uvloop.run(measure(Path(folder), url, count))
-        print(f"Tidegate, one worker      {rate:9,.0f} runs/s   {1000 / rate:8.2f} ms a run")
+        rate = uvloop.run(measure(Path(folder) / "one", url, count))
+        print(f"Tidegate, one worker      {rate:9,.0f} runs/s   {1000 / rate:8.2f} ms a run", flush=True)
+        pair = uvloop.run(measure(Path(folder) / "two", url, count, further_workers=1))
+        print(f"Tidegate, two workers     {pair:9,.0f} runs/s   (to reach: 3,000)", flush=True)
         dlt_seconds = measure_dlt(url)
     print(f"dlt, in process           {1 / dlt_seconds:9,.1f} runs/s   {1000 * dlt_seconds:8.2f} ms a run")
     print(
@@ -53,27 +55,36 @@ def main() -> None:
     )
 
 
-async def measure(data_dir: Path, url: str, count: int) -> float:
-    """Return runs per second from the moment the engine starts, all being due, until all are covered."""
-    settings = Settings(slots=64, queue_depth=2000, tick_every=timedelta(seconds=0.2))
-    options = Options(data_dir=data_dir, allow_private_addresses=True, settings=settings)
-    async with assemble(options) as parts:
+async def measure(data_dir: Path, url: str, count: int, *, further_workers: int = 0) -> float:
+    """Return runs per second from the moment the engine starts, all being due, until all are covered.
+
+    ``further_workers``: processes that are up by then and do nothing but work.
+    """
+    data_dir.mkdir(exist_ok=True)
+    async with assemble(options(data_dir)) as parts:
         await install(parts, url, count)
-        durable = [await parts.pool.fetchval(f"show {name}") for name in ("fsync", "synchronous_commit")]
-        assert durable == ["on", "on"], durable
-        engine = Engine(parts, frozenset(Role))
-        began = perf_counter()
-        working = asyncio.create_task(engine.run())
-        while (covered := await covered_count(parts.pool)) < count:
-            done = perf_counter() - began
-            print(f"\r{covered:,} of {count:,} covered, {covered / done:,.0f} a second", end="", file=sys.stderr)
-            await asyncio.sleep(0.25)
-        elapsed = perf_counter() - began
-        print("\r" + " " * 60, end="\r", file=sys.stderr)
-        engine.stop()
-        await working
-        states = await parts.pool.fetch("select state, count(*) from runs group by state")
-        assert [tuple(row) for row in states] == [("succeeded", count)], states
+        with ExitStack() as stack:
+            for _ in range(further_workers):
+                stack.enter_context(further_worker(data_dir))
+            return await _measured(parts, count)
+
+
+async def _measured(parts: Parts, count: int) -> float:
+    durable = [await parts.pool.fetchval(f"show {name}") for name in ("fsync", "synchronous_commit")]
+    assert durable == ["on", "on"], durable
+    engine = Engine(parts, frozenset(Role))
+    began = perf_counter()
+    working = asyncio.create_task(engine.run())
+    while (covered := await covered_count(parts.pool)) < count:
+        done = perf_counter() - began
+        print(f"\r{covered:,} of {count:,} covered, {covered / done:,.0f} a second", end="", file=sys.stderr)
+        await asyncio.sleep(0.25)
+    elapsed = perf_counter() - began
+    print("\r" + " " * 60, end="\r", file=sys.stderr)
+    engine.stop()
+    await working
+    states = await parts.pool.fetch("select state, count(*) from runs group by state")
+    assert [tuple(row) for row in states] == [("succeeded", count)], states
     return count / elapsed
 
 
@@ -110,6 +121,25 @@ async def install(parts: Parts, url: str, count: int) -> None:
                 connection, tenant, installation, "sync", "orders", account, start_instant(schedule)
             )
             await schedules.put(connection, chain, schedule.as_json(), received, next_due(schedule, received))
+
+
+@contextmanager
+def further_worker(data_dir: Path) -> Iterator[None]:
+    """Run a further worker in a process of its own."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "benchmarks.small_runs.further_worker", str(data_dir)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "up\n"
+    try:
+        yield
+    finally:
+        assert process.stdin is not None
+        process.stdin.close()
+        process.wait()
 
 
 @contextmanager

@@ -151,6 +151,22 @@ def test_a_worker_that_is_alive_keeps_its_lease(database_url: str) -> None:
     in_world(database_url, story)
 
 
+def test_a_run_that_has_ended_has_not_lost_its_lease(database_url: str) -> None:
+    """SPEC 1 lease: its end commits, and the leases are renewed before its worker has heard of it."""
+
+    async def story(world: World) -> None:
+        await prepare(world)
+        await world.tick()
+        (ended,) = await world.runs()
+        assert ended["state"] == "succeeded"
+        renewed = await leases.renew(world.pool, [(ended["id"], ended["epoch"])], world.clock.now())
+        assert renewed == {ended["id"]}
+        assert await leases.renew(world.pool, [(ended["id"], ended["epoch"] + 1)], world.clock.now()) == set()
+        assert (await world.runs())[0]["lease_until"] is None
+
+    in_world(database_url, story)
+
+
 def test_a_graceful_stop_delivers_what_is_in_hand_and_gives_the_run_back(database_url: str) -> None:
     """Issue 1 "Engine": SIGTERM finishes or checkpoints the page in hand."""
 

@@ -115,10 +115,15 @@ async def lease(pool: Pool, run_ids: Sequence[int], now: datetime, until: dateti
 
 
 async def renew(pool: Pool, leases: Sequence[tuple[int, int]], until: datetime) -> set[int]:
-    """Extend the leases (run id, epoch) and return the ids of those still held; the others are lost."""
+    """Extend the leases (run id, epoch) and return the ids of those not lost: still held, or ended under their own epoch."""
     rows = await pool.fetch(
-        """update runs r set lease_until = $3 from unnest($1::bigint[], $2::int[]) as l(id, epoch)
-            where r.id = l.id and r.epoch = l.epoch and r.state = 'running' returning r.id""",
+        """with asked as (select * from unnest($1::bigint[], $2::int[]) as l(id, epoch)),
+                renewed as (
+                    update runs r set lease_until = $3 from asked l
+                     where r.id = l.id and r.epoch = l.epoch and r.state = 'running'
+                )
+           select r.id from asked l join runs r on r.id = l.id and r.epoch = l.epoch
+            where r.state not in ('waiting', 'queued', 'retrying')""",
         [run_id for run_id, _ in leases], [epoch for _, epoch in leases], until,
     )  # fmt: skip
     return {row["id"] for row in rows}

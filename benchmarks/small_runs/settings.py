@@ -1,0 +1,15 @@
+"""The settings of every worker of the benchmark."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from pathlib import Path
+
+from tidegate.bootstrap import Options
+from tidegate.engine.settings import Settings
+
+
+def options(data_dir: Path) -> Options:
+    """Return the options of a process whose embedded server is in ``data_dir``."""
+    settings = Settings(slots=64, queue_depth=2000, tick_every=timedelta(seconds=0.2))
+    return Options(data_dir=data_dir, allow_private_addresses=True, settings=settings)
