@@ -5,11 +5,17 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 
+import asyncpg
 import pytest
 
 from tests.destinations.loading import ORDERS, Pool, Run, at, local, page, pool_of, rows, target
-from tidegate.destinations.base import DeliveryKey, Written
+from tidegate.destinations.base import DeliveryKey, Target, Written, at_once
+from tidegate.destinations.postgres.careful import Found, PageLines, Rendered
+from tidegate.destinations.postgres.layout import Layout
+from tidegate.destinations.postgres.load import Batch, Load, staging
 from tidegate.destinations.postgres.local import LocalPostgres
+from tidegate.destinations.postgres.refusals import LayoutChanged
+from tidegate.destinations.postgres.tables import Tables
 from tidegate.domain.errors import LeaseLost
 from tidegate.domain.fetch import Page
 
@@ -177,5 +183,53 @@ def test_a_batch_whose_turn_never_comes_leaves_nothing(database_url: str) -> Non
             assert [row["id"] for row in await rows(pool, "id")] == known if known else True
             await run.write(orders(len(known) + 1))
         assert len(run.ledger.entries) == 3
+
+    told(database_url, story)
+
+
+def test_two_batches_meet_a_table_that_does_not_exist_yet(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """SPEC 5: the second looks the table up before the first has made it, and must not take that for the truth after."""
+    made, plain_layout, plain_extend = asyncio.Event(), Tables.layout, Tables.extend
+    looks = list[Layout | None]()
+
+    async def layout(self: Tables, connection: asyncpg.Connection, of: Target) -> Layout | None:
+        found = await plain_layout(self, connection, of)
+        looks.append(found)
+        if len(looks) == 2:
+            await made.wait()
+        return found
+
+    async def extend(self: Tables, connection: asyncpg.Connection, of: Target, found: Found) -> Layout:
+        answer = await plain_extend(self, connection, of, found)
+        made.set()
+        return answer
+
+    monkeypatch.setattr(Tables, "layout", layout)
+    monkeypatch.setattr(Tables, "extend", extend)
+
+    async def story(destination: LocalPostgres, pool: Pool) -> None:
+        run = Run(destination.writer(target(), 1, 1))
+        first = asyncio.create_task(run.write(orders(1, 2)))
+
+        async def turn() -> None:
+            await asyncio.wait({first})
+
+        second = run.writer.write([orders(3)], DeliveryKey(1, 1, 2), b"", run.ledger, turn)
+        written = await asyncio.gather(first, second)
+        assert [each.inserted for each in written] == [2, 1]
+        assert [row["id"] for row in await rows(pool, "id")] == [1, 2, 3]
+
+    told(database_url, story)
+
+
+def test_records_without_a_table_to_go_to_are_an_error(database_url: str) -> None:
+    """SPEC 5: nothing is dropped; a batch that has lines and no layout would be."""
+
+    async def story(destination: LocalPostgres, pool: Pool) -> None:
+        load = Load(Tables("synced"), target(), 1, staging(pool))
+        batch = Batch((orders(1),), None, Rendered([PageLines(1, ["1"], [0])], read=1))
+        async with pool.acquire() as connection:
+            with pytest.raises(LayoutChanged):
+                await load.rows(connection, batch, at_once)  # type: ignore[arg-type]
 
     told(database_url, story)

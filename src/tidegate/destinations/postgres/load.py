@@ -92,6 +92,7 @@ class Load:
         self._run_id = run_id
         self._layout: Layout | None = None
         self._fresh = False
+        self._preparing = asyncio.Lock()
         self._all_new = False
         self._ready: dict[int, tuple[Page, Layout, list[str]]] = {}
 
@@ -101,7 +102,7 @@ class Load:
             with suppress(Unfit):
                 self._ready[id(page)] = (page, self._layout, self._layout.heads(page.records))
 
-    async def refresh(self, pool: Pool) -> None:
+    async def _refresh(self, pool: Pool) -> None:
         """Read the table's columns as they are now. Raises a DestinationError."""
         async with connected(pool) as connection:
             self._layout = await self._tables.layout(connection, self._target)
@@ -122,16 +123,14 @@ class Load:
     async def _delivered(
         self, pool: Pool, pages: Sequence[Page], commit: Callable[[Batch, Turn], Awaitable[Written]], turn: Turn
     ) -> Written:
-        if not self._fresh:
-            await self.refresh(pool)
         batch = await self._prepared(pool, pages)
         try:
             return await self._ahead(batch, commit, turn)
         except LayoutChanged:
-            await turn()
-            await self.refresh(pool)
+            self._fresh = False
         except RecordsRefused:
-            await turn()
+            pass
+        await turn()
         batch = await self._prepared(pool, pages, careful=True)
         while True:
             try:
@@ -162,9 +161,11 @@ class Load:
         NotNew, asyncpg's errors.
         """
         lines = batch.lines
-        if batch.layout is None or not any(heads for _, heads in lines):
+        if not any(heads for _, heads in lines):
             await turn()
             return batch.written(Counts())
+        if batch.layout is None:
+            raise LayoutChanged(f"there is no table {self._tables.name(self._target)} for what was rendered")
         upsert = Upsert(self._tables.schema, self._tables.unquoted(self._target), batch.layout)
         with rows_refused():
             if batch.new:
@@ -175,7 +176,16 @@ class Load:
             return batch.written(await upsert.write(connection, self._target, self._run_id))
 
     async def _prepared(self, pool: Pool, pages: Sequence[Page], *, careful: bool = False) -> Batch:
-        """Return ``pages`` rendered for the table, which by then has a column for every field seen that it has room for."""
+        """Return ``pages`` rendered for the table, which by then has a column for every field seen that it has room for.
+
+        One batch at a time: each goes on from what the one before has found out about the table.
+        """
+        async with self._preparing:
+            if not self._fresh:
+                await self._refresh(pool)
+            return await self._rendered(pool, pages, careful=careful)
+
+    async def _rendered(self, pool: Pool, pages: Sequence[Page], *, careful: bool) -> Batch:
         ordered = tuple(sorted(pages, key=lambda page: page.requested_at))
         fast = [None if careful else self._fast(page) for page in ordered]
         unfit = [page.records for page, heads in zip(ordered, fast, strict=True) if heads is None]
