@@ -26,7 +26,9 @@ class RestConnector:
 
     def __init__(self, declaration: Declaration) -> None:
         self.declaration = declaration
-        self._listed = {name: ListedStream(declared) for name, declared in declaration.streams.items()}
+        self._listed = {
+            name: ListedStream(declared, declaration.error_codes) for name, declared in declaration.streams.items()
+        }
 
     @property
     def name(self) -> str:

@@ -6,10 +6,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from enum import StrEnum
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
+from tidegate.connectors.graphql import ErrorCodes
 from tidegate.domain.cursor import CursorFormat
 from tidegate.domain.stream import Stream
+
+if TYPE_CHECKING:
+    from tidegate.connectors.rest.query import Query
 
 Path: TypeAlias = tuple[str, ...]
 """Where a value stands in a JSON document: member names from the root; empty is the root itself."""
@@ -115,7 +119,9 @@ class RateLimit:
 class StreamDeclaration:
     """How one stream is listed. ``params`` shape the listing; ``filters`` restrict it and keep a run unproven (SPEC 5).
 
-    ``history``: how far back the source serves records, None for all of them (HOLE w).
+    ``history``: how far back the source serves records, None for all of them (HOLE w). ``query``: the GraphQL query
+    whose variables the parameters are, None for a REST stream. ``inside``: the member of each listed element that is the
+    record, "" if the element itself is.
     """
 
     stream: Stream
@@ -128,6 +134,8 @@ class StreamDeclaration:
     upper: BoundParam | None
     history: timedelta | None
     pager: PagerDeclaration
+    query: Query | None = None
+    inside: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,4 +151,5 @@ class Declaration:
     retryable_statuses: frozenset[int] = frozenset()
     rate_limit_statuses: frozenset[int] = frozenset()
     max_body_bytes: int = 0
+    error_codes: ErrorCodes = field(default_factory=ErrorCodes)
     streams: Mapping[str, StreamDeclaration] = field(default_factory=dict)

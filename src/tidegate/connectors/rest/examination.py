@@ -35,6 +35,7 @@ class Examined:
     cursor: str
     pager: str
     sample_filters: Mapping[str, str]
+    listing: str = ""
     records: int = 0
     cursor_samples: tuple[tuple[str, str], ...] = ()  # as the source writes it, and in UTC
     columns: Mapping[str, str] = field(default_factory=dict)
@@ -52,6 +53,7 @@ async def examine(connector: Connector, source: Source, stream: Stream, clock: C
         cursor=_describe_cursor(stream.cursor),
         pager="written in Python" if declared is None else describe_pager(declared.pager),
         sample_filters={} if declared is None else sample_filters(declared, now),
+        listing="" if declared is None else describe_listing(declared),
     )
     try:
         recent = await _first_page(source, FetchRequest(stream.name, now - REACH, None, now))
@@ -90,6 +92,15 @@ def _describe_cursor(cursor: CursorField | None) -> str:
     order = "listed oldest first" if cursor.ascending else "in any order"
     grain = f"to {cursor.precision.total_seconds():g} s"
     return f"{'.'.join(cursor.path)}, {cursor.format}{zone} {grain}, {changes}, {order}"
+
+
+def describe_listing(declared: StreamDeclaration) -> str:
+    """Return what is asked for, and where the reply holds the records."""
+    query, records = declared.query, ".".join(declared.records) or "the reply itself"
+    what = f"{declared.method} {declared.path}"
+    if query is not None:
+        what += f", query {query.name or 'without a name'}({', '.join(f'${name}' for name in query.variables)})"
+    return f"{what}, records at {records}{f', in each its {declared.inside}' if declared.inside else ''}"
 
 
 def describe_pager(pager: PagerDeclaration) -> str:

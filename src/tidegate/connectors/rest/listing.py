@@ -10,6 +10,7 @@ from itertools import pairwise
 import msgspec
 import structlog
 
+from tidegate.connectors.graphql import ErrorCodes, QueryRefused, require_no_errors
 from tidegate.connectors.rest.client import Answer, Client
 from tidegate.connectors.rest.declaration import Param, StreamDeclaration
 from tidegate.connectors.rest.envelope import EnvelopeReader
@@ -18,6 +19,7 @@ from tidegate.connectors.rest.pagers import Drifted, PagePager, Pager, PageSeen,
 from tidegate.connectors.rest.records import Glance, RecordReader
 from tidegate.connectors.rest.trail import Trail
 from tidegate.domain.clock import Clock
+from tidegate.domain.cursor import CursorFormat
 from tidegate.domain.errors import ContractBroken
 from tidegate.domain.fetch import FetchReport, FetchRequest, Page
 
@@ -40,10 +42,11 @@ class Filled:
 class ListedStream:
     """What stays the same between fetches of one stream: its declaration and the readers made from it."""
 
-    def __init__(self, declared: StreamDeclaration) -> None:
+    def __init__(self, declared: StreamDeclaration, error_codes: ErrorCodes) -> None:
         self.declared = declared
+        self.error_codes = error_codes
         self.pager: Pager = pager(declared.pager)
-        self.envelopes = EnvelopeReader(declared.records, self.pager.paths)
+        self.envelopes = EnvelopeReader(declared.records, self.pager.paths, declared.inside)
         self.records = RecordReader(declared.stream)
 
 
@@ -84,7 +87,7 @@ class Listing:
                 await self._check_boundary(seen)
                 following = self._listed.pager.following(self._trail.at, seen)
             except ContractBroken as error:
-                if not self._resumed or error.values.get("status") not in UNKNOWN_TOKEN:
+                if not self._resumed or not _may_mean_an_unknown_token(error):
                     raise
                 self._begin_again("the source no longer knows the page token")
                 continue
@@ -110,9 +113,18 @@ class Listing:
             answer = await self._client.follow(str(at["link"]))
         else:
             params = {**self._params, **self._listed.pager.asks(at)}
-            answer = await self._client.ask(self._listed.declared.method, self._filled.path, params)
+            answer = await self._ask(params)
         envelope = self._listed.envelopes.read(answer.reply, self._client.rules)
         return answer, PageSeen(envelope, answer.reply.headers, answer.url, self._listed.records.read)
+
+    async def _ask(self, params: Mapping[str, Param]) -> Answer:
+        declared = self._listed.declared
+        if declared.query is None:
+            return await self._client.ask(declared.method, self._filled.path, params)
+        body = {"query": declared.query.text, "variables": _typed(params, declared)}
+        answer = await self._client.ask("POST", self._filled.path, body)
+        require_no_errors(answer.reply, self._listed.error_codes, self._client.rules)
+        return answer
 
     async def _check_boundary(self, seen: PageSeen) -> None:
         counted = self._listed.pager
@@ -162,6 +174,20 @@ class Listing:
             return cursor.parse(msgspec.json.decode(glance.cursor))
         except ValueError:
             return None
+
+
+def _typed(params: Mapping[str, Param], declared: StreamDeclaration) -> dict[str, Param]:
+    """Return ``params`` as GraphQL variables: bounds that count seconds or milliseconds are numbers there."""
+    numbers = {
+        bound.param
+        for bound in (declared.lower, declared.upper)
+        if bound is not None and bound.format in (CursorFormat.EPOCH_SECONDS, CursorFormat.EPOCH_MILLISECONDS)
+    }
+    return {name: int(value) if name in numbers else value for name, value in params.items()}
+
+
+def _may_mean_an_unknown_token(error: ContractBroken) -> bool:
+    return isinstance(error, QueryRefused) or error.values.get("status") in UNKNOWN_TOKEN
 
 
 def _ascending(values: list[datetime]) -> bool:

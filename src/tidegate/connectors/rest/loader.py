@@ -20,6 +20,7 @@ from tidegate.connectors.rest.declaration import (
     RateLimit,
     StreamDeclaration,
 )
+from tidegate.connectors.rest.graphql_section import DEFAULT_PATH, check_asked, read_asked, read_error_codes
 from tidegate.connectors.rest.section import Section, suggest
 from tidegate.connectors.rest.template import placeholders
 from tidegate.domain.cursor import CursorField, CursorFormat
@@ -54,6 +55,7 @@ def load(text: str) -> Declaration:
         retryable_statuses=root.statuses("retryable_statuses"),
         rate_limit_statuses=root.statuses("rate_limit_statuses"),
         max_body_bytes=root.integer("max_body_mib", DEFAULT_MAX_BODY_MIB, least=1) * 1024 * 1024,
+        error_codes=read_error_codes(root.section("graphql")),
         streams={stream: _stream(stream, section, settings) for stream, section in root.sections("streams")},
     )
     root.finish()
@@ -139,6 +141,7 @@ def _authentication(section: Section | None, settings: Mapping[str, str | None])
 def _stream(name: str, section: Section, settings: Mapping[str, str | None]) -> StreamDeclaration:
     key = tuple(str(item) for item in section.items("key")) or ("id",)
     cursor_section, pager_section = section.section("cursor"), section.section("pager")
+    asked = read_asked(section)
     cursor = None if cursor_section is None else _cursor(cursor_section)
     lookback = timedelta(seconds=section.number("lookback_seconds", 0))
     history = section.number("history_seconds", 0)
@@ -149,18 +152,23 @@ def _stream(name: str, section: Section, settings: Mapping[str, str | None]) -> 
         page_size.finish()
     made = StreamDeclaration(
         stream=Stream(name, key, cursor, lookback, _columns(section)),
-        path=_template(section, "path", settings, secrets_allowed=False),
-        method=section.text("method", "GET"),
-        records=_path(section.optional_text("records")) or (),
+        path=DEFAULT_PATH
+        if asked and "path" not in section
+        else _template(section, "path", settings, secrets_allowed=False),
+        method=section.text("method", "POST" if asked else "GET"),
+        records=(asked and asked.records) or _path(section.optional_text("records")) or (),
         params=params,
         filters=_templates(section, "filters", settings, secrets_allowed=False),
         lower=_bound(section, "lower", cursor),
         upper=_bound(section, "upper", cursor),
         history=timedelta(seconds=history) or None,
-        pager=PagerDeclaration() if pager_section is None else _pager(pager_section),
+        pager=(asked and asked.pager) or (PagerDeclaration() if pager_section is None else _pager(pager_section)),
+        query=asked.query if asked else None,
+        inside=asked.inside if asked else "",
     )
     section.finish()
     _check_stream(section, made)
+    check_asked(section, made)
     return made
 
 
