@@ -45,6 +45,10 @@ class QueryRefused(ContractBroken):
     """The server could not answer the query, or not all of it."""
 
 
+class NothingThere(ContractBroken):
+    """Null stands where the query asked for something: it is not there, or not any more."""
+
+
 @dataclass(frozen=True, slots=True)
 class ErrorCodes:
     """What the codes of one server's errors mean."""
@@ -76,6 +80,21 @@ def require_no_errors(reply: Reply, codes: ErrorCodes, rules: ReplyRules) -> Non
         return
     if errors:
         raise refusal(errors, codes, reply, rules)
+
+
+def require_there(reply: Reply, path: Sequence[str], rules: ReplyRules) -> None:
+    """Raise NothingThere if null stands somewhere on the way to ``path``, which begins with ``data``.
+
+    A reply of any other shape passes: whoever reads its data will say so.
+    """
+    raw: msgspec.Raw | bytes = reply.body
+    for depth, name in enumerate(path):
+        try:
+            raw = msgspec.json.decode(raw, type=dict[str, msgspec.Raw]).get(name, msgspec.Raw(b""))
+        except msgspec.DecodeError:
+            return
+        if bytes(raw) == b"null":
+            raise NothingThere(f"{'.'.join(path[: depth + 1])} is null.", response=rules.excerpt(reply.body))
 
 
 def refusal(errors: Sequence[GraphQLError], codes: ErrorCodes, reply: Reply, rules: ReplyRules) -> SourceError:

@@ -35,13 +35,14 @@ class FetchReport:
 
     ``lower``/``upper`` as in FetchRequest (None means unbounded there). ``filters``: every other restriction that
     took effect, empty for none. ``shortfall``: why not all pages could be read or not all records
-    shown, "" if all were.
+    shown, "" if all were. ``remarks``: what else happened, and how often, since the page before.
     """
 
     lower: datetime | None
     upper: datetime | None
     filters: Mapping[str, object] = field(default_factory=dict)
     shortfall: str = ""
+    remarks: Mapping[str, int] = field(default_factory=dict)
 
     def and_then(self, later: FetchReport) -> FetchReport:
         """Return what holds for both this part of a fetch and a ``later`` one: no part may promise for the other."""
@@ -52,6 +53,10 @@ class FetchReport:
             upper=min(uppers, default=None),
             filters={**self.filters, **later.filters},
             shortfall=self.shortfall or later.shortfall,
+            remarks={
+                remark: self.remarks.get(remark, 0) + later.remarks.get(remark, 0)
+                for remark in (*self.remarks, *later.remarks)
+            },
         )
 
     def proves(self, period: Period) -> bool:

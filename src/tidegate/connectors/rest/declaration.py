@@ -116,12 +116,36 @@ class RateLimit:
 
 
 @dataclass(frozen=True, slots=True)
+class ParentDeclaration:
+    """Whose records a child stream's records belong to.
+
+    ``each``: where a parent's record holds its children, None if they are only asked for. ``has_more``, ``at_most``: where the
+    record says that this list was cut off, and the length from which on it has to be taken for cut off. ``prefix`` stands before
+    the names of the parent's ``fields`` in each child; key and cursor are always among them. ``own_key``: the child's
+    key without the parent's.
+    """
+
+    stream: str
+    prefix: str
+    each: Path | None
+    has_more: Path | None
+    at_most: int | None
+    fields: tuple[Path, ...]
+    own_key: tuple[str, ...] = ()
+
+    def name_of(self, path: Path) -> str:
+        """Return the name under which a child carries the parent's field at ``path``."""
+        return self.prefix + "_".join(path)
+
+
+@dataclass(frozen=True, slots=True)
 class StreamDeclaration:
     """How one stream is listed. ``params`` shape the listing; ``filters`` restrict it and keep a run unproven (SPEC 5).
 
     ``history``: how far back the source serves records, None for all of them (HOLE w). ``query``: the GraphQL query
     whose variables the parameters are, None for a REST stream. ``inside``: the member of each listed element that is the
-    record, "" if the element itself is.
+    record, "" if the element itself is. ``parent``: whose children the records are, None for a stream that stands alone;
+    then ``path`` is "" if they are never asked for by themselves.
     """
 
     stream: Stream
@@ -136,6 +160,7 @@ class StreamDeclaration:
     pager: PagerDeclaration
     query: Query | None = None
     inside: str = ""
+    parent: ParentDeclaration | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from itertools import pairwise
 import msgspec
 import structlog
 
-from tidegate.connectors.graphql import ErrorCodes, QueryRefused, require_no_errors
+from tidegate.connectors.graphql import ErrorCodes, QueryRefused, require_no_errors, require_there
 from tidegate.connectors.rest.client import Answer, Client
 from tidegate.connectors.rest.declaration import Param, StreamDeclaration
 from tidegate.connectors.rest.envelope import EnvelopeReader
@@ -124,6 +124,8 @@ class Listing:
         body = {"query": declared.query.text, "variables": _typed(params, declared)}
         answer = await self._client.ask("POST", self._filled.path, body)
         require_no_errors(answer.reply, self._listed.error_codes, self._client.rules)
+        if declared.parent is not None:
+            require_there(answer.reply, declared.records, self._client.rules)
         return answer
 
     async def _check_boundary(self, seen: PageSeen) -> None:

@@ -21,6 +21,7 @@ from tidegate.connectors.rest.declaration import (
     StreamDeclaration,
 )
 from tidegate.connectors.rest.graphql_section import DEFAULT_PATH, check_asked, read_asked, read_error_codes
+from tidegate.connectors.rest.parent_section import adopted, read_parent
 from tidegate.connectors.rest.section import Section, suggest
 from tidegate.connectors.rest.template import placeholders
 from tidegate.domain.cursor import CursorField, CursorFormat
@@ -45,6 +46,8 @@ def load(text: str) -> Declaration:
     name = root.text("name")
     settings = _settings(root.section("settings"))
     limit = root.section("rate_limit")
+    sections = dict(root.sections("streams"))
+    streams = {stream: _stream(stream, section, settings) for stream, section in sections.items()}
     declaration = Declaration(
         name=name,
         base_url=_template(root, "base_url", settings, secrets_allowed=False),
@@ -56,7 +59,7 @@ def load(text: str) -> Declaration:
         rate_limit_statuses=root.statuses("rate_limit_statuses"),
         max_body_bytes=root.integer("max_body_mib", DEFAULT_MAX_BODY_MIB, least=1) * 1024 * 1024,
         error_codes=read_error_codes(root.section("graphql")),
-        streams={stream: _stream(stream, section, settings) for stream, section in root.sections("streams")},
+        streams={name: adopted(sections[name], made, streams) for name, made in streams.items()},
     )
     root.finish()
     if not declaration.streams:
@@ -141,7 +144,7 @@ def _authentication(section: Section | None, settings: Mapping[str, str | None])
 def _stream(name: str, section: Section, settings: Mapping[str, str | None]) -> StreamDeclaration:
     key = tuple(str(item) for item in section.items("key")) or ("id",)
     cursor_section, pager_section = section.section("cursor"), section.section("pager")
-    asked = read_asked(section)
+    asked, parent = read_asked(section), read_parent(section)
     cursor = None if cursor_section is None else _cursor(cursor_section)
     lookback = timedelta(seconds=section.number("lookback_seconds", 0))
     history = section.number("history_seconds", 0)
@@ -152,9 +155,7 @@ def _stream(name: str, section: Section, settings: Mapping[str, str | None]) -> 
         page_size.finish()
     made = StreamDeclaration(
         stream=Stream(name, key, cursor, lookback, _columns(section)),
-        path=DEFAULT_PATH
-        if asked and "path" not in section
-        else _template(section, "path", settings, secrets_allowed=False),
+        path=_address(section, settings, default=DEFAULT_PATH if asked else "" if parent else None),
         method=section.text("method", "POST" if asked else "GET"),
         records=(asked and asked.records) or _path(section.optional_text("records")) or (),
         params=params,
@@ -165,6 +166,7 @@ def _stream(name: str, section: Section, settings: Mapping[str, str | None]) -> 
         pager=(asked and asked.pager) or (PagerDeclaration() if pager_section is None else _pager(pager_section)),
         query=asked.query if asked else None,
         inside=asked.inside if asked else "",
+        parent=parent,
     )
     section.finish()
     _check_stream(section, made)
@@ -172,9 +174,17 @@ def _stream(name: str, section: Section, settings: Mapping[str, str | None]) -> 
     return made
 
 
+def _address(section: Section, settings: Mapping[str, str | None], default: str | None) -> str:
+    if default is not None and "path" not in section:
+        return default
+    return _template(section, "path", settings, secrets_allowed=False)
+
+
 def _check_stream(section: Section, made: StreamDeclaration) -> None:
     if made.method not in METHODS:
         raise section.refuse("method", "is unknown", suggest(made.method, METHODS))
+    if made.parent is not None and not made.path:
+        return
     if not made.path.startswith("/"):
         raise section.refuse("path", "does not start with '/'", "Write the path after base_url, such as /v1/orders.")
     if "?" in made.path or "#" in made.path:
