@@ -116,6 +116,22 @@ class RateLimit:
 
 
 @dataclass(frozen=True, slots=True)
+class ChangesDeclaration:
+    """How a source is asked what has changed since a token that it gave itself.
+
+    ``param``: carries that token. ``token``: where a listing's last page holds the next one. ``expired``: statuses by which the
+    source says that it does not know a token any more. ``removed``: where a page lists what is deleted, None if
+    deletions are told by the records themselves; each becomes a record whose field ``mark`` is true.
+    """
+
+    param: str
+    token: Path
+    expired: frozenset[int]
+    removed: Path | None
+    mark: str
+
+
+@dataclass(frozen=True, slots=True)
 class ParentDeclaration:
     """Whose records a child stream's records belong to.
 
@@ -161,6 +177,7 @@ class StreamDeclaration:
     query: Query | None = None
     inside: str = ""
     parent: ParentDeclaration | None = None
+    changes: ChangesDeclaration | None = None
 
 
 @dataclass(frozen=True, slots=True)

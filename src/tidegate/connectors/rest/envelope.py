@@ -74,7 +74,7 @@ class EnvelopeReader:
     def __init__(self, records: Path, others: Iterable[Path], inside: str = "") -> None:
         self._inside = _element(inside) if inside else None
         self._name = ".".join(records) or "the reply"
-        self._others = tuple(others)
+        self._others = tuple(dict.fromkeys(others))
         self._decoder: msgspec.json.Decoder[object]
         if records:
             shape, attributes = _shape((records, *self._others), required=records)

@@ -50,7 +50,7 @@ async def examine(connector: Connector, source: Source, stream: Stream, clock: C
     understood = Examined(
         stream=stream.name,
         key=stream.key,
-        cursor=_describe_cursor(stream.cursor),
+        cursor=_describe_order(stream),
         pager="written in Python" if declared is None else describe_pager(declared.pager),
         sample_filters={} if declared is None else sample_filters(declared, now),
         listing="" if declared is None else describe_listing(declared),
@@ -84,7 +84,10 @@ def sample_filters(declared: StreamDeclaration, now: datetime) -> Mapping[str, s
     return bounds(FetchRequest(declared.stream.name, now - SAMPLE, now, now), declared, None).params
 
 
-def _describe_cursor(cursor: CursorField | None) -> str:
+def _describe_order(stream: Stream) -> str:
+    cursor = stream.cursor
+    if cursor is None and stream.change_feed:
+        return "none: listed in full once, then the source says what has changed since"
     if cursor is None:
         return "none: listed in full each time"
     zone = "" if cursor.time_zone == "Etc/UTC" else f" in {cursor.time_zone}"
@@ -96,11 +99,20 @@ def _describe_cursor(cursor: CursorField | None) -> str:
 
 def describe_listing(declared: StreamDeclaration) -> str:
     """Return what is asked for, and where the reply holds the records."""
-    query, records = declared.query, ".".join(declared.records) or "the reply itself"
+    query, parent, changes = declared.query, declared.parent, declared.changes
+    records = ".".join(declared.records) or "the reply itself"
+    if parent is not None and not declared.path:
+        return f"in each of {parent.stream}, at {'.'.join(parent.each or ())}"
     what = f"{declared.method} {declared.path}"
     if query is not None:
         what += f", query {query.name or 'without a name'}({', '.join(f'${name}' for name in query.variables)})"
-    return f"{what}, records at {records}{f', in each its {declared.inside}' if declared.inside else ''}"
+    what += f", records at {records}{f', in each its {declared.inside}' if declared.inside else ''}"
+    if parent is not None:
+        whom = "each" if parent.each is None else f"those that do not hold all at {'.'.join(parent.each)}"
+        what += f", for {whom} of {parent.stream}"
+    if changes is not None:
+        what += f"; changes since {changes.param}=<{'.'.join(changes.token)} of the last page>"
+    return what
 
 
 def describe_pager(pager: PagerDeclaration) -> str:

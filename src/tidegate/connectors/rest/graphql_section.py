@@ -80,7 +80,8 @@ def check_asked(stream: Section, made: StreamDeclaration) -> None:
     if not made.records[:1] == ("data",):
         raise stream.refuse("records", "does not begin with data", "Write where the reply holds the list: data.orders.")
     bounds = [bound.param for bound in (made.lower, made.upper) if bound is not None]
-    sent = [*made.params, *made.filters, *bounds, *filter(None, [made.pager.param])]
+    since = made.changes.param if made.changes is not None else ""
+    sent = [*made.params, *made.filters, *bounds, *filter(None, [made.pager.param, since])]
     for name in sent:
         if name not in query.variables:
             raise section.refuse_line("query", 1, f"has no variable {name!r}", suggest(name, query.variables))

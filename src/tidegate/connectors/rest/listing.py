@@ -14,6 +14,7 @@ from tidegate.connectors.graphql import ErrorCodes, QueryRefused, require_no_err
 from tidegate.connectors.rest.client import Answer, Client
 from tidegate.connectors.rest.declaration import Param, StreamDeclaration
 from tidegate.connectors.rest.envelope import EnvelopeReader
+from tidegate.connectors.rest.feed import Feed
 from tidegate.connectors.rest.filters import bounds
 from tidegate.connectors.rest.pagers import Drifted, PagePager, Pager, PageSeen, Position, pager
 from tidegate.connectors.rest.records import Glance, RecordReader
@@ -46,7 +47,9 @@ class ListedStream:
         self.declared = declared
         self.error_codes = error_codes
         self.pager: Pager = pager(declared.pager)
-        self.envelopes = EnvelopeReader(declared.records, self.pager.paths, declared.inside)
+        self.feed = None if declared.changes is None else Feed(declared.changes, declared.stream.key)
+        paths = (*self.pager.paths, *(self.feed.paths if self.feed is not None else ()))
+        self.envelopes = EnvelopeReader(declared.records, paths, declared.inside)
         self.records = RecordReader(declared.stream)
 
 
@@ -66,7 +69,8 @@ class Listing:
 
     def _begin(self, clock: Clock) -> Trail:
         declared, token = self._listed.declared, self._request.resume
-        fresh = Trail(declared.pager.kind, since=None if declared.history is None else clock.now() - declared.history)
+        since = None if declared.history is None else clock.now() - declared.history
+        fresh = Trail(declared.pager.kind, since=since, feed=self._request.changes_since or "")
         if token is None:
             return fresh
         resumed = Trail.from_token(token, declared.pager.kind)
@@ -87,6 +91,11 @@ class Listing:
                 await self._check_boundary(seen)
                 following = self._listed.pager.following(self._trail.at, seen)
             except ContractBroken as error:
+                if self._listed.feed is not None and self._trail.feed and self._listed.feed.has_expired(error):
+                    self._trail = self._trail.in_full()
+                    self._resumed = False
+                    self._note("the source no longer knows the change token")
+                    continue
                 if not self._resumed or not _may_mean_an_unknown_token(error):
                     raise
                 self._begin_again("the source no longer knows the page token")
@@ -112,7 +121,9 @@ class Listing:
         if "link" in at:
             answer = await self._client.follow(str(at["link"]))
         else:
-            params = {**self._params, **self._listed.pager.asks(at)}
+            feed = self._listed.feed
+            since = {} if feed is None else feed.asks(self._trail.feed)
+            params = {**self._params, **since, **self._listed.pager.asks(at)}
             answer = await self._ask(params)
         envelope = self._listed.envelopes.read(answer.reply, self._client.rules)
         return answer, PageSeen(envelope, answer.reply.headers, answer.url, self._listed.records.read)
@@ -149,7 +160,12 @@ class Listing:
         if following is not None:
             self._trail = self._trail.onward(self._client.without_credentials(following))
             token = self._trail.token()
-        return Page(seen.envelope.records, token, answer.requested_at, report, answer.reply.source_at)
+        records = seen.envelope.records
+        if self._listed.feed is not None:
+            records = self._listed.feed.with_removed(seen.envelope)
+            if token is None:
+                report = self._listed.feed.ended(report, seen.envelope, expired=self._trail.expired)
+        return Page(records, token, answer.requested_at, report, answer.reply.source_at)
 
     def _has_passed(self, stop_after: datetime, seen: PageSeen) -> bool:
         """Return whether all later pages hold cursor values after ``stop_after``: only an ascending stream can tell."""

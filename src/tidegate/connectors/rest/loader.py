@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from datetime import timedelta
 from itertools import permutations
 
+from tidegate.connectors.rest.changes_section import read_changes
 from tidegate.connectors.rest.declaration import (
     Authentication,
     AuthenticationKind,
@@ -154,7 +155,7 @@ def _stream(name: str, section: Section, settings: Mapping[str, str | None]) -> 
         params[page_size.text("param")] = page_size.integer("value", least=1)
         page_size.finish()
     made = StreamDeclaration(
-        stream=Stream(name, key, cursor, lookback, _columns(section)),
+        stream=Stream(name, key, cursor, lookback, _columns(section), change_feed="changes" in section),
         path=_address(section, settings, default=DEFAULT_PATH if asked else "" if parent else None),
         method=section.text("method", "POST" if asked else "GET"),
         records=(asked and asked.records) or _path(section.optional_text("records")) or (),
@@ -167,6 +168,7 @@ def _stream(name: str, section: Section, settings: Mapping[str, str | None]) -> 
         query=asked.query if asked else None,
         inside=asked.inside if asked else "",
         parent=parent,
+        changes=read_changes(section),
     )
     section.finish()
     _check_stream(section, made)
@@ -196,6 +198,8 @@ def _check_stream(section: Section, made: StreamDeclaration) -> None:
         raise section.refuse("pager", "follows links, which carry no body", "Use method GET.")
     bounds = [bound.param for bound in (made.lower, made.upper) if bound is not None]
     sent = [*made.params, *made.filters, *bounds, made.pager.param]
+    if made.changes is not None and made.changes.param != made.pager.param:  # some sources have one token for both
+        sent.append(made.changes.param)
     for param in sent:
         if param and sent.count(param) > 1:
             raise section.refuse("params", f"leave {param!r} to be sent twice", "Name each parameter once.")
@@ -203,7 +207,9 @@ def _check_stream(section: Section, made: StreamDeclaration) -> None:
 
 def _check_paths(section: Section, made: StreamDeclaration) -> None:
     pager = made.pager
-    told = [path for path in (pager.token, pager.has_more, pager.total_pages, pager.total_records) if path is not None]
+    changes = (made.changes.token, made.changes.removed) if made.changes is not None else ()
+    places = (pager.token, pager.has_more, pager.total_pages, pager.total_records, *changes)
+    told = list(dict.fromkeys(path for path in places if path is not None))
     if told and not made.records:
         raise section.refuse(
             "pager", "reads the reply's members, but the reply is a list itself", "Declare `records:`, or a Link pager."

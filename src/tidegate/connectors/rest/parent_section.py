@@ -11,7 +11,7 @@ from tidegate.connectors.rest.template import parent_fields
 from tidegate.domain.stream import Stream
 
 DEFAULT_PREFIX = "parent_"
-OF_THE_PARENT = ("cursor", "lookback_seconds", "history_seconds", "lower", "upper")
+OF_THE_PARENT = ("changes", "cursor", "lookback_seconds", "history_seconds", "lower", "upper")
 OF_A_REQUEST = ("method", "records", "params", "filters", "page_size", "pager")
 
 
@@ -76,9 +76,11 @@ def _found(
     section: Section, declared: ParentDeclaration, streams: Mapping[str, StreamDeclaration]
 ) -> StreamDeclaration:
     where = section.required_section("parent")
-    parents = {name: stream for name, stream in streams.items() if stream.parent is None}
+    parents = {name: made for name, made in streams.items() if made.parent is None and made.changes is None}
     if declared.stream not in parents:
-        problem = "is a child itself" if declared.stream in streams else "is not a stream of this document"
+        problem = "is not a stream of this document"
+        if declared.stream in streams:
+            problem = "is a child itself" if streams[declared.stream].parent else "is a change feed"
         raise where.refuse("stream", problem, suggest(declared.stream, parents))
     return parents[declared.stream]
 
