@@ -16,6 +16,7 @@ from tests.connectors.rest.sources import NOW, LeapingClock
 from tidegate.connectors.base import ConnectionSettings
 from tidegate.connectors.http import open_session
 from tidegate.connectors.rest.connector import RestConnector, RestSource
+from tidegate.connectors.rest.family import Family, Parent
 from tidegate.connectors.rest.loader import load
 from tidegate.domain.errors import ContractBroken, SourceUnavailable
 from tidegate.domain.fetch import FetchRequest, Page, PageToken
@@ -112,6 +113,50 @@ def test_a_parent_whose_record_lacks_the_list_is_not_taken_for_childless() -> No
     pages = fetched(a_counter(), NESTED.replace("lines.list", "lines.lost"))
     assert records(pages) == []
     assert all(page.report.shortfall for page in pages)
+
+
+def test_a_record_without_the_list_may_be_declared_childless() -> None:
+    """Some sources leave empty lists out; only the declaration can tell that from a path that is wrong."""
+    pages = fetched(a_counter(), NESTED.replace("lines.list, has_more: lines.more", "lines.lost, optional: true"))
+    assert records(pages) == []
+    assert all(page.report.proves(JULY) for page in pages)
+
+
+def test_a_parent_without_the_fields_to_ask_by_is_left_to_the_quarantine() -> None:
+    """SPEC 4: one poison record must not stop a tenant: it comes as a record that no destination can hold."""
+    counter = a_counter()
+    pages = fetched(counter, ASKED.replace("{parent.id}", "{parent.code}"))
+    assert len(records(pages)) == 5
+    assert all(set(record) == {"orders"} for record in records(pages))
+    assert all(page.report.proves(JULY) for page in pages)
+
+
+def test_asking_for_children_holds_the_declared_pace() -> None:
+    """SPEC 3: the limits of the account hold for children's requests as for their parents'."""
+
+    async def check() -> float:
+        counter, clock = a_counter(), LeapingClock()
+        async with serving(counter) as url, open_session(allow_private_addresses=True) as session:
+            yaml = declaration(url, ASKED) + "rate_limit: {requests_per_second: 2, burst: 1}"
+            source = RestConnector(load(yaml)).open(ConnectionSettings(), session, clock)
+            assert keys(await fetch(source)) == ALL
+            return sum(clock.slept) - (len(counter.asked) - 1) / 2
+
+    assert abs(asyncio.run(check())) < 0.01
+
+
+def test_the_carried_fields_stand_in_front_of_whatever_the_child_is() -> None:
+    """Spacing, empty objects, and the carried name inside a value or further down, are all the source's own business."""
+    declared = load(declaration("http://x.example", NESTED)).streams["items"].parent
+    assert declared is not None
+    family = Family(declared, (), can_ask=False)
+    parent = Parent({"id": "7", "currency": "null"})
+    for own in ("{ }", '{"id" : 1}', '{"id": 1, "note": "order_id", "in": {"order_id": 2}}', '{\n"id":1}'):
+        (child,) = msgspec.json.decode(family.adopted(f"[{own}]".encode(), parent), type=list[dict[str, Any]])
+        assert child == {"order_id": 7, "order_currency": None, **msgspec.json.decode(own)}
+    assert family.adopted(b'["text", null, 4]', parent) == b'["text",null,4]'
+    with pytest.raises(ContractBroken, match="of its own"):
+        family.adopted(b'[{"order_id" : 1}]', parent)
 
 
 @WAYS

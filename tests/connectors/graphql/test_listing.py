@@ -77,6 +77,22 @@ def test_the_lower_bound_is_a_variable_rounded_down() -> None:
     assert asyncio.run(listed(a_till())) == [1, 2, 3, 4, 5, 6, 7]
 
 
+@pytest.mark.parametrize(("form", "kind"), [("epoch_seconds", int), ("epoch_milliseconds", int), ("iso", str)])
+def test_a_bound_that_counts_is_a_number_among_the_variables(form: str, kind: type) -> None:
+    """A GraphQL server refuses text where it wants an Int; a REST address has no such types."""
+    yaml = DECLARATION.format(url="'{settings.url}'\nsettings: {url: null}", shape=NODES)
+    yaml = yaml.replace("{param: since, meaning: inclusive}", f"{{param: since, meaning: inclusive, format: {form}}}")
+    sent: list[object] = []
+
+    async def answer(request: web.Request) -> web.Response:
+        sent.append((await request.json())["variables"]["since"])
+        page = {"hasNextPage": False, "endCursor": None}
+        return replied({"data": {"orders": {"nodes": [], "pageInfo": page}}})
+
+    asyncio.run(fetched(answer, yaml, asked(datetime(2026, 7, 1, tzinfo=UTC))))
+    assert [type(value) for value in sent] == [kind]
+
+
 def test_an_empty_page_in_the_middle_is_not_the_end() -> None:
     """SPEC 4: an empty page ends a listing only if the source says so."""
     till = a_till()

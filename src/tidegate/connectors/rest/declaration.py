@@ -136,7 +136,8 @@ class ParentDeclaration:
     """Whose records a child stream's records belong to.
 
     ``each``: where a parent's record holds its children, None if they are only asked for. ``has_more``, ``at_most``: where the
-    record says that this list was cut off, and the length from which on it has to be taken for cut off. ``prefix`` stands before
+    record says that this list was cut off, and the length from which on it has to be taken for cut off; ``optional``: a record
+    without the list has no children. ``prefix`` stands before
     the names of the parent's ``fields`` in each child; key and cursor are always among them. ``own_key``: the child's
     key without the parent's.
     """
@@ -146,6 +147,7 @@ class ParentDeclaration:
     each: Path | None
     has_more: Path | None
     at_most: int | None
+    optional: bool
     fields: tuple[Path, ...]
     own_key: tuple[str, ...] = ()
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 import msgspec
@@ -41,7 +41,7 @@ class Family:
 
     def __init__(self, declared: ParentDeclaration, wanted: Iterable[Path], *, can_ask: bool) -> None:
         self._declared = declared
-        self._carried = {declared.name_of(path): path for path in declared.fields}
+        self._carried = [(msgspec.json.encode(declared.name_of(path)), ".".join(path)) for path in declared.fields]
         self._needed = dict.fromkeys((*declared.fields, *wanted))
         self._wanted = tuple(wanted)
         self._can_ask = can_ask
@@ -50,36 +50,29 @@ class Family:
         """Return the children that stand in the parents ``records``, a JSON array, and the parents to ask for theirs."""
         found = Found()
         to_ask: list[Parent] = []
-        cut_off = unreadable = 0
+        cut_off = 0
         for raw in _RECORDS.decode(records):
             record = _members(raw)
             texts = {".".join(path): text for path in self._needed if (text := _at(record, path))}
             parent = Parent(texts)
             items = self._items(record)
             if items is not None:
-                found.children += [self._child(item, parent) for item in items]
+                found.children += self._children(items, parent)
             elif self.can_ask_for(parent):
                 to_ask.append(parent)
-            elif self._can_ask:
-                unreadable += 1
+            elif self._can_ask:  # nothing to ask by: the destination quarantines it, for want of a key
+                found.children.append(msgspec.json.encode({self._declared.stream: raw}))
             else:
                 cut_off += 1
         found.to_ask = tuple(to_ask)
-        found.shortfall = self._said(cut_off, unreadable)
+        if cut_off:
+            where = ".".join(self._declared.each or ())
+            found.shortfall = f"{cut_off} of {self._declared.stream} do not hold their whole list of {where}"
         return found
 
     def can_ask_for(self, parent: Parent) -> bool:
         """Return whether ``parent``'s children can be asked for by what is known of it."""
         return self._can_ask and all(".".join(path) in parent.texts for path in self._wanted)
-
-    def _said(self, cut_off: int, unreadable: int) -> str:
-        name = self._declared.stream
-        if cut_off:
-            return f"{cut_off} of {name} do not hold their whole list of {'.'.join(self._declared.each or ())}"
-        if unreadable:
-            wanted = ", ".join(".".join(path) for path in self._wanted)
-            return f"{unreadable} of {name} have no {wanted} to ask for their children by"
-        return ""
 
     def _items(self, record: Mapping[str, msgspec.Raw]) -> list[msgspec.Raw] | None:
         """Return the children in a parent's record, None unless it surely holds them all."""
@@ -87,7 +80,8 @@ class Family:
         if declared.each is None:
             return None
         listed = _at(record, declared.each, or_null=True)
-        if listed == "null" and (declared.has_more is None or not _at(record, declared.has_more)):
+        none = listed == "null" or (not listed and declared.optional)
+        if none and (declared.has_more is None or not _at(record, declared.has_more)):
             return []
         if listed[:1] != "[" or (declared.has_more is not None and _at(record, declared.has_more) != "false"):
             return None
@@ -96,25 +90,31 @@ class Family:
 
     def adopted(self, records: bytes, parent: Parent) -> bytes:
         """Return the children ``records`` that were asked for, each with what it carries of its ``parent``."""
-        return b"[" + b",".join(self._child(item, parent) for item in _RECORDS.decode(records)) + b"]"
+        return b"[" + b",".join(self._children(_RECORDS.decode(records), parent)) + b"]"
 
-    def _child(self, item: msgspec.Raw, parent: Parent) -> bytes:
-        """Return a child with its parent's fields in front; what is no object stays as it is, for the quarantine."""
-        if not bytes(item).startswith(b"{"):
-            return bytes(item)
-        own = _FIELDS.decode(item)
-        for name in self._carried:
-            if name in own:
+    def _children(self, items: Iterable[msgspec.Raw], parent: Parent) -> Iterator[bytes]:
+        """Yield children with their parent's fields in front; what is no object stays as it is, for the quarantine."""
+        carried = b",".join(
+            name + b":" + parent.texts[dotted].encode() for name, dotted in self._carried if dotted in parent.texts
+        )
+        for item in map(bytes, items):
+            if not item.startswith(b"{") or not carried:
+                yield item
+                continue
+            if any(name in item for name, _ in self._carried):
+                self._require_free(item)
+            inner = item[1:].lstrip()
+            yield b"{" + carried + (inner if inner.startswith(b"}") else b"," + inner)
+
+    def _require_free(self, item: bytes) -> None:
+        """Raise ContractBroken if a member of ``item`` itself, not of something in it, has the name of a carried field."""
+        for written, _ in self._carried:
+            name = msgspec.json.decode(written, type=str)
+            if name in _FIELDS.decode(item):
                 raise ContractBroken(
                     f"A record has a field {name!r} of its own, which would hide its parent's.",
                     remedy="Declare another `prefix:` under `parent:`.",
                 )
-        carried = {
-            name: msgspec.Raw(parent.texts[dotted].encode())
-            for name, path in self._carried.items()
-            if (dotted := ".".join(path)) in parent.texts
-        }
-        return msgspec.json.encode({**carried, **own})
 
 
 def _members(raw: msgspec.Raw) -> dict[str, msgspec.Raw]:

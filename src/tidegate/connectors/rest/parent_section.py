@@ -28,11 +28,12 @@ def read_parent(stream: Section) -> ParentDeclaration | None:
         each=_path(each) if each else None,
         has_more=_path(has_more) if has_more else None,
         at_most=at_most or None,
+        optional=section.flag("optional", False),
         fields=tuple(_path(str(name)) for name in section.items("fields")),
     )
     section.finish()
-    if made.each is None and (made.has_more or made.at_most):
-        raise section.refuse("each", "is missing", "Say where the parent's record holds the list that may be cut off.")
+    if made.each is None and (made.has_more or made.at_most or made.optional):
+        raise section.refuse("each", "is missing", "Say where the parent's record holds the list that is meant.")
     for key in OF_THE_PARENT:
         if key in stream:
             remedy = f"Remove it: children are fetched and ordered as their {made.stream} are."
