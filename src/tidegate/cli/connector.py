@@ -102,6 +102,7 @@ def _refuse(error: TidegateError, json: bool) -> None:
 def _shown(result: Examined) -> str:
     lines = [
         result.stream,
+        *([f"  listing  {result.listing}"] if result.listing else []),
         f"  key      {', '.join(result.key)}",
         f"  cursor   {result.cursor}",
         f"  filters  {_filters(result.sample_filters)}",

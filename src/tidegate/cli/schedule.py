@@ -44,22 +44,23 @@ def preview_command(
     received_at: Annotated[str, typer.Option(metavar="T", help="Instant of receipt; default: --now.")] = "",
     now: Annotated[str, typer.Option(metavar="T", help="What is due by then is marked; default: the present.")] = "",
     count: Annotated[int, typer.Option(metavar="N", help=f"How many due dates, 1 to {MOST}.")] = 10,
+    stream: Annotated[str, typer.Option(metavar="NAME", help="Of an installation: this stream's schedule.")] = "",
     as_json: AsJson = False,
 ) -> None:
     """Show the due dates to come and their periods, each as if the one before had succeeded. Changes nothing."""
     try:
-        _preview(context.obj, file, received_at, now, count, as_json=as_json)
+        _preview(context.obj, _schedule_in(_read(file), stream), received_at, now, count, as_json=as_json)
     except InvalidInput as error:
         fail(error, as_json=as_json)
 
 
-def _preview(clock: Clock, file: str, received_text: str, now_text: str, count: int, *, as_json: bool) -> None:
+def _preview(clock: Clock, rule: object, received_text: str, now_text: str, count: int, *, as_json: bool) -> None:
     from tidegate.domain.schedule import preview
     from tidegate.domain.schedule_document import parse_instant, parse_schedule
 
     if not 1 <= count <= MOST:
         raise InvalidInput("--count", count, f"is not between 1 and {MOST}", "Ask for fewer due dates at a time.")
-    parsed = parse_schedule(_schedule_in(_read(file)))
+    parsed = parse_schedule(rule)
     now = parse_instant(now_text, "--now") if now_text else None
     if now is None and not (as_json and received_text):
         now = clock.now()
@@ -114,8 +115,19 @@ def _read_yaml(text: str, file: str) -> object:
         raise InvalidInput("FILE", file, f"is neither JSON nor YAML{where}", "Correct its syntax.") from error
 
 
-def _schedule_in(document: object) -> object:
-    return document["schedule"] if isinstance(document, dict) and "schedule" in document else document
+def _schedule_in(document: object, stream: str) -> object:
+    """Return the schedule in a document: of an installation the stream's own, if it has one. Raises InvalidInput."""
+    written = document if isinstance(document, dict) else {}
+    if not stream:
+        return written.get("schedule", document)
+    streams = written.get("streams")
+    if not isinstance(streams, (dict, list)) or stream not in streams:
+        known = ", ".join(map(str, streams)) if isinstance(streams, (dict, list)) else ""
+        remedy = f"It has: {known}." if known else "Give a file with `streams:` and `schedule:`."
+        raise InvalidInput("--stream", stream, "is not a stream of this installation", remedy)
+    own = streams[stream] if isinstance(streams, dict) else None
+    found = own.get("schedule") if isinstance(own, dict) else None
+    return written.get("schedule") if found is None else found
 
 
 def _print_table(found: Sequence[Preview], parsed: Schedule, now: datetime) -> None:

@@ -19,7 +19,8 @@ class FetchRequest:
 
     ``lower``: inclusive; None lists in full. ``upper``: exclusive; None is open-ended. ``stop_after``: the clock
     read before the first page; only a stream declared ascending may stop once the cursor has passed it.
-    ``resume``: where an unfinished fetch goes on, None from the beginning.
+    ``resume``: where an unfinished fetch goes on, None from the beginning. ``changes_since``: the change token that the last
+    succeeded fetch reported, None for a stream without change feed, or with none yet: it is listed in full.
     """
 
     stream: str
@@ -27,6 +28,7 @@ class FetchRequest:
     upper: datetime | None
     stop_after: datetime
     resume: PageToken | None = None
+    changes_since: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,13 +37,16 @@ class FetchReport:
 
     ``lower``/``upper`` as in FetchRequest (None means unbounded there). ``filters``: every other restriction that
     took effect, empty for none. ``shortfall``: why not all pages could be read or not all records
-    shown, "" if all were.
+    shown, "" if all were. ``remarks``: what else happened, and how often, since the page before.
+    ``change_token``: what the next fetch of a change feed begins with; the last page has it.
     """
 
     lower: datetime | None
     upper: datetime | None
     filters: Mapping[str, object] = field(default_factory=dict)
     shortfall: str = ""
+    remarks: Mapping[str, int] = field(default_factory=dict)
+    change_token: str = ""
 
     def and_then(self, later: FetchReport) -> FetchReport:
         """Return what holds for both this part of a fetch and a ``later`` one: no part may promise for the other."""
@@ -52,6 +57,11 @@ class FetchReport:
             upper=min(uppers, default=None),
             filters={**self.filters, **later.filters},
             shortfall=self.shortfall or later.shortfall,
+            remarks={
+                remark: self.remarks.get(remark, 0) + later.remarks.get(remark, 0)
+                for remark in (*self.remarks, *later.remarks)
+            },
+            change_token=later.change_token or self.change_token,
         )
 
     def proves(self, period: Period) -> bool:

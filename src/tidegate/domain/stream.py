@@ -29,7 +29,8 @@ class Stream:
 
     ``key``: the paths of the fields that identify a record, dotted where nested. ``cursor``: None for a stream
     that is listed in full each time. ``lookback``: re-read before a period's start. ``columns``: declared types;
-    a field not named here is inferred.
+    a field not named here is inferred. ``change_feed``: after a first listing in full the source itself says what has
+    changed since the last succeeded run, by a change token; such a stream has no cursor.
     """
 
     name: str
@@ -37,6 +38,7 @@ class Stream:
     cursor: CursorField | None = None
     lookback: timedelta = timedelta(0)
     columns: Mapping[str, ColumnType] = field(default_factory=dict)
+    change_feed: bool = False
 
     @property
     def open_ended(self) -> bool:

@@ -180,15 +180,18 @@ class _Applying:
         fields = differences(before, {"connection": spec.connection, "destination": spec.destination})
         if stored is None:
             fields += differences({}, {"streams": list(spec.streams), **_under("schedule.", spec.schedule.as_json())})
+            fields += _own_schedule_fields(spec, spec.streams)
         if fields:
             self._note("installation", name, fields, new=stored is None)
         if stored is not None and stored.destination != spec.destination:
             self.warnings.append(f"{name}: what was delivered until now stays in {stored.destination}.")
-        edits = RuleEdits(self.connection, self.now, self.mistakes, self.warnings, spec.path, name)
+        edits = RuleEdits(
+            self.connection, self.now, self.mistakes, self.warnings, spec.path, name, spec.own_schedules.keys()
+        )
         if fields or new_streams:
             await self._add_streams(tenant_id, spec, new_streams, edits, told=stored is not None)
         for chain in kept.values():
-            await edits.edit(chain, spec.schedule)
+            await edits.edit(chain, spec.schedule_of(chain.stream))
         self.changes += edits.changes()
         await self._retire(name, [chain for chain in there if kept.get(chain.stream) is not chain])
         await self._pause_or_resume(tenant_id, spec, stored)
@@ -199,14 +202,15 @@ class _Applying:
         installation_id, account_id = await directory.put_installation(
             self.connection, tenant_id, spec.name, spec.connection, spec.destination
         )
-        started = spec.schedule.started(self.now)
         for stream in streams:
+            started = spec.schedule_of(stream).started(self.now)
             chain_id, new = await chains.ensure(
                 self.connection, tenant_id, installation_id, PLAIN_SYNC.name, stream, account_id, start_instant(started)
             )
             await edits.begin(chain_id, stream, started, new=new)
         if streams and told:
-            self.changes.append(Change(Action.ADDED, "stream", f"{tenant_id}/{spec.name}", streams=tuple(streams)))
+            fields = tuple(_own_schedule_fields(spec, streams))
+            self.changes.append(Change(Action.ADDED, "stream", f"{tenant_id}/{spec.name}", fields, tuple(streams)))
 
     async def _retire(self, name: str, those: Sequence[ScheduledChain]) -> None:
         """Plan nothing more for chains that are not wanted any more, and drop what has not started."""
@@ -283,6 +287,15 @@ class _Applying:
 def _under(prefix: str, values: object) -> dict[str, object]:
     assert isinstance(values, dict)
     return {f"{prefix}{key}": value for key, value in values.items()}
+
+
+def _own_schedule_fields(spec: InstallationSpec, streams: Sequence[str]) -> list[FieldChange]:
+    return [
+        made
+        for stream in streams
+        if stream in spec.own_schedules
+        for made in differences({}, spec.own_schedules[stream].as_json(), f"streams.{stream}.schedule.")
+    ]
 
 
 def _connection_fields(stored: StoredConnection) -> dict[str, object]:

@@ -58,7 +58,8 @@ class ConnectionSpec:
 class InstallationSpec:
     """An installation as configured. ``paused`` is None where the document does not say.
 
-    ``path`` is where it stands in the document, for errors that only the database can tell.
+    ``path`` is where it stands in the document, for errors that only the database can tell. ``own_schedules``: those of the
+    streams that have another one than the installation's.
     """
 
     name: str
@@ -68,6 +69,11 @@ class InstallationSpec:
     schedule: Schedule
     paused: bool | None
     path: str
+    own_schedules: Mapping[str, Schedule] = field(default_factory=dict)
+
+    def schedule_of(self, stream: str) -> Schedule:
+        """Return the stream's own schedule, or else the installation's."""
+        return self.own_schedules.get(stream, self.schedule)
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,14 +255,18 @@ class _Reading:
         if destination and destination not in destinations:
             part.refuse("destination", "is not a destination of these files", suggest(destination, destinations))
         streams = self._streams(part, self._connectors.get((tenant_id, connection)))
+        own_schedules = dict(_own_schedules(part))
         schedule = _schedule(part)
         paused = part.flag("paused")
         if schedule is None or len(self._mistakes) > before:
             return None
-        return InstallationSpec(name, connection, destination, streams, schedule, paused, part.path)
+        return InstallationSpec(
+            name, connection, destination, streams, schedule, paused, part.path, own_schedules=own_schedules
+        )
 
     def _streams(self, part: Part, connector: Connector | None) -> tuple[str, ...]:
-        chosen = part.names("streams")
+        written = part.values.get("streams")
+        chosen = tuple(written) if isinstance(written, Mapping) and written else part.names("streams")
         if connector is None:
             return chosen or ()
         for name in chosen or ():
@@ -297,6 +307,18 @@ class _Reading:
         if not value:
             part.refuse(key, "names an environment variable that is not set", f"Set {name}.", value=f"${{{name}}}")
         return value
+
+
+def _own_schedules(part: Part) -> Iterable[tuple[str, Schedule]]:
+    """Yield (stream, schedule) of those that have one; a stream with nothing behind its name has the installation's."""
+    if not isinstance(part.values.get("streams"), Mapping):
+        return
+    streams = part.part("streams")
+    for name in streams.values:
+        own = streams.part(name)
+        own.require_known("schedule")
+        if "schedule" in own.values and (schedule := _schedule(own)) is not None:
+            yield name, schedule
 
 
 def _schedule(part: Part) -> Schedule | None:

@@ -159,7 +159,7 @@ class Delivery:
     def _reported(self, pages: list[Page]) -> FetchReport:
         """Return what all pages up to now report together: a shortfall of one is a shortfall of the fetch (SPEC 5)."""
         for page in pages:
-            if page.report != self._report:
+            if page.report.remarks or page.report != self._report:
                 self._report = page.report if self._report is None else self._report.and_then(page.report)
         assert self._report is not None
         return self._report

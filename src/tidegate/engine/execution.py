@@ -19,6 +19,7 @@ from tidegate.domain.workflow import PLAIN_SYNC, Workflow
 from tidegate.engine.delivery import Checkpoint, Delivery, ahead
 from tidegate.engine.fetching import fetch, request_for
 from tidegate.engine.parts import Ends, Parts, target_of
+from tidegate.store import leases
 from tidegate.store.leases import LeasedRun
 
 
@@ -38,7 +39,8 @@ async def execute(parts: Parts, ends: Ends, run: LeasedRun, stopping: asyncio.Ev
         await delivery.enter(resumed, unentered)
         if resumed.complete:
             return
-    request = request_for(stream, run.period, run.coverage_start, stop_after, resumed.token if resumed else None)
+    since = await leases.change_token(parts.pool, run) if stream.change_feed else None
+    request = request_for(stream, run.period, run.coverage_start, stop_after, resumed.token if resumed else None, since)
     async with aclosing(fetch(source, request, run.period)) as fetched:
         through = _through(blocks_of(workflow_of(run)), _told(parts, fetched))
         async with ahead(_made_ready(through, writer), parts.settings.pages_ahead) as pages:

@@ -15,16 +15,24 @@ from tidegate.domain.stream import Stream
 
 
 def request_for(
-    stream: Stream, period: Period, coverage_start: datetime, stop_after: datetime, resume: PageToken | None
+    stream: Stream,
+    period: Period,
+    coverage_start: datetime,
+    stop_after: datetime,
+    resume: PageToken | None,
+    changes_since: str | None = None,
 ) -> FetchRequest:
     """Return what to ask of a source for ``period`` (SPEC 4).
 
     The fetch begins at ``period.start - lookback``, never before the coverage's own start (HOLES k, l). It is bounded
     by the period's end only if records never change after creation; else it is open-ended (HOLE e). ``stop_after`` is
-    the clock read before the first page, and never before the period's end (HOLES a, hh).
+    the clock read before the first page, and never before the period's end (HOLES a, hh). A change feed goes on from the
+    token with which the run that covers up to the period's start ended.
     """
     if stream.cursor is None:
-        return FetchRequest(stream.name, lower=None, upper=None, stop_after=stop_after, resume=resume)
+        return FetchRequest(
+            stream.name, lower=None, upper=None, stop_after=stop_after, resume=resume, changes_since=changes_since
+        )
     return FetchRequest(
         stream.name,
         lower=max(period.start - stream.lookback, coverage_start),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Set
 from dataclasses import dataclass, field, replace
 from datetime import date, datetime, timedelta
 from typing import TYPE_CHECKING
@@ -24,7 +25,8 @@ if TYPE_CHECKING:
 class RuleEdits:
     """The edits of one installation's schedules, in the caller's transaction.
 
-    ``path``: where the installation stands in the document; ``name``: what to call it.
+    ``path``: where the installation stands in the document; ``name``: what to call it. ``own``: the streams whose schedule
+    stands in the document with the stream itself.
     """
 
     connection: Connection
@@ -33,6 +35,7 @@ class RuleEdits:
     warnings: list[str]
     path: str
     name: str
+    own: Set[str] = frozenset()
     _edited: dict[tuple[FieldChange, ...], list[str]] = field(default_factory=dict)
 
     def changes(self) -> list[Change]:
@@ -119,7 +122,8 @@ class RuleEdits:
     def _refuse(self, stream: str, wanted: Schedule, problem: str, remedy: str) -> None:
         key = "start_date" if wanted.start_on is not None else "start_at"
         value = wanted.start_on.isoformat() if wanted.start_on else render_instant(start_instant(wanted))
-        self.mistakes.add(InvalidInput(f"{self.path}.schedule.{key}", value, f"({stream}) {problem}", remedy))
+        where = f"{self.path}.streams.{stream}" if stream in self.own else self.path
+        self.mistakes.add(InvalidInput(f"{where}.schedule.{key}", value, f"({stream}) {problem}", remedy))
 
 
 def _starting(schedule: Schedule, start_on: date | None, start_at: datetime | None) -> Schedule:

@@ -129,6 +129,20 @@ async def renew(pool: Pool, leases: Sequence[tuple[int, int]], until: datetime) 
     return {row["id"] for row in rows}
 
 
+async def change_token(pool: Pool, run: LeasedRun) -> str | None:
+    """Return the change token that the run which covers up to this one's period ended with, None if there is none.
+
+    It stands in that run's report, which was written by the statement that wrote its coverage, and is found through that
+    coverage: a token never advances without it (SPEC 5, HOLE s).
+    """
+    token: str | None = await pool.fetchval(
+        """select nullif(r.report ->> 'change_token', '') from coverage c join runs r on r.id = c.run_id
+            where c.chain_id = $1 and c.period_end = $2""",
+        run.chain_id, run.period.start,
+    )  # fmt: skip
+    return token
+
+
 _COUNT = """
        read_count = read_count + $4, inserted_count = inserted_count + $5, updated_count = updated_count + $6,
        unchanged_count = unchanged_count + $7, misfit_count = misfit_count + $8,

@@ -78,13 +78,15 @@ class RunRow:
     error: Mapping[str, Any] | None
     shortfall: str
     filters: Mapping[str, Any]
+    remarks: Mapping[str, int]
 
 
 _RUN = """
 select r.id, r.chain_id, r.tenant_id, i.name as installation, c.stream, r.lane, r.trigger, r.state, r.due_at,
        r.not_before_at, r.started_at, r.finished_at, r.period_start, r.period_end, r.attempt, r.epoch, r.batch, r.read_count,
        r.inserted_count, r.updated_count, r.unchanged_count, r.misfit_count, r.quarantined_count, r.error::text as error,
-       coalesce(r.report ->> 'shortfall', '') as shortfall, coalesce(r.report -> 'filters', '{}')::text as filters
+       coalesce(r.report ->> 'shortfall', '') as shortfall, coalesce(r.report -> 'filters', '{}')::text as filters,
+       coalesce(r.report -> 'remarks', '{}')::text as remarks
   from runs r join chains c on c.id = r.chain_id join installations i on i.id = c.installation_id
 """
 
@@ -92,7 +94,7 @@ select r.id, r.chain_id, r.tenant_id, i.name as installation, c.stream, r.lane, 
 def _run(row: asyncpg.Record) -> RunRow:
     values = dict(row)
     values.update(lane=Lane(row["lane"]), trigger=Trigger(row["trigger"]), state=RunState(row["state"]))
-    values.update(error=from_json(row["error"]), filters=from_json(row["filters"]))
+    values.update(error=from_json(row["error"]), filters=from_json(row["filters"]), remarks=from_json(row["remarks"]))
     return RunRow(**values)
 
 

@@ -148,3 +148,55 @@ def test_an_unknown_name_says_which_there_are() -> None:
     assert result.exit_code == 2
     assert "Did you mean 'stripe'" in result.output
     assert json.loads(CliRunner().invoke(app, ["list", "--json"]).stdout)[-1] == "stripe"
+
+
+def test_the_check_shows_how_queries_children_and_feeds_are_understood(tmp_path: Path) -> None:
+    """SPEC 8: what a declaration says is shown before it is relied on."""
+    yaml = """
+name: hostile
+base_url: '{settings.url}'
+settings: {url: null}
+streams:
+  orders:
+    graphql:
+      connection: orders
+      query: |
+        query Orders ($after: String) {
+          orders(first: 9, after: $after) { edges { node { id } } pageInfo { hasNextPage endCursor } }
+        }
+  items:
+    parent: {stream: orders, each: lines}
+  notes:
+    parent: {stream: orders}
+    path: /notes/{parent.id}
+    records: data
+  contacts:
+    path: /contacts
+    records: data
+    changes: {param: since, token: next}
+"""
+    yaml = yaml.replace("node { id }", "node { id lines }")
+
+    async def answer(request: web.Request) -> web.Response:
+        if request.path != "/graphql":
+            return replied({"data": [{"id": 7}], "next": "t"})
+        page = {"hasNextPage": False, "endCursor": None}
+        return replied({"data": {"orders": {"edges": [{"node": {"id": 1, "lines": [{"id": 2}]}}], "pageInfo": page}}})
+
+    result = _run(tmp_path, answer, "--allow-private-addresses", "--json", yaml=yaml)
+    assert result.exit_code == 0
+    streams = {stream["stream"]: stream for stream in json.loads(result.stdout)["streams"]}
+    assert streams["orders"]["listing"] == (
+        "POST /graphql, query Orders($after), records at data.orders.edges, in each its node"
+    )
+    assert streams["orders"]["pager"] == (
+        "?after=<data.orders.pageInfo.endCursor>; the end is data.orders.pageInfo.hasNextPage: false"
+    )
+    assert streams["items"]["listing"] == "in each of orders, at lines"
+    assert streams["items"]["columns"] == {"parent_id": "bigint", "id": "bigint"}
+    assert streams["notes"]["listing"] == "GET /notes/{parent.id}, records at data, for each of orders"
+    assert (
+        streams["contacts"]["listing"] == "GET /contacts, records at data; changes since since=<next of the last page>"
+    )
+    assert "says what has changed" in streams["contacts"]["cursor"]
+    assert all(stream["records"] == 1 for stream in streams.values())

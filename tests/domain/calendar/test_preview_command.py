@@ -146,3 +146,28 @@ def test_standard_input_is_a_file_too() -> None:
     """A dash, as elsewhere."""
     result = run("-", "--json", "--count", "1", stdin=SEED)
     assert [each["due_at"] for each in json.loads(result.stdout)] == ["2026-07-14T00:00:00Z"]
+
+
+INSTALLATION = """
+schedule: {daily: true, start_at: 2026-07-13T00:00:00Z}
+streams:
+  orders: {schedule: {every: 1h, start_at: 2026-07-13T00:00:00Z}}
+  customers:
+"""
+
+
+def test_of_an_installation_a_streams_own_schedule_is_shown(tmp_path: Path) -> None:
+    """SPEC 8: a schedule per stream can be looked at before it is applied."""
+    file = tmp_path / "installation.yaml"
+    file.write_text(INSTALLATION)
+
+    def first_due(*stream: str) -> str:
+        result = run(str(file), "--received-at", "2026-07-13T00:00:00Z", "--count", "1", "--json", *stream)
+        assert result.exit_code == 0, result.output
+        return str(json.loads(result.stdout)[0]["due_at"])
+
+    assert first_due("--stream", "orders") == "2026-07-13T01:00:00Z"
+    assert first_due("--stream", "customers") == "2026-07-14T00:00:00Z" == first_due()
+    refused = run(str(file), "--stream", "order")
+    assert refused.exit_code == 2
+    assert "It has: orders, customers" in refused.output

@@ -14,7 +14,7 @@ import msgspec
 from yarl import URL
 
 from tidegate.connectors.http import Reply, ReplyRules, read_json, send
-from tidegate.connectors.rest.declaration import Authentication, AuthenticationKind, Login, Param, RateLimit
+from tidegate.connectors.rest.declaration import Authentication, AuthenticationKind, Login, RateLimit
 from tidegate.connectors.rest.pagers import Position
 from tidegate.domain.clock import Clock
 from tidegate.domain.errors import ContractBroken, Unauthorised
@@ -106,7 +106,7 @@ class Client:
         self._token: str | None = None
         self._token_ends: datetime | None = None
 
-    async def ask(self, method: str, path: str, params: Mapping[str, Param]) -> Answer:
+    async def ask(self, method: str, path: str, params: Mapping[str, object]) -> Answer:
         """Send a request for ``path`` below the base address; a POST carries ``params`` as a JSON object.
 
         Raises a SourceError. With a login, an expired token is renewed before, a refused one once after.
@@ -178,5 +178,5 @@ def _at(document: object, path: tuple[str, ...]) -> object:
     return document
 
 
-def _texts(params: Mapping[str, Param]) -> dict[str, str]:
+def _texts(params: Mapping[str, object]) -> dict[str, str]:
     return {name: str(value).lower() if isinstance(value, bool) else str(value) for name, value in params.items()}

@@ -10,6 +10,7 @@ import aiohttp
 
 from tidegate.connectors.base import ConnectionSettings
 from tidegate.connectors.http import ReplyRules
+from tidegate.connectors.rest.children import ChildListing, ChildStream
 from tidegate.connectors.rest.client import Client, Pace, credentials
 from tidegate.connectors.rest.declaration import Authentication, Declaration, Param, StreamDeclaration
 from tidegate.connectors.rest.listing import Filled, ListedStream, Listing
@@ -26,7 +27,16 @@ class RestConnector:
 
     def __init__(self, declaration: Declaration) -> None:
         self.declaration = declaration
-        self._listed = {name: ListedStream(declared) for name, declared in declaration.streams.items()}
+        self._listed = {
+            name: ListedStream(declared, declaration.error_codes)
+            for name, declared in declaration.streams.items()
+            if declared.parent is None
+        }
+        self._children = {
+            name: ChildStream.made(declared, self._listed[declared.parent.stream])
+            for name, declared in declaration.streams.items()
+            if declared.parent is not None
+        }
 
     @property
     def name(self) -> str:
@@ -59,26 +69,36 @@ class RestConnector:
             pace=None if declared.rate_limit is None else Pace(declared.rate_limit, clock),
         )
         filled = {name: _filled_stream(stream, settings) for name, stream in declared.streams.items()}
-        return RestSource(self._listed, filled, client, clock)
+        return RestSource(self._listed, self._children, filled, client, clock)
 
 
 class RestSource:
     """One connection of a declared platform, opened."""
 
     def __init__(
-        self, listed: Mapping[str, ListedStream], filled: Mapping[str, Filled], client: Client, clock: Clock
+        self,
+        listed: Mapping[str, ListedStream],
+        children: Mapping[str, ChildStream],
+        filled: Mapping[str, Filled],
+        client: Client,
+        clock: Clock,
     ) -> None:
-        self._listed, self._filled, self._client, self._clock = listed, filled, client, clock
+        self._listed, self._children, self._filled = listed, children, filled
+        self._client, self._clock = client, clock
 
     def fetch(self, request: FetchRequest) -> AsyncIterator[Page]:
         """Yield pages as `tidegate.connectors.base.Source` says; raises InvalidInput for an unknown stream.
 
         A listing that moved while it was read begins again, at most twice; then its report says so.
         """
-        if request.stream not in self._listed:
-            raise InvalidInput("stream", request.stream, "is unknown", suggest(request.stream, self._listed))
-        listed, filled = self._listed[request.stream], self._filled[request.stream]
-        return Listing(listed, filled, request, self._client, self._clock).pages()
+        if request.stream not in self._filled:
+            raise InvalidInput("stream", request.stream, "is unknown", suggest(request.stream, self._filled))
+        filled = self._filled[request.stream]
+        child = self._children.get(request.stream)
+        if child is None:
+            return Listing(self._listed[request.stream], filled, request, self._client, self._clock).pages()
+        parents = self._filled[child.parent.declared.stream.name]
+        return ChildListing(child, filled, parents, request, self._client, self._clock).pages()
 
 
 def _settings(declared: Declaration, connection: ConnectionSettings) -> dict[str, str]:

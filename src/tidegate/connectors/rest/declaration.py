@@ -6,10 +6,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from enum import StrEnum
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
+from tidegate.connectors.graphql import ErrorCodes
 from tidegate.domain.cursor import CursorFormat
 from tidegate.domain.stream import Stream
+
+if TYPE_CHECKING:
+    from tidegate.connectors.rest.query import Query
 
 Path: TypeAlias = tuple[str, ...]
 """Where a value stands in a JSON document: member names from the root; empty is the root itself."""
@@ -112,10 +116,54 @@ class RateLimit:
 
 
 @dataclass(frozen=True, slots=True)
+class ChangesDeclaration:
+    """How a source is asked what has changed since a token that it gave itself.
+
+    ``param``: carries that token. ``token``: where a listing's last page holds the next one. ``expired``: statuses by which the
+    source says that it does not know a token any more. ``removed``: where a page lists what is deleted, None if
+    deletions are told by the records themselves; each becomes a record whose field ``mark`` is true.
+    """
+
+    param: str
+    token: Path
+    expired: frozenset[int]
+    removed: Path | None
+    mark: str
+
+
+@dataclass(frozen=True, slots=True)
+class ParentDeclaration:
+    """Whose records a child stream's records belong to.
+
+    ``each``: where a parent's record holds its children, None if they are only asked for. ``has_more``, ``at_most``: where the
+    record says that this list was cut off, and the length from which on it has to be taken for cut off; ``optional``: a record
+    without the list has no children. ``prefix`` stands before
+    the names of the parent's ``fields`` in each child; key and cursor are always among them. ``own_key``: the child's
+    key without the parent's.
+    """
+
+    stream: str
+    prefix: str
+    each: Path | None
+    has_more: Path | None
+    at_most: int | None
+    optional: bool
+    fields: tuple[Path, ...]
+    own_key: tuple[str, ...] = ()
+
+    def name_of(self, path: Path) -> str:
+        """Return the name under which a child carries the parent's field at ``path``."""
+        return self.prefix + "_".join(path)
+
+
+@dataclass(frozen=True, slots=True)
 class StreamDeclaration:
     """How one stream is listed. ``params`` shape the listing; ``filters`` restrict it and keep a run unproven (SPEC 5).
 
-    ``history``: how far back the source serves records, None for all of them (HOLE w).
+    ``history``: how far back the source serves records, None for all of them (HOLE w). ``query``: the GraphQL query
+    whose variables the parameters are, None for a REST stream. ``inside``: the member of each listed element that is the
+    record, "" if the element itself is. ``parent``: whose children the records are, None for a stream that stands alone;
+    then ``path`` is "" if they are never asked for by themselves.
     """
 
     stream: Stream
@@ -128,6 +176,10 @@ class StreamDeclaration:
     upper: BoundParam | None
     history: timedelta | None
     pager: PagerDeclaration
+    query: Query | None = None
+    inside: str = ""
+    parent: ParentDeclaration | None = None
+    changes: ChangesDeclaration | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,4 +195,5 @@ class Declaration:
     retryable_statuses: frozenset[int] = frozenset()
     rate_limit_statuses: frozenset[int] = frozenset()
     max_body_bytes: int = 0
+    error_codes: ErrorCodes = field(default_factory=ErrorCodes)
     streams: Mapping[str, StreamDeclaration] = field(default_factory=dict)

@@ -66,11 +66,15 @@ def _shown(raw: bytes) -> str:
 
 
 class EnvelopeReader:
-    """Reads replies of one stream. ``records`` must be there; ``others`` may be absent."""
+    """Reads replies of one stream. ``records`` must be there; ``others`` may be absent.
 
-    def __init__(self, records: Path, others: Iterable[Path]) -> None:
+    ``inside``: the member of each element that is the record, "" if the element itself is.
+    """
+
+    def __init__(self, records: Path, others: Iterable[Path], inside: str = "") -> None:
+        self._inside = _element(inside) if inside else None
         self._name = ".".join(records) or "the reply"
-        self._others = tuple(others)
+        self._others = tuple(dict.fromkeys(others))
         self._decoder: msgspec.json.Decoder[object]
         if records:
             shape, attributes = _shape((records, *self._others), required=records)
@@ -91,7 +95,26 @@ class EnvelopeReader:
                 remedy="Correct `records:` in the declaration.",
                 response=rules.excerpt(reply.body),
             )
+        if self._inside is not None:
+            records = _inner(self._inside, records, self._name, rules)
         return Envelope(records, {path: _walk(root, attributes) for path, attributes in self._values.items()})
+
+
+def _element(inside: str) -> msgspec.json.Decoder[list[object]]:
+    """Return a decoder of a list whose elements hold a record at ``inside``."""
+    element = msgspec.defstruct("Element", [("record", msgspec.Raw, msgspec.Raw(b"null"))], rename={"record": inside})
+    return msgspec.json.Decoder(list[element | None])  # type: ignore[valid-type]
+
+
+def _inner(decoder: msgspec.json.Decoder[list[object]], elements: bytes, name: str, rules: ReplyRules) -> bytes:
+    """Return the elements' records as a JSON array; an element without one is null, which a destination quarantines."""
+    try:
+        found = decoder.decode(elements)
+    except msgspec.ValidationError as error:
+        raise ContractBroken(
+            f"The elements of {name} have another shape than declared: {error}.", response=rules.excerpt(elements)
+        ) from error
+    return b"[" + b",".join(bytes(getattr(element, "record", b"null")) for element in found) + b"]"
 
 
 def _walk(value: object, attributes: Attributes) -> bytes:

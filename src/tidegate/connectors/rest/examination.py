@@ -35,6 +35,7 @@ class Examined:
     cursor: str
     pager: str
     sample_filters: Mapping[str, str]
+    listing: str = ""
     records: int = 0
     cursor_samples: tuple[tuple[str, str], ...] = ()  # as the source writes it, and in UTC
     columns: Mapping[str, str] = field(default_factory=dict)
@@ -49,9 +50,10 @@ async def examine(connector: Connector, source: Source, stream: Stream, clock: C
     understood = Examined(
         stream=stream.name,
         key=stream.key,
-        cursor=_describe_cursor(stream.cursor),
+        cursor=_describe_order(stream),
         pager="written in Python" if declared is None else describe_pager(declared.pager),
         sample_filters={} if declared is None else sample_filters(declared, now),
+        listing="" if declared is None else describe_listing(declared),
     )
     try:
         recent = await _first_page(source, FetchRequest(stream.name, now - REACH, None, now))
@@ -82,7 +84,10 @@ def sample_filters(declared: StreamDeclaration, now: datetime) -> Mapping[str, s
     return bounds(FetchRequest(declared.stream.name, now - SAMPLE, now, now), declared, None).params
 
 
-def _describe_cursor(cursor: CursorField | None) -> str:
+def _describe_order(stream: Stream) -> str:
+    cursor = stream.cursor
+    if cursor is None and stream.change_feed:
+        return "none: listed in full once, then the source says what has changed since"
     if cursor is None:
         return "none: listed in full each time"
     zone = "" if cursor.time_zone == "Etc/UTC" else f" in {cursor.time_zone}"
@@ -90,6 +95,24 @@ def _describe_cursor(cursor: CursorField | None) -> str:
     order = "listed oldest first" if cursor.ascending else "in any order"
     grain = f"to {cursor.precision.total_seconds():g} s"
     return f"{'.'.join(cursor.path)}, {cursor.format}{zone} {grain}, {changes}, {order}"
+
+
+def describe_listing(declared: StreamDeclaration) -> str:
+    """Return what is asked for, and where the reply holds the records."""
+    query, parent, changes = declared.query, declared.parent, declared.changes
+    records = ".".join(declared.records) or "the reply itself"
+    if parent is not None and not declared.path:
+        return f"in each of {parent.stream}, at {'.'.join(parent.each or ())}"
+    what = f"{declared.method} {declared.path}"
+    if query is not None:
+        what += f", query {query.name or 'without a name'}({', '.join(f'${name}' for name in query.variables)})"
+    what += f", records at {records}{f', in each its {declared.inside}' if declared.inside else ''}"
+    if parent is not None:
+        whom = "each" if parent.each is None else f"those that do not hold all at {'.'.join(parent.each)}"
+        what += f", for {whom} of {parent.stream}"
+    if changes is not None:
+        what += f"; changes since {changes.param}=<{'.'.join(changes.token)} of the last page>"
+    return what
 
 
 def describe_pager(pager: PagerDeclaration) -> str:

@@ -10,14 +10,17 @@ from itertools import pairwise
 import msgspec
 import structlog
 
+from tidegate.connectors.graphql import ErrorCodes, QueryRefused, require_no_errors, require_there
 from tidegate.connectors.rest.client import Answer, Client
 from tidegate.connectors.rest.declaration import Param, StreamDeclaration
 from tidegate.connectors.rest.envelope import EnvelopeReader
+from tidegate.connectors.rest.feed import Feed
 from tidegate.connectors.rest.filters import bounds
 from tidegate.connectors.rest.pagers import Drifted, PagePager, Pager, PageSeen, Position, pager
 from tidegate.connectors.rest.records import Glance, RecordReader
 from tidegate.connectors.rest.trail import Trail
 from tidegate.domain.clock import Clock
+from tidegate.domain.cursor import CursorFormat
 from tidegate.domain.errors import ContractBroken
 from tidegate.domain.fetch import FetchReport, FetchRequest, Page
 
@@ -40,10 +43,13 @@ class Filled:
 class ListedStream:
     """What stays the same between fetches of one stream: its declaration and the readers made from it."""
 
-    def __init__(self, declared: StreamDeclaration) -> None:
+    def __init__(self, declared: StreamDeclaration, error_codes: ErrorCodes) -> None:
         self.declared = declared
+        self.error_codes = error_codes
         self.pager: Pager = pager(declared.pager)
-        self.envelopes = EnvelopeReader(declared.records, self.pager.paths)
+        self.feed = None if declared.changes is None else Feed(declared.changes, declared.stream.key)
+        paths = (*self.pager.paths, *(self.feed.paths if self.feed is not None else ()))
+        self.envelopes = EnvelopeReader(declared.records, paths, declared.inside)
         self.records = RecordReader(declared.stream)
 
 
@@ -63,7 +69,8 @@ class Listing:
 
     def _begin(self, clock: Clock) -> Trail:
         declared, token = self._listed.declared, self._request.resume
-        fresh = Trail(declared.pager.kind, since=None if declared.history is None else clock.now() - declared.history)
+        since = None if declared.history is None else clock.now() - declared.history
+        fresh = Trail(declared.pager.kind, since=since, feed=self._request.changes_since or "")
         if token is None:
             return fresh
         resumed = Trail.from_token(token, declared.pager.kind)
@@ -84,7 +91,12 @@ class Listing:
                 await self._check_boundary(seen)
                 following = self._listed.pager.following(self._trail.at, seen)
             except ContractBroken as error:
-                if not self._resumed or error.values.get("status") not in UNKNOWN_TOKEN:
+                if self._listed.feed is not None and self._trail.feed and self._listed.feed.has_expired(error):
+                    self._trail = self._trail.in_full()
+                    self._resumed = False
+                    self._note("the source no longer knows the change token")
+                    continue
+                if not self._resumed or not _may_mean_an_unknown_token(error):
                     raise
                 self._begin_again("the source no longer knows the page token")
                 continue
@@ -109,10 +121,23 @@ class Listing:
         if "link" in at:
             answer = await self._client.follow(str(at["link"]))
         else:
-            params = {**self._params, **self._listed.pager.asks(at)}
-            answer = await self._client.ask(self._listed.declared.method, self._filled.path, params)
+            feed = self._listed.feed
+            since = {} if feed is None else feed.asks(self._trail.feed)
+            params = {**self._params, **since, **self._listed.pager.asks(at)}
+            answer = await self._ask(params)
         envelope = self._listed.envelopes.read(answer.reply, self._client.rules)
         return answer, PageSeen(envelope, answer.reply.headers, answer.url, self._listed.records.read)
+
+    async def _ask(self, params: Mapping[str, Param]) -> Answer:
+        declared = self._listed.declared
+        if declared.query is None:
+            return await self._client.ask(declared.method, self._filled.path, params)
+        body = {"query": declared.query.text, "variables": _typed(params, declared)}
+        answer = await self._client.ask("POST", self._filled.path, body)
+        require_no_errors(answer.reply, self._listed.error_codes, self._client.rules)
+        if declared.parent is not None:
+            require_there(answer.reply, declared.records, self._client.rules)
+        return answer
 
     async def _check_boundary(self, seen: PageSeen) -> None:
         counted = self._listed.pager
@@ -135,7 +160,12 @@ class Listing:
         if following is not None:
             self._trail = self._trail.onward(self._client.without_credentials(following))
             token = self._trail.token()
-        return Page(seen.envelope.records, token, answer.requested_at, report, answer.reply.source_at)
+        records = seen.envelope.records
+        if self._listed.feed is not None:
+            records = self._listed.feed.with_removed(seen.envelope)
+            if token is None:
+                report = self._listed.feed.ended(report, seen.envelope, expired=self._trail.expired)
+        return Page(records, token, answer.requested_at, report, answer.reply.source_at)
 
     def _has_passed(self, stop_after: datetime, seen: PageSeen) -> bool:
         """Return whether all later pages hold cursor values after ``stop_after``: only an ascending stream can tell."""
@@ -162,6 +192,20 @@ class Listing:
             return cursor.parse(msgspec.json.decode(glance.cursor))
         except ValueError:
             return None
+
+
+def _typed(params: Mapping[str, Param], declared: StreamDeclaration) -> dict[str, Param]:
+    """Return ``params`` as GraphQL variables: bounds that count seconds or milliseconds are numbers there."""
+    numbers = {
+        bound.param
+        for bound in (declared.lower, declared.upper)
+        if bound is not None and bound.format in (CursorFormat.EPOCH_SECONDS, CursorFormat.EPOCH_MILLISECONDS)
+    }
+    return {name: int(value) if name in numbers else value for name, value in params.items()}
+
+
+def _may_mean_an_unknown_token(error: ContractBroken) -> bool:
+    return isinstance(error, QueryRefused) or error.values.get("status") in UNKNOWN_TOKEN
 
 
 def _ascending(values: list[datetime]) -> bool:

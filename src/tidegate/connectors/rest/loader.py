@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from datetime import timedelta
 from itertools import permutations
 
+from tidegate.connectors.rest.changes_section import read_changes
 from tidegate.connectors.rest.declaration import (
     Authentication,
     AuthenticationKind,
@@ -20,6 +21,8 @@ from tidegate.connectors.rest.declaration import (
     RateLimit,
     StreamDeclaration,
 )
+from tidegate.connectors.rest.graphql_section import DEFAULT_PATH, check_asked, read_asked, read_error_codes
+from tidegate.connectors.rest.parent_section import adopted, read_parent
 from tidegate.connectors.rest.section import Section, suggest
 from tidegate.connectors.rest.template import placeholders
 from tidegate.domain.cursor import CursorField, CursorFormat
@@ -44,6 +47,8 @@ def load(text: str) -> Declaration:
     name = root.text("name")
     settings = _settings(root.section("settings"))
     limit = root.section("rate_limit")
+    sections = dict(root.sections("streams"))
+    streams = {stream: _stream(stream, section, settings) for stream, section in sections.items()}
     declaration = Declaration(
         name=name,
         base_url=_template(root, "base_url", settings, secrets_allowed=False),
@@ -54,7 +59,8 @@ def load(text: str) -> Declaration:
         retryable_statuses=root.statuses("retryable_statuses"),
         rate_limit_statuses=root.statuses("rate_limit_statuses"),
         max_body_bytes=root.integer("max_body_mib", DEFAULT_MAX_BODY_MIB, least=1) * 1024 * 1024,
-        streams={stream: _stream(stream, section, settings) for stream, section in root.sections("streams")},
+        error_codes=read_error_codes(root.section("graphql")),
+        streams={name: adopted(sections[name], made, streams) for name, made in streams.items()},
     )
     root.finish()
     if not declaration.streams:
@@ -139,6 +145,7 @@ def _authentication(section: Section | None, settings: Mapping[str, str | None])
 def _stream(name: str, section: Section, settings: Mapping[str, str | None]) -> StreamDeclaration:
     key = tuple(str(item) for item in section.items("key")) or ("id",)
     cursor_section, pager_section = section.section("cursor"), section.section("pager")
+    asked, parent = read_asked(section), read_parent(section)
     cursor = None if cursor_section is None else _cursor(cursor_section)
     lookback = timedelta(seconds=section.number("lookback_seconds", 0))
     history = section.number("history_seconds", 0)
@@ -148,25 +155,38 @@ def _stream(name: str, section: Section, settings: Mapping[str, str | None]) -> 
         params[page_size.text("param")] = page_size.integer("value", least=1)
         page_size.finish()
     made = StreamDeclaration(
-        stream=Stream(name, key, cursor, lookback, _columns(section)),
-        path=_template(section, "path", settings, secrets_allowed=False),
-        method=section.text("method", "GET"),
-        records=_path(section.optional_text("records")) or (),
+        stream=Stream(name, key, cursor, lookback, _columns(section), change_feed="changes" in section),
+        path=_address(section, settings, default=DEFAULT_PATH if asked else "" if parent else None),
+        method=section.text("method", "POST" if asked else "GET"),
+        records=(asked and asked.records) or _path(section.optional_text("records")) or (),
         params=params,
         filters=_templates(section, "filters", settings, secrets_allowed=False),
         lower=_bound(section, "lower", cursor),
         upper=_bound(section, "upper", cursor),
         history=timedelta(seconds=history) or None,
-        pager=PagerDeclaration() if pager_section is None else _pager(pager_section),
+        pager=(asked and asked.pager) or (PagerDeclaration() if pager_section is None else _pager(pager_section)),
+        query=asked.query if asked else None,
+        inside=asked.inside if asked else "",
+        parent=parent,
+        changes=read_changes(section),
     )
     section.finish()
     _check_stream(section, made)
+    check_asked(section, made)
     return made
+
+
+def _address(section: Section, settings: Mapping[str, str | None], default: str | None) -> str:
+    if default is not None and "path" not in section:
+        return default
+    return _template(section, "path", settings, secrets_allowed=False)
 
 
 def _check_stream(section: Section, made: StreamDeclaration) -> None:
     if made.method not in METHODS:
         raise section.refuse("method", "is unknown", suggest(made.method, METHODS))
+    if made.parent is not None and not made.path:
+        return
     if not made.path.startswith("/"):
         raise section.refuse("path", "does not start with '/'", "Write the path after base_url, such as /v1/orders.")
     if "?" in made.path or "#" in made.path:
@@ -178,6 +198,8 @@ def _check_stream(section: Section, made: StreamDeclaration) -> None:
         raise section.refuse("pager", "follows links, which carry no body", "Use method GET.")
     bounds = [bound.param for bound in (made.lower, made.upper) if bound is not None]
     sent = [*made.params, *made.filters, *bounds, made.pager.param]
+    if made.changes is not None and made.changes.param != made.pager.param:  # some sources have one token for both
+        sent.append(made.changes.param)
     for param in sent:
         if param and sent.count(param) > 1:
             raise section.refuse("params", f"leave {param!r} to be sent twice", "Name each parameter once.")
@@ -185,7 +207,9 @@ def _check_stream(section: Section, made: StreamDeclaration) -> None:
 
 def _check_paths(section: Section, made: StreamDeclaration) -> None:
     pager = made.pager
-    told = [path for path in (pager.token, pager.has_more, pager.total_pages, pager.total_records) if path is not None]
+    changes = (made.changes.token, made.changes.removed) if made.changes is not None else ()
+    places = (pager.token, pager.has_more, pager.total_pages, pager.total_records, *changes)
+    told = list(dict.fromkeys(path for path in places if path is not None))
     if told and not made.records:
         raise section.refuse(
             "pager", "reads the reply's members, but the reply is a list itself", "Declare `records:`, or a Link pager."

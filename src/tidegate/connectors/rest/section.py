@@ -62,6 +62,15 @@ class Section:
             return InvalidInput(self.field(key), None, problem, remedy)
         return _invalid(self.field(key), node, problem, remedy)
 
+    def refuse_line(self, key: str, line: int, problem: str, remedy: str) -> InvalidInput:
+        """Return the error that says what is wrong with the ``line``-th line, from 1, of the text of ``key``."""
+        node = self._nodes[key]
+        lines = str(node.value).splitlines()
+        shown = lines[line - 1].strip() if line <= len(lines) else ""
+        block = isinstance(node, yaml.ScalarNode) and node.style == "|"
+        at = f"line {node.start_mark.line + 1 + line}" if block else f"line {node.start_mark.line + 1}, its line {line}"
+        return InvalidInput(self.field(key), shown, f"({at}) {problem}", remedy)
+
     def _take(self, key: str) -> yaml.Node | None:
         self._read.add(key)
         return self._nodes.get(key)

@@ -1,4 +1,4 @@
-"""Texts with ``{settings.name}`` and ``{secrets.name}`` in them: what they ask for, and filling them in."""
+"""Texts with ``{settings.name}``, ``{secrets.name}`` and ``{parent.field}`` in them: what they ask for, and filling them in."""
 
 from __future__ import annotations
 
@@ -8,19 +8,28 @@ from collections.abc import Callable, Mapping
 from tidegate.domain.errors import InvalidInput
 
 PLACEHOLDER = re.compile(r"\{(settings|secrets)\.([A-Za-z0-9_]+)\}")
+PARENT = re.compile(r"\{parent\.([A-Za-z0-9_.]+)\}")
 BRACED = re.compile(r"\{[^{}]*\}")
 SAFE_IN_ADDRESS = re.compile(r"[A-Za-z0-9._~-]+")
 
 
 def placeholders(text: str) -> list[tuple[str, str]]:
-    """Return the ``(settings|secrets, name)`` pairs in ``text``; raises ValueError for any other braced text."""
+    """Return the ``(settings|secrets, name)`` pairs in ``text``; raises ValueError for any other braced text.
+
+    Fields of a parent, ``{parent.id}``, are not among them: they are known only when its children are asked for.
+    """
     found = []
-    for braced in BRACED.findall(text):
+    for braced in BRACED.findall(PARENT.sub("", text)):
         match = PLACEHOLDER.fullmatch(braced)
         if match is None:
             raise ValueError(f"holds {braced}, which is neither {{settings.name}} nor {{secrets.name}}")
         found.append((match[1], match[2]))
     return found
+
+
+def parent_fields(text: str) -> list[tuple[str, ...]]:
+    """Return the paths of the parent's fields that ``text`` asks for."""
+    return [tuple(path.split(".")) for path in PARENT.findall(text)]
 
 
 def fill(text: str, settings: Mapping[str, str], secrets: Mapping[str, str]) -> str:

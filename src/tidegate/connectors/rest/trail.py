@@ -19,6 +19,8 @@ class Trail(msgspec.Struct, frozen=True, omit_defaults=True):
     circle, however long, meets it again (Brent's algorithm), in constant memory and across resumes. ``since``: the
     oldest instant that the source serves, as the first request found it. ``drifted``: the last listing allowed moved
     as well. ``unordered``: the stream is declared ascending and is not. ``pager``: the kind that made the positions.
+    ``feed``: the change token that the listing goes on from, "" for a listing in full; ``expired``: it is in full because the
+    source did not know the token any more.
     """
 
     pager: str
@@ -29,6 +31,8 @@ class Trail(msgspec.Struct, frozen=True, omit_defaults=True):
     since: datetime | None = None
     drifted: bool = False
     unordered: bool = False
+    feed: str = ""
+    expired: bool = False
 
     @classmethod
     def from_token(cls, token: PageToken, pager: str) -> Trail | None:
@@ -55,6 +59,10 @@ class Trail(msgspec.Struct, frozen=True, omit_defaults=True):
     def again(self) -> Trail:
         """Return the trail at the beginning of one more listing."""
         return msgspec.structs.replace(self, at=FIRST, listing=self.listing + 1, page=1, anchor=FIRST)
+
+    def in_full(self) -> Trail:
+        """Return the trail at the beginning of a listing in full, for a change token that has expired."""
+        return msgspec.structs.replace(self.again(), feed="", expired=True)
 
     def after_drift(self) -> Trail:
         """Return the trail of a listing that goes on although it moved, and will say so."""

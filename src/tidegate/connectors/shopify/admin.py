@@ -5,9 +5,7 @@ What becomes of a reply with ``errors`` (always HTTP 200):
     THROTTLED                          RateLimited, with the wait computed from the bucket
     MAX_COST_EXCEEDED                  TooCostly: the same query for fewer records may pass
     invalid ``after``                  CursorExpired: the listing has to start again
-    ACCESS_DENIED                      Unauthorised, naming the missing scope as Shopify does
-    INTERNAL_SERVER_ERROR, TIMEOUT     SourceUnavailable
-    any other                          ContractBroken, showing the errors, secrets masked
+    any other                          as `tidegate.connectors.graphql` says
 """
 
 from __future__ import annotations
@@ -20,17 +18,18 @@ from typing import TypeVar
 import aiohttp
 import msgspec
 
-from tidegate.connectors.http import ReplyRules, read_json, send
+from tidegate.connectors.graphql import ErrorCodes, GraphQLError, refusal, told
+from tidegate.connectors.http import Reply, ReplyRules, read_json, send
 from tidegate.connectors.shopify.pace import Pace, seconds_until_room
 from tidegate.connectors.shopify.queries import API_VERSION
-from tidegate.connectors.shopify.replies import Extensions, GraphQLError, GraphQLReply
+from tidegate.connectors.shopify.replies import Extensions, GraphQLReply
 from tidegate.domain.clock import Clock
-from tidegate.domain.errors import ContractBroken, RateLimited, SourceError, SourceUnavailable, Unauthorised
+from tidegate.domain.errors import ContractBroken, RateLimited, SourceError
 
 T = TypeVar("T")
 
 _DECODER = msgspec.json.Decoder(GraphQLReply)
-_PASSING_CODES = frozenset({"INTERNAL_SERVER_ERROR", "SERVICE_UNAVAILABLE", "TIMEOUT"})
+_CODES = ErrorCodes()
 _LOCKED = 423  # the shop is being moved or repaired
 
 
@@ -81,7 +80,7 @@ class AdminAPI:
         if extensions.cost is not None:
             self._pace.learn(query, size, extensions.cost)
         if reply.errors:
-            raise self._refusal(reply.errors, extensions, response.body)
+            raise self._refusal(reply.errors, extensions, response)
         return Answer(reply.data, requested_at, response.source_at, _warnings(extensions))
 
     def page_size(self, query: str, initial: int) -> int:
@@ -98,24 +97,18 @@ class AdminAPI:
                 response=self._rules.excerpt(bytes(raw)),
             ) from error
 
-    def _refusal(self, errors: Sequence[GraphQLError], extensions: Extensions, body: bytes) -> SourceError:
-        codes = {error.extensions.code for error in errors}
-        said = self._rules.mask("; ".join(error.message for error in errors))[:500]
+    def _refusal(self, errors: Sequence[GraphQLError], extensions: Extensions, response: Reply) -> SourceError:
+        codes = {error.code for error in errors}
+        said = told(errors, self._rules)
         if "THROTTLED" in codes:
             wait = seconds_until_room(extensions.cost) if extensions.cost is not None else None
             return RateLimited(f"Shopify throttled the query: {said}.", retry_after_seconds=wait)
-        excerpt = self._rules.excerpt(body)
+        excerpt = self._rules.excerpt(response.body)
         if "MAX_COST_EXCEEDED" in codes:
             return TooCostly(f"Shopify finds the query too costly: {said}", response=excerpt)
-        if any("invalid cursor" in error.message.lower() for error in errors):
+        if "invalid cursor" in said.lower():
             return CursorExpired(f"Shopify does not know the page token any more: {said}", response=excerpt)
-        if "ACCESS_DENIED" in codes:
-            return Unauthorised(
-                f"Shopify denies access: {said}", remedy="Grant the app the scope named there.", response=excerpt
-            )
-        if codes & _PASSING_CODES:
-            return SourceUnavailable(f"Shopify failed: {said}")
-        return ContractBroken(f"Shopify refused the query: {said}", response=excerpt)
+        return refusal(errors, _CODES, response, self._rules)
 
 
 def _warnings(extensions: Extensions) -> tuple[str, ...]:

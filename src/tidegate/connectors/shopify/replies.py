@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import msgspec
 
+from tidegate.connectors.graphql import GraphQLError
+
 
 class ThrottleStatus(msgspec.Struct, frozen=True, rename="camel"):
     """The bucket of this app on this shop: points, and points restored per second."""
@@ -38,19 +40,6 @@ class Extensions(msgspec.Struct, frozen=True):
 
     cost: Cost | None = None
     search: list[SearchReport] | None = None
-
-
-class ErrorExtensions(msgspec.Struct, frozen=True):
-    """The machine-readable part of a GraphQL error."""
-
-    code: str = ""
-
-
-class GraphQLError(msgspec.Struct, frozen=True):
-    """One entry of ``errors``."""
-
-    message: str = ""
-    extensions: ErrorExtensions = ErrorExtensions()
 
 
 class GraphQLReply(msgspec.Struct, frozen=True):
