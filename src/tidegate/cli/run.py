@@ -64,11 +64,9 @@ def instant_of(text: str) -> datetime:
 
 async def execute(parts: Parts, run_ids: Sequence[int], *, shown: bool) -> list[RunRow]:
     """Work as one more worker until these runs have ended, and return them. Interrupted, it gives its runs back."""
-    from tidegate.cli import logs
     from tidegate.engine.engine import Engine, Role
     from tidegate.store import reports
 
-    logs.set_up(as_json=not shown)
     engine = Engine(parts, frozenset({Role.DISPATCHER, Role.WORKER, Role.SWEEPER}))
     working = asyncio.create_task(engine.run())
     try:

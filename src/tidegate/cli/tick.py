@@ -46,11 +46,9 @@ def tick(as_json: AsJson = False) -> None:
 
 async def _tick(parts: Parts, *, shown: bool) -> list[RunRow]:
     """Drain what is due and return the runs that ended or whose attempt failed meanwhile."""
-    from tidegate.cli import logs
     from tidegate.engine.engine import Engine
     from tidegate.store import reports
 
-    logs.set_up(as_json=not shown)
     began_at = parts.clock.now()
     before = {each.id: each.epoch for each in await _retrying(parts)}
     draining = asyncio.create_task(Engine(parts).drain())

@@ -31,10 +31,8 @@ def up(as_json: AsJson = False) -> None:
     end it gracefully, the second Ctrl-C at once.
     """
     from tidegate.bootstrap import from_environment
-    from tidegate.cli import logs
     from tidegate.domain.errors import InvalidInput
 
-    logs.set_up(as_json=as_json)
     try:
         options = from_environment()
     except InvalidInput as error:
@@ -66,10 +64,8 @@ async def _up(parts: Parts, options: Options, *, screen: bool) -> None:
 
 def where_data_is(options: Options) -> str:
     """Return where the data is, for people; never with a password."""
-    from tidegate.cli.logs import masked
-
     if options.database_url:
-        return str(masked(options.database_url))
+        return options.mask.text(options.database_url)
     return f"{_short(options.data_dir)} (embedded PostgreSQL)"
 
 

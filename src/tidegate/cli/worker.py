@@ -41,10 +41,8 @@ def worker(
     Start as many as you like on one database: each does everything, or only the roles you name.
     """
     from tidegate.bootstrap import from_environment
-    from tidegate.cli import logs
     from tidegate.domain.errors import InvalidInput
 
-    logs.set_up(as_json=as_json)
     try:
         options = from_environment()
     except InvalidInput as error:

@@ -102,7 +102,7 @@ def _standing_still(backlog: Backlog, now: datetime) -> Iterator[Check]:
 
 async def _key(parts: Parts) -> Check:
     """Check that sealing works and that all stored secrets open."""
-    probe = {"probe": "value"}
+    probe = {"probe": "what the checkup seals"}
     if parts.sealer.unseal(parts.sealer.seal(probe, "checkup"), "checkup") != probe:
         return Check(
             "key", False, "what it seals does not open again", "Make a new key and apply the configuration again."

@@ -140,6 +140,7 @@ class Worker:
 
     async def _give_back(self, run: LeasedRun, error: TidegateError) -> None:
         """Let the run be tried again, or end it as failed: its error's type decides (SPEC 5, "Failures")."""
+        self._parts.mask.error(error)
         now = self._parts.clock.now()
         wait = self._parts.settings.retry.next_wait(error, run.attempt, self._parts.chance())
         log.info("attempt failed", code=error.code, error=str(error), retry_in=wait)
