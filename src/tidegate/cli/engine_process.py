@@ -14,12 +14,16 @@ from tidegate.cli.output import INTERRUPTED, err
 
 if TYPE_CHECKING:
     from tidegate.engine.engine import Engine
+    from tidegate.signals.probes import Probes
 
+STOPPING = "Stopping: pages in hand are delivered first. Once more to stop at once."
 STOPS = (signal.SIGINT, signal.SIGTERM)
 
 
-async def serve(engine: Engine, beside: Coroutine[Any, Any, None], say: Callable[[str], None]) -> None:
-    """Run the engine until SIGINT or SIGTERM, with ``beside`` (a screen) next to it.
+async def serve(
+    engine: Engine, beside: Coroutine[Any, Any, None], say: Callable[[str], None], probes: Probes | None = None
+) -> None:
+    """Run the engine until SIGINT or SIGTERM, with ``beside`` (a screen) next to it; ``probes`` are told of the stop.
 
     The first signal ends it gracefully: pages in hand are delivered and runs given back. The second ends the process at
     once.
@@ -33,7 +37,9 @@ async def serve(engine: Engine, beside: Coroutine[Any, Any, None], say: Callable
         if asked:
             end_at_once()
         asked = True
-        say("Stopping: pages in hand are delivered first. Once more to stop at once.")
+        if probes is not None:
+            probes.stopping = True
+        say(STOPPING)
         engine.stop()
 
     with handling(stop):

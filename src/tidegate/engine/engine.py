@@ -123,7 +123,8 @@ class Engine:
         except Exception as error:
             log.exception("step failed", loop=name)
             trouble = error
-        self._parts.observe(Stepped(name, self._parts.clock.now() - began_at, done, trouble))
+        ended_at = self._parts.clock.now()
+        self._parts.observe(Stepped(name, ended_at, ended_at - began_at, done, trouble))
 
     async def _pause(self, duration: timedelta, wake: asyncio.Event | None = None) -> None:
         """Wait for ``duration``, or less if woken or stopped."""

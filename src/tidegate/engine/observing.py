@@ -74,9 +74,10 @@ class AttemptEnded:
 
 @dataclass(frozen=True, slots=True)
 class Stepped:
-    """A loop of the engine has done one step, or shown that it is alive; ``error``: what it stumbled over."""
+    """A loop of the engine has ended one step, or shown that it is alive; ``error``: what it stumbled over."""
 
     loop: str
+    at: datetime
     took: timedelta
     done: int = 0
     error: Exception | None = None

@@ -180,7 +180,7 @@ class Worker:
         """Renew all leases in one statement every ``renew_every``; a run that is not ours any more is let go."""
         settings = self._parts.settings
         while True:
-            self._parts.observe(Stepped("worker", timedelta(0), len(self._held)))
+            self._parts.observe(Stepped("worker", self._parts.clock.now(), timedelta(0), len(self._held)))
             await self._parts.clock.sleep(settings.renew_every.total_seconds())
             held = {run_id: epoch for run_id, (epoch, _) in self._held.items()}
             if not held:
