@@ -30,6 +30,26 @@ async def serve(
     """
     working = asyncio.create_task(engine.run())
     showing = asyncio.create_task(beside)
+
+    def told(text: str) -> None:
+        if probes is not None:
+            probes.stopping = True
+        say(text)
+
+    with stopped_by_signals(engine, told):
+        try:
+            await working
+        finally:
+            showing.cancel()
+            await asyncio.gather(showing, return_exceptions=True)
+
+
+@contextlib.contextmanager
+def stopped_by_signals(engine: Engine, say: Callable[[str], None]) -> Iterator[Callable[[], bool]]:
+    """Stop the engine gracefully at the first SIGINT or SIGTERM while inside, and the process at once at the second.
+
+    Yields whether a signal has come.
+    """
     asked = False
 
     def stop() -> None:
@@ -37,17 +57,11 @@ async def serve(
         if asked:
             end_at_once()
         asked = True
-        if probes is not None:
-            probes.stopping = True
         say(STOPPING)
         engine.stop()
 
     with handling(stop):
-        try:
-            await working
-        finally:
-            showing.cancel()
-            await asyncio.gather(showing, return_exceptions=True)
+        yield lambda: asked
 
 
 def end_at_once() -> NoReturn:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, NoReturn, TypeVar
 
 import typer
 
@@ -52,14 +52,19 @@ def with_parts(
         )
         fail(told, as_json=as_json, mask=given.mask)
     except KeyboardInterrupt:
-        typer.echo("\nInterrupted.", err=True)
-        raise typer.Exit(INTERRUPTED) from None
+        interrupted()
 
 
 def _fast_loop() -> asyncio.AbstractEventLoop:
     import uvloop
 
     return uvloop.new_event_loop()
+
+
+def interrupted() -> NoReturn:
+    """Exit with 130: a signal came before the work was done."""
+    typer.echo("\nInterrupted.", err=True)
+    raise typer.Exit(INTERRUPTED)
 
 
 def exit_unless(well: bool) -> None:

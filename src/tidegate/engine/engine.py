@@ -60,7 +60,9 @@ class Engine:
         await asyncio.gather(*loops)
 
     def stop(self) -> None:
-        """Ask `run` to end gracefully."""
+        """Ask `run`, or `drain`, to end gracefully; once is enough."""
+        if self._stopping.is_set():
+            return
         self._stopping.set()
         self._dispatch_now.set()
         self._worker.stop()
@@ -72,7 +74,7 @@ class Engine:
         """
         working = asyncio.create_task(self.run())
         try:
-            while not working.done():
+            while not working.done() and not self._stopping.is_set():
                 now = self._parts.clock.now()
                 await plan_due(self._parts, now)
                 await dispatch_ready(self._parts, now)
