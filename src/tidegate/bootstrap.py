@@ -51,7 +51,8 @@ ANCHOR_SECONDS = 30.0
 class Options:
     """What a process is started with; `from_environment` reads it.
 
-    ``traces``: export traces of runs. ``observers`` are told what becomes so. ``mask`` hides this process's secrets.
+    ``traces``: export traces of runs. ``observers`` are told what becomes so. ``migrate``: bring the schema up to date.
+    ``mask`` hides this process's secrets.
     """
 
     data_dir: Path
@@ -63,6 +64,7 @@ class Options:
     signal: Callable[[str], None] = nothing
     traces: bool = False
     observers: tuple[Observer, ...] = ()
+    migrate: bool = True
     mask: Mask = field(default_factory=Mask)
 
 
@@ -98,7 +100,8 @@ async def assemble(options: Options) -> AsyncGenerator[Parts]:
     try:
         pool = await database.open_pool(dsn, size=options.settings.slots + 6)
         try:
-            await schema.migrate(pool)
+            if options.migrate:
+                await schema.migrate(pool)
             async with (
                 anchored_clock(pool) as anchored,
                 _watched(options, worker) as observers,

@@ -103,10 +103,10 @@ async def _status(parts: Parts, where: str) -> RenderableType:
 
     from tidegate.cli.runs import table_of
     from tidegate.engine import queries
-    from tidegate.store import reports, schedules
+    from tidegate.store import fleet, schedules
 
     now = parts.clock.now()
-    backlog = await reports.backlog(parts.pool, now)
+    standing = await fleet.standing(parts.pool, now)
     next_due_at = await schedules.next_due_at(parts.pool)
     recent = await queries.list_runs(parts, limit=SHOWN_RUNS)
     coming = "nothing is scheduled" if next_due_at is None else f"next due {instant(next_due_at)}"
@@ -114,7 +114,7 @@ async def _status(parts: Parts, where: str) -> RenderableType:
         coming += f", in {humanised((next_due_at - now).total_seconds())}"
     lines: list[RenderableType] = [
         Text(f"Tidegate is up at {instant(now)}. Data: {where}", style="bold"),
-        Text(f"{backlog.running} running, {backlog.queued} queued, {backlog.overdue_runs} waiting; {coming}"),
+        Text(f"{standing.running} running, {standing.queued} queued, {standing.ready} waiting; {coming}"),
     ]
     if recent:
         lines += [Text(), table_of(recent)]

@@ -29,13 +29,15 @@ class Standing:
     oldest_due_at: datetime | None
     jobs: int
     orphaned_jobs: int
+    stuck: int
 
 
 _STANDING = """
 select * from
     (select count(*) filter (where state = 'waiting') as waiting, count(*) filter (where state = 'retrying') as retrying,
             count(*) filter (where not_before_at <= $1) as ready,
-            min(not_before_at) filter (where not_before_at <= $1) as oldest_ready_at
+            min(not_before_at) filter (where not_before_at <= $1) as oldest_ready_at,
+            count(*) filter (where state = 'retrying' and due_at < $1 - interval '1 day') as stuck
        from runs where state in ('waiting', 'retrying')) pending,
     (select count(*) filter (where state = 'queued') as queued,
             min(queued_at) filter (where state = 'queued') as oldest_queued_at,
@@ -53,8 +55,8 @@ select * from
 async def standing(connection: Connection | Pool, now: datetime) -> Standing:
     """Return what has not ended and what should have moved by ``now``.
 
-    ``ready``: runs whose planned run date has come and that are not queued; ``orphaned_jobs``: jobs whose consumer has
-    shown no sign of life for a minute.
+    ``ready``: runs whose planned run date has come and that are not queued. ``stuck``: runs that are tried again and again
+    a day after their due date. ``orphaned_jobs``: jobs whose consumer has shown no sign of life for a minute.
     """
     row = await connection.fetchrow(_STANDING, now)
     assert row is not None
