@@ -13,7 +13,9 @@ from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import unquote
 
+import aiohttp
 import asyncpg
 
 from tidegate.connectors.http import open_session
@@ -23,12 +25,15 @@ from tidegate.destinations.postgres.local import DEFAULT_SCHEMA, LocalPostgres
 from tidegate.destinations.postgres.remote import RemotePostgres
 from tidegate.domain.clock import Clock
 from tidegate.domain.errors import InvalidInput
+from tidegate.domain.masking import Mask
 from tidegate.engine.parts import Parts, nothing
 from tidegate.engine.settings import Settings
+from tidegate.signals.requests import watched_requests
+from tidegate.signals.watching import Observer, Watch, watch
 from tidegate.store import database, schema
 from tidegate.store.directory import StoredDestination
 from tidegate.store.embedded import EmbeddedServer
-from tidegate.store.seal import Sealer, load_key
+from tidegate.store.seal import KEY_VARIABLE, Sealer, load_key
 
 if TYPE_CHECKING:
     from tidegate.store.database import Pool
@@ -37,12 +42,18 @@ DATABASE_VARIABLE = "TIDEGATE_DATABASE_URL"
 DATA_DIR_VARIABLE = "TIDEGATE_DATA_DIR"
 SLOTS_VARIABLE = "TIDEGATE_SLOTS"
 PRIVATE_VARIABLE = "TIDEGATE_ALLOW_PRIVATE_ADDRESSES"
+OTLP_VARIABLES = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
+OTLP_HEADERS = ("OTEL_EXPORTER_OTLP_HEADERS", "OTEL_EXPORTER_OTLP_TRACES_HEADERS")
 ANCHOR_SECONDS = 30.0
 
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What a process is started with; `from_environment` reads it."""
+    """What a process is started with; `from_environment` reads it.
+
+    ``traces``: export traces of runs. ``observers`` are told what becomes so. ``migrate``: bring the schema up to date.
+    ``mask`` hides this process's secrets.
+    """
 
     data_dir: Path
     database_url: str | None = None
@@ -51,6 +62,10 @@ class Options:
     settings: Settings = field(default_factory=Settings)
     clock: Clock | None = None
     signal: Callable[[str], None] = nothing
+    traces: bool = False
+    observers: tuple[Observer, ...] = ()
+    migrate: bool = True
+    mask: Mask = field(default_factory=Mask)
 
 
 def from_environment(environment: Mapping[str, str] | None = None) -> Options:
@@ -59,12 +74,16 @@ def from_environment(environment: Mapping[str, str] | None = None) -> Options:
     Raises InvalidInput naming a variable whose value is not usable.
     """
     given = os.environ if environment is None else environment
+    mask = Mask()
+    mask.learn(*_secrets(given))
     return Options(
         data_dir=Path(given.get(DATA_DIR_VARIABLE, ".tidegate")).absolute(),
         database_url=given.get(DATABASE_VARIABLE) or None,
         key_source=given,
         allow_private_addresses=_flag(given, PRIVATE_VARIABLE),
         settings=Settings(slots=_positive(given, SLOTS_VARIABLE, Settings().slots)),
+        traces=_traces(given),
+        mask=mask,
     )
 
 
@@ -74,16 +93,22 @@ async def assemble(options: Options) -> AsyncGenerator[Parts]:
 
     Raises InvalidInput or DestinationUnavailable with what to do next.
     """
-    sealer = Sealer(load_key(options.key_source, options.data_dir))
+    sealer = Sealer(load_key(options.key_source, options.data_dir), options.mask.learn)
+    worker = f"{socket.gethostname()}:{os.getpid()}"
     server = None if options.database_url else await asyncio.to_thread(EmbeddedServer, options.data_dir)
     dsn = options.database_url or (server.dsn if server else "")
     try:
         pool = await database.open_pool(dsn, size=options.settings.slots + 6)
         try:
-            await schema.migrate(pool)
+            if options.migrate:
+                await schema.migrate(pool)
             async with (
                 anchored_clock(pool) as anchored,
-                open_session(allow_private_addresses=options.allow_private_addresses) as session,
+                _watched(options, worker) as observers,
+                open_session(
+                    allow_private_addresses=options.allow_private_addresses,
+                    trace_configs=_watching_requests(observers, options.clock or anchored),
+                ) as session,
             ):
                 yield Parts(
                     pool=pool,
@@ -93,9 +118,11 @@ async def assemble(options: Options) -> AsyncGenerator[Parts]:
                     connector=lru_cache(maxsize=1000)(find_connector),
                     open_destination=lambda stored, secrets: open_destination(pool, stored, secrets),
                     chance=random.random,
-                    worker=f"{socket.gethostname()}:{os.getpid()}",
+                    worker=worker,
                     settings=options.settings,
                     signal=options.signal,
+                    observe=watch(observers),
+                    mask=options.mask,
                 )
         finally:
             await asyncio.wait_for(pool.close(), timeout=10)
@@ -158,6 +185,53 @@ async def anchored_clock(pool: Pool) -> AsyncGenerator[AnchoredClock]:
     finally:
         looking.cancel()
         await asyncio.gather(looking, return_exceptions=True)
+
+
+@asynccontextmanager
+async def _watched(options: Options, worker: str) -> AsyncGenerator[tuple[Observer, ...]]:
+    """Yield the observers; what the traces still hold is sent at the end. Their SDK is imported only if asked for."""
+    if not options.traces:
+        yield options.observers
+        return
+    from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+    from opentelemetry.sdk.trace.export import BatchSpanProcessor
+
+    from tidegate.signals.traces import Traces
+
+    traces = Traces(BatchSpanProcessor(OTLPSpanExporter()), options.mask, worker)
+    try:
+        yield (*options.observers, traces)
+    finally:
+        await asyncio.to_thread(traces.close)
+
+
+def _watching_requests(observers: tuple[Observer, ...], clock: Clock) -> list[aiohttp.TraceConfig]:
+    return [watched_requests(Watch(observers), clock)] if observers else []
+
+
+def _secrets(environment: Mapping[str, str]) -> list[str]:
+    """Return what must not be shown of the environment itself."""
+    addresses = [environment.get(name, "") for name in (DATABASE_VARIABLE, *OTLP_VARIABLES)]
+    headers = [pair for name in OTLP_HEADERS for pair in environment.get(name, "").split(",")]
+    return [
+        environment.get(KEY_VARIABLE, ""),
+        *(address for address in addresses if "@" in address or "?" in address),
+        *(unquote(pair.partition("=")[2]).strip() for pair in headers),
+    ]
+
+
+def _traces(environment: Mapping[str, str]) -> bool:
+    """Return whether the standard OTEL_ variables ask for traces. Raises InvalidInput for a way there is none of."""
+    exporter = environment.get("OTEL_TRACES_EXPORTER", "")
+    if exporter not in ("", "none", "otlp"):
+        raise InvalidInput("OTEL_TRACES_EXPORTER", exporter, "is not there", "Use otlp or none.")
+    addressed = any(environment.get(name) for name in OTLP_VARIABLES)
+    if environment.get("OTEL_SDK_DISABLED", "").lower() == "true" or exporter == "none":
+        return False
+    for name in ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL"):
+        if environment.get(name, "http/protobuf") not in ("", "http/protobuf"):
+            raise InvalidInput(name, environment[name], "is not spoken", "Use http/protobuf (port 4318 by convention).")
+    return addressed or exporter == "otlp"
 
 
 def _flag(environment: Mapping[str, str], name: str) -> bool:

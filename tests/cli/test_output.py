@@ -11,9 +11,9 @@ import structlog
 
 from tidegate.cli import logs
 from tidegate.cli.coverage import bar
-from tidegate.cli.logs import MASK, masked
 from tidegate.cli.output import humanised, instant
 from tidegate.domain.coverage import LinkKind, Uncovered
+from tidegate.domain.masking import MASK, Mask
 from tidegate.domain.period import Period
 from tidegate.engine.queries import StreamCoverage
 from tidegate.store.chains import Chain
@@ -80,7 +80,7 @@ def test_the_bar_of_a_start_in_the_future_is_empty() -> None:
 )  # fmt: skip
 def test_secrets_are_masked_in_logs_by_name_and_by_form(name: str, value: object) -> None:
     """Whatever a library puts into a message."""
-    shown = str(masked(value, name))
+    shown = str(Mask().value(value, name))
     assert "abcdef" not in shown
     assert MASK in shown
 
@@ -114,4 +114,4 @@ def test_what_is_no_secret_is_not_masked() -> None:
         "retry_in": timedelta(seconds=90),
         "url": "https://x.example/a?page=2",
     }
-    assert masked(event) == {**event, "retry_in": 90.0}
+    assert Mask().value(event) == {**event, "retry_in": 90.0}

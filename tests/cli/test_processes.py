@@ -81,6 +81,30 @@ def test_sigterm_delivers_the_page_in_hand_and_gives_the_run_back(
     assert (run["state"], run["read_count"], run["inserted_count"]) == ("succeeded", 45, 45)
 
 
+@pytest.mark.parametrize("command", [("tick",), ("run", "acme/orders", "--json")], ids=["tick", "run"])
+def test_sigterm_of_run_and_tick_delivers_the_page_in_hand_and_exits_with_130(
+    cli: CommandLine, api: OrdersApi, command: tuple[str, ...]
+) -> None:
+    """SPEC 5, 8: what a supervisor stops goes on from its checkpoint; nothing is fetched twice."""
+    cli.apply()
+    make_due(cli)
+    api.gate.clear()
+    with started(cli, *command) as process:
+        assert api.asked.wait(60), "a run must start"
+        process.send_signal(signal.SIGTERM)
+        assert process.stderr is not None
+        assert any("pages in hand" in line for line in process.stderr)
+        api.gate.set()
+        out, rest = process.communicate(timeout=60)
+        assert (process.returncode, out) == (130, "")
+        assert "Interrupted." in rest
+        assert "Traceback" not in rest
+    (run,) = [each for each in cli.json("runs") if each["state"] == "retrying"]
+    assert (run["read_count"], run["attempt"]) == (20, 0)
+    (run,) = [each for each in cli.json("tick") if each["id"] == run["id"]]
+    assert (run["state"], run["read_count"], run["inserted_count"]) == ("succeeded", 45, 45)
+
+
 def test_the_second_signal_ends_it_at_once(cli: CommandLine, api: OrdersApi) -> None:
     """A source that hangs does not hold the process."""
     cli.apply()

@@ -2,53 +2,74 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tidegate.cli.host_clock import HostClock
 from tidegate.cli.output import AsJson, out, print_json
 from tidegate.cli.process import exit_unless
 
 if TYPE_CHECKING:
-    from tidegate.engine.checkup import Check
+    from tidegate.domain.clock import Clock
+    from tidegate.engine.checks import Check
 
 app = typer.Typer()
 
 
 @app.command()
-def doctor(as_json: AsJson = False) -> None:
-    """Check database, schema, clocks, time zones, key, queue, leases and connections; say what to do.
+def doctor(
+    context: typer.Context,
+    offline: Annotated[bool, typer.Option("--offline", help="Do not ask sources and destinations.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Check this machine, database, schema, clocks, zones, key, queue, leases, sources, destinations; say what to do.
 
-    Exit code 1 if something is wrong.
+    Looks, and changes nothing. Exit code 1 if something is wrong.
     """
     import asyncio
 
-    checks = asyncio.run(_checks())
-    well = all(check.ok for check in checks)
+    checks = asyncio.run(_checks(context.obj, outside=not offline, as_json=as_json))
+    ok = all(check.ok for check in checks)
     if as_json:
-        print_json({"ok": well, "checks": checks})
+        print_json({"ok": ok, "checks": checks})
     else:
         for check in checks:
-            out().print(
-                f"{'✓' if check.ok else '✗'} {check.name}: {check.finding}",
-                style=None if check.ok else "red",
-                markup=False,
-            )
-            if check.remedy:
-                out().print(f"  → {check.remedy}", markup=False)
-        out().print("All is well." if well else "Something is wrong.")
-    exit_unless(well)
+            _show(check)
+        out().print("All is well." if ok else "Something is wrong.")
+    exit_unless(ok)
 
 
-async def _checks() -> list[Check]:
-    """Return all checks, or the one that says why nothing could be looked at."""
+def _show(check: Check) -> None:
+    mark, style, code = ("✓", None, "") if check.ok else ("✗", "red", f" [{check.code}]")
+    out().print(f"{mark} {check.name}: {check.finding}{code}", style=style, markup=False)
+    if check.remedy:
+        out().print(f"  → {check.remedy}", markup=False)
+
+
+async def _checks(host: Clock, *, outside: bool, as_json: bool) -> list[Check]:
+    """Return all checks, up to the one that says why no more could be looked at."""
+    import asyncpg
+
     from tidegate.bootstrap import assemble, from_environment
-    from tidegate.domain.errors import TidegateError
-    from tidegate.engine.checkup import Check, check_all
+    from tidegate.cli import logs
+    from tidegate.domain.errors import InvalidInput, TidegateError
+    from tidegate.engine.checks import check_machine, wrong
+    from tidegate.engine.checkup import check_all
 
+    found: list[Check] = []
     try:
-        async with assemble(from_environment()) as parts:
-            return await check_all(parts, HostClock().now())
+        options = from_environment()
+        logs.set_up(as_json=as_json, mask=options.mask)
+        found = list(check_machine(options.data_dir, host.now()))
+        if any(check.code == "key_file_exposed" for check in found):
+            return found  # nothing can be opened with it until it is mended
+        async with assemble(replace(options, migrate=False, traces=False)) as parts:
+            return found + await check_all(parts, host.now(), outside=outside)
+    except InvalidInput as error:
+        return [*found, wrong("settings", "setting_invalid", error.message, error.remedy)]
     except TidegateError as error:
-        return [Check("database", ok=False, finding=error.message, remedy=error.remedy)]
+        return [*found, wrong("database", "database_unreachable", error.message, error.remedy)]
+    except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+        told = f"it failed while it was looked at: {type(error).__name__}: {options.mask.text(str(error))}"
+        return [*found, wrong("database", "database_unreachable", told, "Look into its own log.")]

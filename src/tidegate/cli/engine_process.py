@@ -14,18 +14,42 @@ from tidegate.cli.output import INTERRUPTED, err
 
 if TYPE_CHECKING:
     from tidegate.engine.engine import Engine
+    from tidegate.signals.probes import Probes
 
+STOPPING = "Stopping: pages in hand are delivered first. Once more to stop at once."
 STOPS = (signal.SIGINT, signal.SIGTERM)
 
 
-async def serve(engine: Engine, beside: Coroutine[Any, Any, None], say: Callable[[str], None]) -> None:
-    """Run the engine until SIGINT or SIGTERM, with ``beside`` (a screen) next to it.
+async def serve(
+    engine: Engine, beside: Coroutine[Any, Any, None], say: Callable[[str], None], probes: Probes | None = None
+) -> None:
+    """Run the engine until SIGINT or SIGTERM, with ``beside`` (a screen) next to it; ``probes`` are told of the stop.
 
     The first signal ends it gracefully: pages in hand are delivered and runs given back. The second ends the process at
     once.
     """
     working = asyncio.create_task(engine.run())
     showing = asyncio.create_task(beside)
+
+    def told(text: str) -> None:
+        if probes is not None:
+            probes.stopping = True
+        say(text)
+
+    with stopped_by_signals(engine, told):
+        try:
+            await working
+        finally:
+            showing.cancel()
+            await asyncio.gather(showing, return_exceptions=True)
+
+
+@contextlib.contextmanager
+def stopped_by_signals(engine: Engine, say: Callable[[str], None]) -> Iterator[Callable[[], bool]]:
+    """Stop the engine gracefully at the first SIGINT or SIGTERM while inside, and the process at once at the second.
+
+    Yields whether a signal has come.
+    """
     asked = False
 
     def stop() -> None:
@@ -33,15 +57,11 @@ async def serve(engine: Engine, beside: Coroutine[Any, Any, None], say: Callable
         if asked:
             end_at_once()
         asked = True
-        say("Stopping: pages in hand are delivered first. Once more to stop at once.")
+        say(STOPPING)
         engine.stop()
 
     with handling(stop):
-        try:
-            await working
-        finally:
-            showing.cancel()
-            await asyncio.gather(showing, return_exceptions=True)
+        yield lambda: asked
 
 
 def end_at_once() -> NoReturn:

@@ -25,6 +25,7 @@ COMMANDS = {
     "schedule": "schedule",
     "connector": "connector",
     "doctor": "doctor",
+    "metrics": "metrics",
 }
 """Command -> the module in this package whose `app` holds it, in the order of the help text."""
 

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from tidegate.domain.errors import TidegateError
+    from tidegate.domain.masking import Mask
 
 FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 130
 WIDTH_OF_PIPES = 180
@@ -45,17 +46,23 @@ def print_json(value: object) -> None:
     typer.echo(msgspec.json.encode(value).decode())
 
 
-def fail(error: TidegateError, *, as_json: bool) -> NoReturn:
-    """Print an error with its remedy on stderr and exit: with 2 for bad input, with 1 for anything else."""
-    from tidegate.domain.errors import InvalidInput
+def fail(error: TidegateError, *, as_json: bool, mask: Mask | None = None) -> NoReturn:
+    """Print an error with its remedy on stderr and exit: with 2 for bad input, with 1 for anything else.
 
+    ``mask`` takes its secrets out; by default those that are known by their form.
+    """
+    from tidegate.domain.errors import InvalidInput
+    from tidegate.domain.masking import Mask
+
+    hide = mask or Mask()
+    hide.error(error)
     if as_json:
         import msgspec
 
-        typer.echo(msgspec.json.encode(error.as_json(), enc_hook=str).decode(), err=True)
+        typer.echo(msgspec.json.encode(hide.value(error.as_json()), enc_hook=str).decode(), err=True)
     else:
         for line in _lines(error):
-            typer.echo(line, err=True)
+            typer.echo(hide.text(line), err=True)
     raise typer.Exit(BAD_INPUT if isinstance(error, InvalidInput) else FAILED)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, NoReturn, TypeVar
 
 import typer
 
@@ -21,7 +21,7 @@ Result = TypeVar("Result")
 def with_parts(
     work: Callable[[Parts], Awaitable[Result]], *, as_json: bool, options: Options | None = None, fast: bool = False
 ) -> Result:
-    """Return what ``work`` returns, given the parts of this process.
+    """Return what ``work`` returns, given the parts of this process, whose logs are set up here.
 
     A TidegateError is printed with its remedy and ends the process with 2 for bad input and 1 otherwise; an unreachable
     database is 1. Ctrl-C ends it with 130 once ``work`` has cleaned up. ``fast``: on the faster event loop, which takes
@@ -30,30 +30,41 @@ def with_parts(
     import asyncpg
 
     from tidegate.bootstrap import assemble, from_environment
+    from tidegate.cli import logs
 
-    async def whole() -> Result:
-        async with assemble(options or from_environment()) as parts:
+    async def whole(given: Options) -> Result:
+        async with assemble(given) as parts:
             return await work(parts)
 
     try:
-        with asyncio.Runner(loop_factory=_fast_loop if fast else None) as runner:
-            return runner.run(whole())
+        given = options or from_environment()
     except TidegateError as error:
         fail(error, as_json=as_json)
+    logs.set_up(as_json=as_json, mask=given.mask)
+    try:
+        with asyncio.Runner(loop_factory=_fast_loop if fast else None) as runner:
+            return runner.run(whole(given))
+    except TidegateError as error:
+        fail(error, as_json=as_json, mask=given.mask)
     except (asyncpg.PostgresError, asyncpg.InterfaceError, ConnectionError) as error:
         told = DestinationUnavailable(
             f"The database failed: {type(error).__name__}: {error}.", remedy="Look with `tidegate doctor`."
         )
-        fail(told, as_json=as_json)
+        fail(told, as_json=as_json, mask=given.mask)
     except KeyboardInterrupt:
-        typer.echo("\nInterrupted.", err=True)
-        raise typer.Exit(INTERRUPTED) from None
+        interrupted()
 
 
 def _fast_loop() -> asyncio.AbstractEventLoop:
     import uvloop
 
     return uvloop.new_event_loop()
+
+
+def interrupted() -> NoReturn:
+    """Exit with 130: a signal came before the work was done."""
+    typer.echo("\nInterrupted.", err=True)
+    raise typer.Exit(INTERRUPTED)
 
 
 def exit_unless(well: bool) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tidegate.cli.output import AsJson, OfInstallation, err, fail, out, print_json, split_installation
-from tidegate.cli.process import exit_unless, with_parts
+from tidegate.cli.process import exit_unless, interrupted, with_parts
 from tidegate.domain.errors import InvalidInput
 from tidegate.domain.run import FINISHED, RunState
 
@@ -63,27 +63,43 @@ def instant_of(text: str) -> datetime:
 
 
 async def execute(parts: Parts, run_ids: Sequence[int], *, shown: bool) -> list[RunRow]:
-    """Work as one more worker until these runs have ended, and return them. Interrupted, it gives its runs back."""
-    from tidegate.cli import logs
-    from tidegate.engine.engine import Engine, Role
-    from tidegate.store import reports
+    """Work as one more worker until these runs have ended, and return them.
 
-    logs.set_up(as_json=not shown)
+    At SIGINT or SIGTERM it delivers the pages in hand, gives its runs back and exits with 130; at the second at once.
+    """
+    from tidegate.cli.engine_process import stopped_by_signals
+    from tidegate.engine.engine import Engine, Role
+
     engine = Engine(parts, frozenset({Role.DISPATCHER, Role.WORKER, Role.SWEEPER}))
     working = asyncio.create_task(engine.run())
     try:
         async with progress_of(shown=shown) as display:
-            while True:
-                found = await reports.runs_by_id(parts.pool, run_ids)
-                display.update(found)
-                if all(each.state in FINISHED for each in found):
-                    return found
-                if working.done():
-                    working.result()
-                await asyncio.wait({working}, timeout=LOOK_EVERY_SECONDS)
+            with stopped_by_signals(engine, say_stopping):
+                return await _until_ended(parts, run_ids, display, working)
     finally:
         engine.stop()
         await working
+
+
+def say_stopping(text: str) -> None:
+    """Tell, on stderr, that a stop has been asked for."""
+    err().print(text)
+
+
+async def _until_ended(
+    parts: Parts, run_ids: Sequence[int], display: Display, working: asyncio.Task[None]
+) -> list[RunRow]:
+    from tidegate.store import reports
+
+    while True:
+        found = await reports.runs_by_id(parts.pool, run_ids)
+        display.update(found)
+        if all(each.state in FINISHED for each in found):
+            return found
+        if working.done():
+            working.result()
+            interrupted()
+        await asyncio.wait({working}, timeout=LOOK_EVERY_SECONDS)
 
 
 @asynccontextmanager

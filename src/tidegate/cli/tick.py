@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import typer
 
 from tidegate.cli.output import AsJson, instant, out
-from tidegate.cli.process import exit_unless, with_parts
-from tidegate.cli.run import GOOD_ENDS, LOOK_EVERY_SECONDS, progress_of, show_ended
+from tidegate.cli.process import exit_unless, interrupted, with_parts
+from tidegate.cli.run import GOOD_ENDS, LOOK_EVERY_SECONDS, progress_of, say_stopping, show_ended
 from tidegate.domain.run import RunState
 
 if TYPE_CHECKING:
@@ -45,23 +45,29 @@ def tick(as_json: AsJson = False) -> None:
 
 
 async def _tick(parts: Parts, *, shown: bool) -> list[RunRow]:
-    """Drain what is due and return the runs that ended or whose attempt failed meanwhile."""
-    from tidegate.cli import logs
+    """Drain what is due and return the runs that ended or whose attempt failed meanwhile.
+
+    At SIGINT or SIGTERM it delivers the pages in hand, gives its runs back and exits with 130; at the second at once.
+    """
+    from tidegate.cli.engine_process import stopped_by_signals
     from tidegate.engine.engine import Engine
     from tidegate.store import reports
 
-    logs.set_up(as_json=not shown)
     began_at = parts.clock.now()
     before = {each.id: each.epoch for each in await _retrying(parts)}
-    draining = asyncio.create_task(Engine(parts).drain())
-    async with progress_of(shown=shown) as display:
-        try:
-            await _watch(parts, display, draining, began_at)
-        finally:
-            if not draining.done():
-                draining.cancel()
-            await asyncio.gather(draining, return_exceptions=True)
+    engine = Engine(parts)
+    draining = asyncio.create_task(engine.drain())
+    with stopped_by_signals(engine, say_stopping) as asked:
+        async with progress_of(shown=shown) as display:
+            try:
+                await _watch(parts, display, draining, began_at)
+            finally:
+                if not draining.done():
+                    draining.cancel()
+                await asyncio.gather(draining, return_exceptions=True)
     draining.result()
+    if asked():
+        interrupted()
     ended = await reports.runs_ended_since(parts.pool, began_at)
     return ended + [each for each in await _retrying(parts) if each.epoch != before.get(each.id) and each.error]
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from tidegate.cli.metrics import LOOPBACK, MetricsHost, MetricsPort, probed, watched_by_probes
 from tidegate.cli.output import AsJson, err, humanised, instant
 from tidegate.cli.process import with_parts
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
     from tidegate.bootstrap import Options
     from tidegate.engine.parts import Parts
+    from tidegate.signals.probes import Probes
 
 app = typer.Typer()
 REFRESH_SECONDS = 1.0
@@ -24,17 +26,15 @@ SHOWN_RUNS = 8
 
 
 @app.command()
-def up(as_json: AsJson = False) -> None:
+def up(metrics_port: MetricsPort = None, metrics_host: MetricsHost = LOOPBACK, as_json: AsJson = False) -> None:
     """Keep everything in sync until you press Ctrl-C.
 
     Uses the database at TIDEGATE_DATABASE_URL, or an embedded one in the data directory. SIGTERM and the first Ctrl-C
     end it gracefully, the second Ctrl-C at once.
     """
     from tidegate.bootstrap import from_environment
-    from tidegate.cli import logs
     from tidegate.domain.errors import InvalidInput
 
-    logs.set_up(as_json=as_json)
     try:
         options = from_environment()
     except InvalidInput as error:
@@ -42,10 +42,16 @@ def up(as_json: AsJson = False) -> None:
 
         fail(error, as_json=as_json)
     screen = sys.stderr.isatty() and not as_json
-    with_parts(lambda parts: _up(parts, options, screen=screen), as_json=as_json, options=options, fast=True)
+    options, probes = watched_by_probes(options, metrics_port)
+
+    async def work(parts: Parts) -> None:
+        async with probed(probes, parts, metrics_host, metrics_port) as port:
+            await _up(parts, options, probes, port, screen=screen)
+
+    with_parts(work, as_json=as_json, options=options, fast=True)
 
 
-async def _up(parts: Parts, options: Options, *, screen: bool) -> None:
+async def _up(parts: Parts, options: Options, probes: Probes | None, port: int | None, *, screen: bool) -> None:
     import structlog
 
     from tidegate.cli.engine_process import serve
@@ -56,20 +62,18 @@ async def _up(parts: Parts, options: Options, *, screen: bool) -> None:
     engine = Engine(parts)
     if screen:
         console = err()
-        await serve(engine, _screen(parts, where, console), console.print)
+        await serve(engine, _screen(parts, where, console), console.print, probes)
         console.print("Stopped.")
     else:
-        log.info("up", data=where, worker=parts.worker, slots=parts.settings.slots)
-        await serve(engine, _nothing(), lambda text: log.info("stopping", note=text))
+        log.info("up", data=where, worker=parts.worker, slots=parts.settings.slots, metrics_port=port)
+        await serve(engine, _nothing(), lambda text: log.info("stopping", note=text), probes)
         log.info("stopped")
 
 
 def where_data_is(options: Options) -> str:
     """Return where the data is, for people; never with a password."""
-    from tidegate.cli.logs import masked
-
     if options.database_url:
-        return str(masked(options.database_url))
+        return options.mask.text(options.database_url)
     return f"{_short(options.data_dir)} (embedded PostgreSQL)"
 
 
@@ -99,10 +103,10 @@ async def _status(parts: Parts, where: str) -> RenderableType:
 
     from tidegate.cli.runs import table_of
     from tidegate.engine import queries
-    from tidegate.store import reports, schedules
+    from tidegate.store import fleet, schedules
 
     now = parts.clock.now()
-    backlog = await reports.backlog(parts.pool, now)
+    standing = await fleet.standing(parts.pool, now)
     next_due_at = await schedules.next_due_at(parts.pool)
     recent = await queries.list_runs(parts, limit=SHOWN_RUNS)
     coming = "nothing is scheduled" if next_due_at is None else f"next due {instant(next_due_at)}"
@@ -110,7 +114,7 @@ async def _status(parts: Parts, where: str) -> RenderableType:
         coming += f", in {humanised((next_due_at - now).total_seconds())}"
     lines: list[RenderableType] = [
         Text(f"Tidegate is up at {instant(now)}. Data: {where}", style="bold"),
-        Text(f"{backlog.running} running, {backlog.queued} queued, {backlog.overdue_runs} waiting; {coming}"),
+        Text(f"{standing.running} running, {standing.queued} queued, {standing.ready} waiting; {coming}"),
     ]
     if recent:
         lines += [Text(), table_of(recent)]

@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from tidegate.cli.metrics import LOOPBACK, MetricsHost, MetricsPort, probed, watched_by_probes
 from tidegate.cli.output import AsJson, fail
 from tidegate.cli.process import with_parts
 
 if TYPE_CHECKING:
     from tidegate.bootstrap import Options
     from tidegate.engine.parts import Parts
+    from tidegate.signals.probes import Probes
 
 app = typer.Typer()
 ROLES = ("planner", "dispatcher", "worker", "sweeper")
@@ -34,6 +36,8 @@ def worker(
     slots: Annotated[
         int | None, typer.Option(min=1, max=1000, help="Runs in hand at once; default: TIDEGATE_SLOTS.")
     ] = None,
+    metrics_port: MetricsPort = None,
+    metrics_host: MetricsHost = LOOPBACK,
     as_json: AsJson = False,
 ) -> None:
     """Run the engine without a screen, logging to stderr, until SIGTERM.
@@ -41,20 +45,26 @@ def worker(
     Start as many as you like on one database: each does everything, or only the roles you name.
     """
     from tidegate.bootstrap import from_environment
-    from tidegate.cli import logs
     from tidegate.domain.errors import InvalidInput
 
-    logs.set_up(as_json=as_json)
     try:
         options = from_environment()
     except InvalidInput as error:
         fail(error, as_json=as_json)
     if slots is not None:
         options = replace(options, settings=replace(options.settings, slots=slots))
-    with_parts(lambda parts: _work(parts, options, role or list(ROLES)), as_json=as_json, options=options, fast=True)
+    options, probes = watched_by_probes(options, metrics_port)
+
+    async def work(parts: Parts) -> None:
+        async with probed(probes, parts, metrics_host, metrics_port) as port:
+            await _work(parts, options, role or list(ROLES), probes, port)
+
+    with_parts(work, as_json=as_json, options=options, fast=True)
 
 
-async def _work(parts: Parts, options: Options, roles: list[str]) -> None:
+async def _work(
+    parts: Parts, options: Options, roles: list[str], probes: Probes | None, metrics_port: int | None
+) -> None:
     import structlog
 
     from tidegate.cli.engine_process import serve
@@ -62,9 +72,10 @@ async def _work(parts: Parts, options: Options, roles: list[str]) -> None:
     from tidegate.engine.engine import Engine, Role
 
     log = structlog.get_logger()
-    log.info("up", data=where_data_is(options), worker=parts.worker, slots=parts.settings.slots, roles=roles)
+    where, slots = where_data_is(options), parts.settings.slots
+    log.info("up", data=where, worker=parts.worker, slots=slots, roles=roles, metrics_port=metrics_port)
     engine = Engine(parts, frozenset(Role(role) for role in roles))
-    await serve(engine, _nothing(), lambda text: log.info("stopping", note=text))
+    await serve(engine, _nothing(), lambda text: log.info("stopping", note=text), probes)
     log.info("stopped")
 
 

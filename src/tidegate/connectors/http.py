@@ -24,7 +24,7 @@ import asyncio
 import errno
 import ipaddress
 import socket
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -90,12 +90,14 @@ def open_session(
     connect_seconds: float = 10.0,
     read_seconds: float = 60.0,
     reply_seconds: float = 300.0,
+    trace_configs: Sequence[aiohttp.TraceConfig] = (),
 ) -> aiohttp.ClientSession:
     """Return a keep-alive session that keeps no cookies and reaches public addresses only. Call it inside the loop.
 
     Every socket is checked at the moment it is made, after name resolution, so neither a DNS answer nor a literal
     in any spelling reaches a private, loopback, link-local or reserved address unless ``allow_private_addresses``.
     ``read_seconds`` bounds the wait for the next bytes, ``reply_seconds`` a whole reply. Proxy variables are not read.
+    ``trace_configs`` watch its requests.
     """
     connector = aiohttp.TCPConnector(
         limit=max_connections,
@@ -112,6 +114,7 @@ def open_session(
         timeout=timeout,
         headers={"User-Agent": "tidegate", "Accept": "application/json", "Accept-Encoding": "gzip, deflate"},
         trust_env=False,
+        trace_configs=list(trace_configs),
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypeAlias
+from typing import Protocol, TypeAlias, runtime_checkable
 
 import asyncpg
 
@@ -103,4 +103,13 @@ class Destination(Protocol):
 
     async def close(self) -> None:
         """Release what the destination holds open."""
+        ...
+
+
+@runtime_checkable
+class Reachable(Protocol):
+    """A destination that can be asked whether it answers."""
+
+    async def reach(self) -> None:
+        """Return if it answers now, having changed nothing. Raises a DestinationError if not."""
         ...

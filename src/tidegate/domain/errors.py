@@ -43,7 +43,7 @@ class TidegateError(Exception):
         return f"{self.message} {self.remedy}".rstrip()
 
     def as_json(self) -> dict[str, object]:
-        """Return the error as JSON-ready values; secrets must have been masked by the raiser."""
+        """Return the error as JSON-ready values; its secrets must have been masked (`tidegate.domain.masking`)."""
         return {"code": self.code, "message": self.message, "remedy": self.remedy, **self.values}
 
 

@@ -1,112 +1,131 @@
-"""Checkup: is everything well, and if not, what to do (`tidegate doctor`)."""
+"""Checkup: is everything well, and if not, what to do (`tidegate doctor`). Looks, and changes nothing."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from datetime import datetime, timedelta
-from importlib import metadata
 
 from tidegate.domain.errors import InvalidInput
-from tidegate.domain.zone_data import read_zone, zone_names
+from tidegate.engine.checks import Check, well, wrong
 from tidegate.engine.parts import Parts
-from tidegate.store import directory, reports, schema
-from tidegate.store.reports import Backlog, ServerFacts
+from tidegate.engine.reaching import check_destinations, check_sources
+from tidegate.store import directory, fleet, schema, server
+from tidegate.store.fleet import Standing
+from tidegate.store.server import ServerFacts
 
 MOST_SKEW = timedelta(seconds=2)
 PATIENCE = timedelta(minutes=1)
 """Work that should have moved for longer than this stands still."""
-ZONE_DATA_AGE_YEARS = 1
+SLOW = timedelta(milliseconds=50)
+"""A round trip to the database that costs so much makes small runs slow: each takes about ten of them."""
+ROUND_TRIPS = 5
 
 
-@dataclass(frozen=True, slots=True)
-class Check:
-    """One thing looked at: what was found, and the remedy if it is not well."""
+async def check_all(parts: Parts, system_now: datetime, *, outside: bool = True) -> list[Check]:
+    """Return every check of a process whose database answers, as far as its schema allows.
 
-    name: str
-    ok: bool
-    finding: str
-    remedy: str = ""
-
-
-async def check_all(parts: Parts, system_now: datetime) -> list[Check]:
-    """Return every check of a process whose database answers. ``system_now``: this machine's own clock."""
+    ``system_now``: this machine's own clock. ``outside``: ask sources and destinations too.
+    """
     asked_at = parts.clock.now()
-    facts = await reports.server_facts(parts.pool)
-    backlog = await reports.backlog(parts.pool, asked_at)
-    return [
-        Check("database", True, f"PostgreSQL {facts.version} answers"),
+    facts = await server.server_facts(parts.pool)
+    round_trip = parts.clock.now() - asked_at
+    checks = [
+        await _database(parts, facts),
+        _durability(facts),
+        _connections_left(facts, parts),
+        _skew(facts, system_now, round_trip),
         _migrations(facts),
-        _skew(facts, system_now, parts.clock.now() - asked_at),
-        _zone_data(asked_at),
-        *_standing_still(backlog, asked_at),
-        await _key(parts),
-        *[check async for check in _connections(parts)],
     ]
+    if not checks[-1].ok:
+        return checks
+    checks += _standing_still(await fleet.standing(parts.pool, parts.clock.now()), parts.clock.now())
+    checks += [await _key(parts), *await _refused(parts)]
+    if outside:
+        checks += [*await check_sources(parts), *await check_destinations(parts)]
+    return checks
 
 
-def _migrations(facts: ServerFacts) -> Check:
-    known = {name for name, _ in schema.migrations()}
-    newer = [name for name in facts.migrations if name not in known]
-    missing = sorted(known.difference(facts.migrations))
-    if newer:
-        return Check(
-            "schema", False, f"has {', '.join(newer)}, which this version does not know", "Upgrade Tidegate here."
-        )
-    if missing:
-        return Check(
-            "schema",
-            False,
-            f"lacks {', '.join(missing)}",
-            "Run any command that opens the database, such as `tidegate status`.",
-        )
-    return Check("schema", True, f"at {facts.migrations[-1]}")
+async def _database(parts: Parts, facts: ServerFacts) -> Check:
+    took = []
+    for _ in range(ROUND_TRIPS):
+        began_at = parts.clock.now()
+        await parts.pool.fetchval("select 1")
+        took.append(parts.clock.now() - began_at)
+    usual = sorted(took)[ROUND_TRIPS // 2]
+    finding = f"PostgreSQL {facts.version} answers in {usual.total_seconds() * 1000:.1f} ms"
+    if usual > SLOW:
+        return wrong("database", "database_slow", finding, "Bring the workers nearer to the database, or relieve it.")
+    return well("database", finding)
+
+
+def _durability(facts: ServerFacts) -> Check:
+    if not facts.unsafe:
+        return well("durability", "what is committed survives a crash of the server")
+    settings = ", ".join(f"{name} is {value}" for name, value in facts.unsafe)
+    lost = "a crash of the server may damage it" if ("synchronous_commit", "off") not in facts.unsafe else ""
+    lost = lost or "a crash of the server may undo what was reported as done"
+    return wrong("durability", "durability_off", f"{settings}: {lost}", "Turn it on for this database and its server.")
+
+
+def _connections_left(facts: ServerFacts, parts: Parts) -> Check:
+    need = parts.pool.get_max_size()
+    finding = f"{facts.room} of {facts.most} are free; a process here takes up to {need}"
+    if facts.room + parts.pool.get_size() < need:
+        remedy = "Raise max_connections (or the limit of this database or user), or lower TIDEGATE_SLOTS."
+        return wrong("connections", "connections_short", finding, remedy)
+    return well("connections", finding)
 
 
 def _skew(facts: ServerFacts, system_now: datetime, round_trip: timedelta) -> Check:
     skew = abs(facts.now - system_now)
     seconds = f"{skew.total_seconds():.1f} s between the database's clock and this machine's"
     if skew <= MOST_SKEW + round_trip:
-        return Check("clocks", True, seconds)
-    return Check("clocks", False, seconds, "Let both machines keep time by NTP; Tidegate goes by the database's clock.")
+        return well("clocks", seconds)
+    remedy = "Let both machines keep time by NTP; Tidegate goes by the database's clock."
+    return wrong("clocks", "clock_skew", seconds, remedy)
 
 
-def _zone_data(now: datetime) -> Check:
-    version = metadata.version("tzdata")
-    for name in ("Europe/London", "Pacific/Apia"):
-        if name not in zone_names() or not read_zone(name).transitions:
-            return Check("time zones", False, f"tzdata {version} lacks {name}", "Install the package tzdata anew.")
-    if int(version.split(".")[0]) < now.year - ZONE_DATA_AGE_YEARS:
-        return Check(
-            "time zones", False, f"tzdata {version} is old", "Upgrade the package tzdata: zones change their rules."
-        )
-    return Check("time zones", True, f"tzdata {version}, {len(zone_names())} zones")
+def _migrations(facts: ServerFacts) -> Check:
+    known = [name for name, _ in schema.migrations()]
+    if facts.migrations is None:
+        return wrong("schema", "schema_missing", "there is none yet", "`tidegate apply -f FILE` makes it.")
+    if newer := sorted(set(facts.migrations) - set(known)):
+        finding = f"has {', '.join(newer)}, which this version does not know"
+        return wrong("schema", "schema_newer", finding, "Upgrade Tidegate here.")
+    if missing := [name for name in known if name not in facts.migrations]:
+        remedy = "Run any other command that opens the database, such as `tidegate status`."
+        return wrong("schema", "schema_behind", f"lacks {', '.join(missing)}", remedy)
+    return well("schema", f"at {facts.migrations[-1]}")
 
 
-def _standing_still(backlog: Backlog, now: datetime) -> Iterator[Check]:
+def _standing_still(standing: Standing, now: datetime) -> Iterator[Check]:
     start = "Start the engine: `tidegate up` or `tidegate worker`."
     kinds = (
-        ("planner", backlog.overdue_schedules, "schedules due and not planned", backlog.oldest_due_at),
-        ("dispatcher", backlog.overdue_runs, "runs ready to start", backlog.oldest_not_before_at),
-        ("queue", backlog.queued, "runs handed to the queue", backlog.oldest_queued_at),
+        ("planner", standing.overdue_schedules, "schedules due and not planned", standing.oldest_due_at),
+        ("dispatcher", standing.ready, "runs ready to start", standing.oldest_ready_at),
+        ("queue", standing.queued, "runs handed to the queue", standing.oldest_queued_at),
     )
     for name, count, what, oldest in kinds:
         age = timedelta(0) if oldest is None else now - oldest
         finding = f"{count} {what}" + (f", the oldest for {age.total_seconds():.0f} s" if count else "")
         remedy = start if name != "dispatcher" else f"{start} If it runs: all slots or account limits are taken."
-        yield Check(name, age <= PATIENCE, finding, "" if age <= PATIENCE else remedy)
-    expired = backlog.expired_leases
-    finding = f"{backlog.running} runs at work, {expired} with an expired lease"
-    yield Check("leases", not expired, finding, f"{start} It takes them over within seconds." if expired else "")
+        yield well(name, finding) if age <= PATIENCE else wrong(name, f"{name}_idle", finding, remedy)
+    finding = f"{standing.running} runs at work, {standing.expired_leases} with an expired lease"
+    over = f"{start} It takes them over within seconds."
+    yield wrong("leases", "leases_expired", finding, over) if standing.expired_leases else well("leases", finding)
+    finding = f"{standing.orphaned_jobs} of {standing.jobs} jobs belong to consumers that have fallen silent"
+    yield wrong("consumers", "consumers_dead", finding, over) if standing.orphaned_jobs else well("consumers", finding)
+    finding = f"{standing.stuck} are tried again and again a day after their due date"
+    remedy = "`tidegate runs --state retrying` shows their errors."
+    yield wrong("runs", "runs_stuck", finding, remedy) if standing.stuck else well("runs", finding)
 
 
 async def _key(parts: Parts) -> Check:
     """Check that sealing works and that all stored secrets open."""
-    probe = {"probe": "value"}
+    probe = {"probe": "what the checkup seals"}
     if parts.sealer.unseal(parts.sealer.seal(probe, "checkup"), "checkup") != probe:
-        return Check(
-            "key", False, "what it seals does not open again", "Make a new key and apply the configuration again."
-        )
+        remedy = "Make a new key and apply the configuration again."
+        return wrong("key", "key_wrong", "what it seals does not open again", remedy)
     stored = [(made.place, made.sealed) for made in await directory.connections(parts.pool)]
     stored += [
         (directory.destination_place(made.name), made.sealed) for made in await directory.destinations(parts.pool)
@@ -119,18 +138,20 @@ async def _key(parts: Parts) -> Check:
             shut.append(place)
     if shut:
         remedy = "Set TIDEGATE_KEY to the key they were sealed with, or apply the configuration again."
-        return Check("key", False, f"does not open {', '.join(shut[:5])}{', …' * (len(shut) > 5)}", remedy)
-    return Check("key", True, f"opens the secrets of all {len(stored)} connections and destinations")
+        return wrong("key", "key_wrong", f"does not open {', '.join(shut[:5])}{', …' * (len(shut) > 5)}", remedy)
+    return well("key", f"opens the secrets of all {len(stored)} connections and destinations")
 
 
-async def _connections(parts: Parts) -> AsyncIterator[Check]:
+async def _refused(parts: Parts) -> list[Check]:
+    """Check whether a source has refused a connection while it was at work."""
     refused = [made for made in await directory.connections(parts.pool) if made.unauthorised_at is not None]
-    for made in refused:
-        yield Check(
+    remedy = "Renew its secrets and apply the configuration again, or resume its installations to try once more."
+    return [
+        wrong(
             f"connection {made.tenant_id}/{made.name}",
-            False,
+            "connection_refused",
             f"refused by {made.account}: {made.unauthorised_reason}",
-            "Renew its secrets and apply the configuration again, or resume its installations to try once more.",
+            remedy,
         )
-    if not refused:
-        yield Check("connections", True, "none is refused by its source")
+        for made in refused
+    ] or [well("connections to sources", "none is refused")]

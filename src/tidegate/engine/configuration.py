@@ -104,6 +104,7 @@ async def load(files: Sequence[DocumentFile], environment: Mapping[str, str], pa
     reading = _Reading(environment, parts.connector, mistakes)
 
     def try_connection(connector: Connector, spec: ConnectionSpec) -> None:
+        parts.mask.learn(*spec.secrets.values())
         connector.open(ConnectionSettings(spec.settings, spec.secrets), parts.session, parts.clock)
 
     configuration = reading.read([open_document(file, mistakes) for file in files], try_connection)
@@ -114,6 +115,7 @@ async def load(files: Sequence[DocumentFile], environment: Mapping[str, str], pa
 
 
 async def _try_destination(spec: DestinationSpec, parts: Parts, mistakes: Mistakes) -> None:
+    parts.mask.learn(*spec.secrets.values())
     stored = StoredDestination(0, spec.name, spec.kind, spec.settings, b"", "")
     try:
         destination = await parts.open_destination(stored, dict(spec.secrets))

@@ -13,6 +13,7 @@ import msgspec
 
 from tidegate.destinations.base import DeliveryKey, Turn, Writer, Written
 from tidegate.domain.fetch import FetchReport, Page
+from tidegate.engine.observing import BatchCommitted
 from tidegate.engine.parts import Ends
 from tidegate.engine.underway import Underway
 from tidegate.store import leases, quarantine
@@ -46,7 +47,7 @@ class Stopped(Exception):
 
 
 class Delivery:
-    """Delivers the pages of one leased run."""
+    """Delivers the pages of one leased run. ``proven``: the run has ended, with coverage."""
 
     def __init__(
         self, ends: Ends, run: LeasedRun, writer: Writer, stop_after: datetime, resumed: Checkpoint | None
@@ -59,6 +60,7 @@ class Delivery:
         self._batch = self._first = resumed.batch if resumed else run.batch
         self._report = resumed.report if resumed else None
         self._underway = Underway()
+        self.proven = False
 
     async def deliver(self, pages: AsyncIterator[Page], stopping: asyncio.Event) -> None:
         """Deliver every page and finish the run.
@@ -120,26 +122,39 @@ class Delivery:
             await self._underway.add(partial(self._write, filled, self._batch, position, report), last=final)
             return
         await self._underway.settled()
-        if report is not None:
-            await self._finishing.ask(self._finish(report))
-        else:
-            await leases.checkpoint(self._parts.pool, self._run, self._batch, position, Counts())
+        await self._note(position, report)
         self._parts.signal("batch.committed")
 
-    def _finish(self, report: FetchReport) -> Finish:
-        proven = report.proves(self._run.period)
-        return Finish(self._run, self._batch, report, proven, self._parts.clock.now())
+    async def _note(self, position: bytes, report: FetchReport | None) -> None:
+        """Enter a batch without records."""
+        began_at = self._parts.clock.now()
+        if report is not None:
+            self.proven = report.proves(self._run.period)
+            await self._finishing.ask(Finish(self._run, self._batch, report, self.proven, began_at))
+        else:
+            await leases.checkpoint(self._parts.pool, self._run, self._batch, position, Counts())
+        self._tell(self._batch, Counts(), began_at, began_at)
 
     async def _write(
         self, pages: list[Page], batch: int, position: bytes, report: FetchReport | None, turn: Turn
     ) -> None:
+        began_at = written_at = self._parts.clock.now()
+        counts = Counts()
+
         async def ledger(connection: Connection, written: Written) -> None:
+            nonlocal counts, written_at
+            counts, written_at = counts_of(written), self._parts.clock.now()
             self._parts.signal("batch.written")
             await self.record(connection, batch, position, written, report)
             self._parts.signal("batch.recorded")
 
         await self._writer.write(pages, DeliveryKey(self._run.id, self._run.epoch, batch), position, ledger, turn)
+        self._tell(batch, counts, began_at, written_at)
         self._parts.signal("batch.committed")
+
+    def _tell(self, batch: int, counts: Counts, began_at: datetime, written_at: datetime) -> None:
+        ended_at = self._parts.clock.now()
+        self._parts.observe(BatchCommitted(self._run, batch, counts, began_at, written_at, ended_at))
 
     async def record(
         self, connection: Connection, batch: int, position: bytes, written: Written, report: FetchReport | None
@@ -150,8 +165,8 @@ class Delivery:
         if report is None:
             await leases.checkpoint(connection, self._run, batch, position, counts)
         else:
-            proven = report.proves(self._run.period)
-            await leases.finish(connection, self._run, batch, counts, report, proven=proven, now=now)
+            self.proven = report.proves(self._run.period)
+            await leases.finish(connection, self._run, batch, counts, report, proven=self.proven, now=now)
         if written.quarantined:
             records = [(record.reason, record.record) for record in written.quarantined]
             await quarantine.add(connection, self._run, records, now)

@@ -10,6 +10,7 @@ from enum import StrEnum
 import structlog
 
 from tidegate.engine.dispatcher import dispatch_ready
+from tidegate.engine.observing import Stepped
 from tidegate.engine.parts import Parts
 from tidegate.engine.planner import plan_due
 from tidegate.engine.sweeper import sweep
@@ -47,7 +48,11 @@ class Engine:
         if Role.PLANNER in self._roles:
             loops.append(self._repeat("planner", self._plan, settings.tick_every))
         if Role.DISPATCHER in self._roles:
-            loops.append(self._repeat("dispatcher", self._dispatch, settings.tick_every, self._dispatch_now))
+            loops.append(
+                self._repeat(
+                    "dispatcher", self._dispatch, settings.tick_every, self._dispatch_now, settings.dispatch_pause
+                )
+            )
         if Role.SWEEPER in self._roles:
             loops.append(self._repeat("sweeper", self._sweep, settings.sweep_every))
         if Role.WORKER in self._roles:
@@ -55,7 +60,9 @@ class Engine:
         await asyncio.gather(*loops)
 
     def stop(self) -> None:
-        """Ask `run` to end gracefully."""
+        """Ask `run`, or `drain`, to end gracefully; once is enough."""
+        if self._stopping.is_set():
+            return
         self._stopping.set()
         self._dispatch_now.set()
         self._worker.stop()
@@ -67,7 +74,7 @@ class Engine:
         """
         working = asyncio.create_task(self.run())
         try:
-            while not working.done():
+            while not working.done() and not self._stopping.is_set():
                 now = self._parts.clock.now()
                 await plan_due(self._parts, now)
                 await dispatch_ready(self._parts, now)
@@ -80,34 +87,46 @@ class Engine:
             self.stop()
             await working
 
-    async def _plan(self, now: datetime) -> None:
-        if await plan_due(self._parts, now):
+    async def _plan(self, now: datetime) -> int:
+        if planned := await plan_due(self._parts, now):
             self._dispatch_now.set()
+        return planned
 
-    async def _dispatch(self, now: datetime) -> None:
-        await dispatch_ready(self._parts, now)
-        await self._pause(self._parts.settings.dispatch_pause)
+    async def _dispatch(self, now: datetime) -> int:
+        return await dispatch_ready(self._parts, now)
 
-    async def _sweep(self, now: datetime) -> None:
-        if await sweep(self._parts, now):
+    async def _sweep(self, now: datetime) -> int:
+        if helped := await sweep(self._parts, now):
             self._dispatch_now.set()
+        return helped
 
     async def _repeat(
         self,
         name: str,
-        step: Callable[[datetime], Awaitable[None]],
+        step: Callable[[datetime], Awaitable[int]],
         every: timedelta,
         wake: asyncio.Event | None = None,
+        rest: timedelta = timedelta(0),
     ) -> None:
-        """Call ``step`` every so often, or at once when woken; trouble is logged and the loop goes on."""
+        """Call ``step`` every so often, or when woken after a ``rest``; trouble is logged and the loop goes on."""
         wake = wake or asyncio.Event()
         while not self._stopping.is_set():
             wake.clear()
-            try:
-                await step(self._parts.clock.now())
-            except Exception:
-                log.exception("step failed", loop=name)
+            await self._step(name, step)
+            if rest:
+                await self._pause(rest)
             await self._pause(every, wake)
+
+    async def _step(self, name: str, step: Callable[[datetime], Awaitable[int]]) -> None:
+        began_at = self._parts.clock.now()
+        done, trouble = 0, None
+        try:
+            done = await step(began_at)
+        except Exception as error:
+            log.exception("step failed", loop=name)
+            trouble = error
+        ended_at = self._parts.clock.now()
+        self._parts.observe(Stepped(name, ended_at, ended_at - began_at, done, trouble))
 
     async def _pause(self, duration: timedelta, wake: asyncio.Event | None = None) -> None:
         """Wait for ``duration``, or less if woken or stopped."""

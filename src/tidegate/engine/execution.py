@@ -18,13 +18,14 @@ from tidegate.domain.fetch import Page
 from tidegate.domain.workflow import PLAIN_SYNC, Workflow
 from tidegate.engine.delivery import Checkpoint, Delivery, ahead
 from tidegate.engine.fetching import fetch, request_for
+from tidegate.engine.observing import PageFetched
 from tidegate.engine.parts import Ends, Parts, target_of
 from tidegate.store import leases
 from tidegate.store.leases import LeasedRun
 
 
-async def execute(parts: Parts, ends: Ends, run: LeasedRun, stopping: asyncio.Event) -> None:
-    """Fetch and deliver a run's period, and finish it in the ledger.
+async def execute(parts: Parts, ends: Ends, run: LeasedRun, stopping: asyncio.Event) -> bool:
+    """Fetch and deliver a run's period, finish it in the ledger and return whether that covers it.
 
     Raises Stopped if ``stopping`` is set meanwhile, LeaseLost if the run is not ours any more, or the error that ended
     the attempt.
@@ -38,13 +39,14 @@ async def execute(parts: Parts, ends: Ends, run: LeasedRun, stopping: asyncio.Ev
     if resumed and unentered:
         await delivery.enter(resumed, unentered)
         if resumed.complete:
-            return
+            return delivery.proven
     since = await leases.change_token(parts.pool, run) if stream.change_feed else None
     request = request_for(stream, run.period, run.coverage_start, stop_after, resumed.token if resumed else None, since)
     async with aclosing(fetch(source, request, run.period)) as fetched:
-        through = _through(blocks_of(workflow_of(run)), _told(parts, fetched))
+        through = _through(blocks_of(workflow_of(run)), _told(parts, run, fetched))
         async with ahead(_made_ready(through, writer), parts.settings.pages_ahead) as pages:
             await delivery.deliver(pages, stopping)
+    return delivery.proven
 
 
 def workflow_of(run: LeasedRun) -> Workflow:
@@ -74,9 +76,10 @@ async def _made_ready(pages: AsyncIterator[Page], writer: Writer) -> AsyncIterat
         yield page
 
 
-async def _told(parts: Parts, pages: AsyncIterator[Page]) -> AsyncIterator[Page]:
+async def _told(parts: Parts, run: LeasedRun, pages: AsyncIterator[Page]) -> AsyncIterator[Page]:
     async for page in pages:
         parts.signal("page.fetched")
+        parts.observe(PageFetched(run, len(page.records), page.requested_at, parts.clock.now()))
         yield page
 
 

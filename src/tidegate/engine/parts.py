@@ -14,7 +14,9 @@ from tidegate.connectors.base import ConnectionSettings, Connector, Source
 from tidegate.destinations.base import Destination, Target
 from tidegate.domain.clock import Clock
 from tidegate.domain.errors import InternalError, InvalidInput
+from tidegate.domain.masking import Mask
 from tidegate.domain.stream import Stream
+from tidegate.engine.observing import Observe, unobserved
 from tidegate.engine.settings import Settings
 from tidegate.engine.together import Together
 from tidegate.store import directory, leases
@@ -38,7 +40,8 @@ class Parts:
     """The parts of one process.
 
     ``chance`` yields random numbers in [0, 1). ``signal`` is called with the name of every point of a run's life that
-    docs/reference/signals.md lists; tests wait for them, and crash there.
+    docs/reference/signals.md lists; tests wait for them, and crash there. ``observe`` is told what has become so. ``mask`` knows
+    every secret that this process has sealed or unsealed.
     """
 
     pool: Pool
@@ -51,6 +54,8 @@ class Parts:
     worker: str
     settings: Settings = field(default_factory=Settings)
     signal: Callable[[str], None] = nothing
+    observe: Observe = unobserved
+    mask: Mask = field(default_factory=Mask)
 
 
 @dataclass(slots=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
+from tidegate.engine.observing import LeasesReclaimed
 from tidegate.engine.parts import Parts
 from tidegate.store import database, leases, queue, runs
 
@@ -20,4 +21,5 @@ async def sweep(parts: Parts, now: datetime) -> int:
     await queue.prune(parts.pool)
     if reclaimed:
         parts.signal("leases.reclaimed")
+        parts.observe(LeasesReclaimed(len(reclaimed)))
     return len(reclaimed) + len(forgotten)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from contextvars import Context
 from typing import Generic, TypeVar
 
 Asked = TypeVar("Asked")
@@ -29,7 +30,9 @@ class Together(Generic[Asked, Answer]):
         future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         self._waiting.append((question, future))
         if self._busy is None or self._busy.done():
-            self._busy = asyncio.create_task(self._work())
+            self._busy = asyncio.create_task(
+                self._work(), context=Context()
+            )  # it works for all, not for who came first
         return await future
 
     async def _work(self) -> None:

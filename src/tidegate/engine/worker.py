@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from datetime import datetime
+from datetime import datetime, timedelta
 
 import structlog
+from structlog.contextvars import bound_contextvars
 
 from tidegate.domain.errors import (
     InternalError,
@@ -18,6 +19,7 @@ from tidegate.domain.errors import (
 )
 from tidegate.engine.delivery import Stopped
 from tidegate.engine.execution import execute
+from tidegate.engine.observing import AttemptEnded, AttemptStarted, Outcome, Stepped
 from tidegate.engine.parts import Ends, Parts
 from tidegate.engine.together import Together
 from tidegate.store import directory, leases, runs, schedules
@@ -83,7 +85,8 @@ class Worker:
         """Execute a run if it still waits for a worker; a job too many is harmless."""
         async with self._slots:
             if not self._stopping.is_set() and (run := await self._leases.ask(run_id)) is not None:
-                await self._execute(run)
+                with bound_contextvars(**_names(run)):  # in every line that is logged from here on
+                    await self._execute(run)
 
     async def _execute(self, run: LeasedRun) -> None:
         self._parts.signal("run.leased")
@@ -94,46 +97,64 @@ class Worker:
         except asyncio.CancelledError:
             if not task.cancelled():
                 raise
-            if self._stopping.is_set():
-                await leases.release(self._parts.pool, run, self._parts.clock.now())
-            else:
-                log.warning("lease lost", run_id=run.id, tenant_id=run.tenant_id, epoch=run.epoch)
+            await self._let_go(run)
         finally:
             del self._held[run.id]
             self._on_end()
         self._parts.signal("run.ended")
 
+    async def _let_go(self, run: LeasedRun) -> None:
+        """End an attempt that was cut off: a graceful stop has no more patience, or the lease is not ours any more."""
+        if self._stopping.is_set():
+            await leases.release(self._parts.pool, run, self._parts.clock.now())
+            self._ended(run, Outcome.RELEASED)
+        else:
+            self._lost(run)
+
+    def _lost(self, run: LeasedRun) -> None:
+        log.warning("lease lost")
+        self._ended(run, Outcome.LOST)
+
+    def _ended(
+        self, run: LeasedRun, outcome: Outcome, error: TidegateError | None = None, retry_in: timedelta | None = None
+    ) -> None:
+        self._parts.observe(AttemptEnded(run, self._parts.clock.now(), outcome, error, retry_in))
+
     async def _attempt(self, run: LeasedRun) -> None:
+        self._parts.observe(AttemptStarted(run, self._parts.clock.now()))
         try:
-            await execute(self._parts, self._ends, run, self._stopping)
+            proven = await execute(self._parts, self._ends, run, self._stopping)
+            self._ended(run, Outcome.SUCCEEDED if proven else Outcome.UNPROVEN)
         except Stopped:
             await leases.release(self._parts.pool, run, self._parts.clock.now())
-        except LeaseLost as error:
-            log.warning("lease lost", run_id=run.id, tenant_id=run.tenant_id, epoch=error.values.get("epoch"))
+            self._ended(run, Outcome.RELEASED)
+        except LeaseLost:
+            self._lost(run)
         except InvalidInput as error:  # what this process was given (key, connector file): another one may do better
             await self._give_back(run, InternalError(error.message, remedy=error.remedy))
         except TidegateError as error:
             await self._give_back(run, error)
         except Exception as error:
-            log.exception("internal error", run_id=run.id, tenant_id=run.tenant_id)
+            log.exception("internal error")
             await self._give_back(run, InternalError(f"{type(error).__name__}: {error}"))
 
     async def _give_back(self, run: LeasedRun, error: TidegateError) -> None:
         """Let the run be tried again, or end it as failed: its error's type decides (SPEC 5, "Failures")."""
+        self._parts.mask.error(error)
         now = self._parts.clock.now()
         wait = self._parts.settings.retry.next_wait(error, run.attempt, self._parts.chance())
-        log.info(
-            "attempt failed", run_id=run.id, tenant_id=run.tenant_id, code=error.code, error=str(error), retry_in=wait
-        )
+        log.info("attempt failed", code=error.code, error=str(error), retry_in=wait)
         if wait is not None:
             counted = not isinstance(error, SourceClockBehind)
             await leases.retry(self._parts.pool, run, error, now + wait, counted=counted)
+            self._ended(run, Outcome.RETRYING, error, wait)
         elif isinstance(error, Unauthorised):
-            await self._refused(run, error, now)
+            self._ended(run, await self._refused(run, error, now), error)
         else:
             await leases.fail(self._parts.pool, run, error, now)
+            self._ended(run, Outcome.FAILED, error)
 
-    async def _refused(self, run: LeasedRun, error: Unauthorised, now: datetime) -> None:
+    async def _refused(self, run: LeasedRun, error: Unauthorised, now: datetime) -> Outcome:
         """End the run, mark its connection and pause its installations; with newer credentials, try those instead."""
         async with self._parts.pool.acquire() as connection, connection.transaction():
             paused = await directory.mark_unauthorised(
@@ -141,10 +162,11 @@ class Worker:
             )
             if paused is None:
                 await leases.retry(connection, run, error, now, counted=True)
-                return
+                return Outcome.RETRYING
             await leases.fail(connection, run, error, now)
             await schedules.pause(connection, paused, now)
             await runs.drop_waiting(connection, paused, now)
+        return Outcome.FAILED
 
     async def _take_leases(self, run_ids: list[int]) -> list[LeasedRun | None]:
         now = self._parts.clock.now()
@@ -158,6 +180,7 @@ class Worker:
         """Renew all leases in one statement every ``renew_every``; a run that is not ours any more is let go."""
         settings = self._parts.settings
         while True:
+            self._parts.observe(Stepped("worker", self._parts.clock.now(), timedelta(0), len(self._held)))
             await self._parts.clock.sleep(settings.renew_every.total_seconds())
             held = {run_id: epoch for run_id, (epoch, _) in self._held.items()}
             if not held:
@@ -172,3 +195,11 @@ class Worker:
             for run_id, epoch in held.items():
                 if run_id not in ours and self._held.get(run_id, (None,))[0] == epoch:
                     self._held[run_id][1].cancel()
+
+
+def _names(run: LeasedRun) -> dict[str, object]:
+    """Return what tells a run's log lines from all others (docs/reference/logs.md)."""
+    return {
+        "run_id": run.id, "tenant_id": run.tenant_id, "installation": run.installation, "stream": run.stream,
+        "attempt": run.attempt, "epoch": run.epoch,
+    }  # fmt: skip

@@ -42,6 +42,9 @@ class LeasedRun:
     destination_fingerprint: str
     batch: int
     checkpoint: bytes | None
+    not_before_at: datetime
+    queued_at: datetime
+    started_at: datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +89,7 @@ update runs r
   from asked
  where r.id = asked.id
 returning r.id, r.epoch, r.attempt, r.lane, r.due_at, r.period_start, r.period_end, r.tenant_id, r.batch, r.checkpoint,
+          r.not_before_at, coalesce(r.queued_at, $2) as queued_at, r.started_at,
           asked.covered, asked.coverage_start, asked.chain_id, asked.workflow, asked.stream, asked.account_name,
           asked.installation, asked.connection_id, asked.connection_fingerprint, asked.destination_id,
           asked.destination_fingerprint
@@ -108,7 +112,8 @@ async def lease(pool: Pool, run_ids: Sequence[int], now: datetime, until: dateti
             workflow=row["workflow"], stream=row["stream"], installation=row["installation"],
             connection_id=row["connection_id"], connection_fingerprint=row["connection_fingerprint"],
             destination_id=row["destination_id"], destination_fingerprint=row["destination_fingerprint"],
-            batch=row["batch"], checkpoint=row["checkpoint"],
+            batch=row["batch"], checkpoint=row["checkpoint"], not_before_at=row["not_before_at"],
+            queued_at=row["queued_at"], started_at=row["started_at"],
         )
         for row in rows if not row["covered"]
     ]  # fmt: skip

@@ -6,7 +6,7 @@ import base64
 import hashlib
 import hmac
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import msgspec
@@ -19,15 +19,21 @@ KEY_VARIABLE = "TIDEGATE_KEY"
 _NONCE_BYTES = 12
 
 
-class Sealer:
-    """Seals and unseals mappings of secrets under one 256-bit key."""
+def untold(*secrets: str) -> None:
+    """Tell nobody."""
 
-    def __init__(self, key: bytes) -> None:
+
+class Sealer:
+    """Seals and unseals mappings of secrets under one 256-bit key; ``learn`` is told every secret that passes."""
+
+    def __init__(self, key: bytes, learn: Callable[..., None] = untold) -> None:
+        self._learn = learn
         self._cipher = AESGCM(key)
         self._mark = hmac.new(key, b"tidegate fingerprint", hashlib.sha256).digest()
 
     def seal(self, secrets: Mapping[str, str], place: str) -> bytes:
         """Return ``secrets`` sealed; they unseal only with this key and for this ``place``."""
+        self._learn(*secrets.values())
         nonce = os.urandom(_NONCE_BYTES)
         return nonce + self._cipher.encrypt(nonce, msgspec.json.encode(dict(secrets)), place.encode())
 
@@ -42,7 +48,9 @@ class Sealer:
                 f"does not open the secrets of {place}",
                 "Set the key they were sealed with, or apply the configuration again with their values.",
             ) from error
-        return msgspec.json.decode(opened, type=dict[str, str])
+        secrets = msgspec.json.decode(opened, type=dict[str, str])
+        self._learn(*secrets.values())
+        return secrets
 
     def fingerprint(self, *parts: object) -> str:
         """Return a keyed digest of ``parts``: tells whether they changed, without telling what they are."""

@@ -72,6 +72,11 @@ class RemotePostgres:
         load = Load(self._tables, target, run_id, self._staging)
         return RemoteWriter(self._pool, self._ledger_pool, self._commits, load, DeliveryKey(run_id, epoch, 0))
 
+    async def reach(self) -> None:
+        """Return if the database answers now. Raises a DestinationError if not."""
+        async with connected(self._pool) as connection:
+            await connection.execute("select 1")
+
     async def prune(self, before_run_id: int) -> int:
         """Forget the commits of runs numbered below ``before_run_id``, all of which must have ended; return how many.
 

@@ -1,0 +1,118 @@
+"""Masking: secrets never leave the process in a text, whatever the text is for (docs/reference/logs.md)."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from datetime import timedelta
+from urllib.parse import parse_qsl, quote, quote_plus, unquote, urlsplit
+
+from tidegate.domain.errors import TidegateError
+
+MASK = "***"
+LEAST_CHARACTERS = 4
+"""Masking shorter ones would blot out ordinary text."""
+
+_NAMES = re.compile(
+    r"secret|token(?!s?_)|password|passwd|authori[sz]ation|api_?key|credential|cookie|signature", re.IGNORECASE
+)
+_TEXTS = (
+    (re.compile(r"(\w[\w+.-]*://[^/\s:@]*):[^/\s@]+@"), rf"\1:{MASK}@"),
+    (
+        re.compile(r"(\bauthorization[\"']?\s*[:=]\s*[\"']?)(?!(?:Bearer|Basic|Token)\b)[^\s\"',}]+", re.IGNORECASE),
+        rf"\1{MASK}",
+    ),
+    (re.compile(r"\b(Bearer|Basic|Token)\s+[\w.~+/=-]{6,}", re.IGNORECASE), rf"\1 {MASK}"),
+    (
+        re.compile(
+            r"((?:\b|_)(?:token|api_?key|secret|signature|sig|password|passwd|pwd)(?:[\"']?\s*=\s*[\"']?|[\"']\s*:\s*[\"']))"
+            r"(?!\*\*\*)[^&\s\"',}]+",
+            re.IGNORECASE,
+        ),
+        rf"\1{MASK}",
+    ),
+    (re.compile(r"([?&]key=)[^&\s\"']+", re.IGNORECASE), rf"\1{MASK}"),
+    (
+        re.compile(
+            r"\b(?:shp(?:at|ca|pa|ss)|[sr]k_(?:live|test)|whsec|gh[oprsu]|github_pat|xox[abprs])[_-][\w+/=-]{6,}"
+        ),
+        MASK,
+    ),
+    (re.compile(r"\beyJ[\w-]{8,}\.[\w-]{8,}\.[\w-]*"), MASK),  # a signed token (RFC 7519)
+)
+
+
+class Mask:
+    """Replaces secrets in texts: those it has been told of in any usual spelling, and what has a secret's form.
+
+    What it is told it never forgets and never shows. The time for a text does not depend on how many secrets it knows.
+    """
+
+    def __init__(self) -> None:
+        self._known: dict[str, set[str]] = {}
+
+    def learn(self, *secrets: str) -> None:
+        """Hide these from now on; of an address with a password in it, the password. Below four characters nothing is."""
+        for secret in secrets:
+            for spelling in _spellings(secret):
+                if len(spelling) >= LEAST_CHARACTERS:
+                    self._known.setdefault(spelling[:LEAST_CHARACTERS], set()).add(spelling)
+
+    def text(self, text: str) -> str:
+        """Return ``text`` without its secrets."""
+        text = self._without_known(text) if self._known else text
+        for pattern, replacement in _TEXTS:
+            text = pattern.sub(replacement, text)
+        return text
+
+    def value(self, value: object, name: str = "") -> object:
+        """Return ``value`` without secrets, ready for JSON: mappings and sequences all through, durations in seconds.
+
+        A text whose ``name``, or key, is a secret's is hidden whole.
+        """
+        if isinstance(value, str):
+            return MASK if value and name and _NAMES.search(name) else self.text(value)
+        if isinstance(value, Mapping):
+            return {self.text(str(key)): self.value(inner, str(key)) for key, inner in value.items()}
+        if isinstance(value, list | tuple | set | frozenset):
+            return [self.value(inner, name) for inner in value]
+        if isinstance(value, timedelta):
+            return value.total_seconds()
+        if value is None or isinstance(value, bool | int | float):
+            return value
+        return self.text(str(value))
+
+    def error(self, error: TidegateError) -> None:
+        """Take the secrets out of an error, before it is kept, logged or shown."""
+        error.message, error.remedy = self.text(error.message), self.text(error.remedy)
+        error.args = (error.message,)
+        error.values = {name: self.value(value) for name, value in error.values.items()}
+
+    def _without_known(self, text: str) -> str:
+        shown: list[str] = []
+        at = 0
+        while at < len(text):
+            begins = self._known.get(text[at : at + LEAST_CHARACTERS])
+            longest = max((len(secret) for secret in begins if text.startswith(secret, at)), default=0) if begins else 0
+            shown.append(MASK if longest else text[at])
+            at += longest or 1
+        return "".join(shown)
+
+
+def _spellings(secret: str) -> set[str]:
+    """Return a secret as texts may repeat it: plain, in an address, in JSON."""
+    plain = _passwords(secret) if "://" in secret else set()
+    plain = plain or {secret}
+    in_addresses = {quote(text, safe="") for text in plain} | {quote_plus(text) for text in plain}
+    in_json = {json.dumps(text, ensure_ascii=ascii_only)[1:-1] for text in plain for ascii_only in (True, False)}
+    return plain | in_addresses | in_json
+
+
+def _passwords(address: str) -> set[str]:
+    try:
+        parts = urlsplit(address)
+    except ValueError:
+        return set()
+    found = [parts.password or "", *(value for name, value in parse_qsl(parts.query) if _NAMES.search(name))]
+    return {spelling for text in found if text for spelling in (text, unquote(text))}

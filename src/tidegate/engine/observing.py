@@ -1,0 +1,98 @@
+"""What the engine tells whoever watches it: facts about the life of runs, once they are so (docs/reference/signals.md).
+
+An observer is handed in by the composition root. It must return at once, it may lose a fact when its process dies, and
+what it raises never reaches the run: it watches, and has no say.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import TYPE_CHECKING, TypeAlias
+
+if TYPE_CHECKING:
+    from tidegate.domain.errors import TidegateError
+    from tidegate.store.leases import Counts, LeasedRun
+
+
+class Outcome(StrEnum):
+    """How an attempt ended."""
+
+    SUCCEEDED = "succeeded"
+    UNPROVEN = "unproven"
+    RETRYING = "retrying"  # it failed, and the run is tried again
+    FAILED = "failed"  # it failed, and so did the run
+    RELEASED = "released"  # given back by a graceful stop
+    LOST = "lost"  # another worker has the run
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptStarted:
+    """A worker has taken a run's lease at ``at``."""
+
+    run: LeasedRun
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class PageFetched:
+    """A page of ``size`` bytes has been read: asked for at ``began_at``, there at ``ended_at``."""
+
+    run: LeasedRun
+    size: int
+    began_at: datetime
+    ended_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class BatchCommitted:
+    """A batch is done: its rows were written at ``written_at``, and they and the ledger's entry stood at ``ended_at``.
+
+    Without records there was nothing to write: ``written_at`` is ``began_at``.
+    """
+
+    run: LeasedRun
+    batch: int
+    counts: Counts
+    began_at: datetime
+    written_at: datetime
+    ended_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptEnded:
+    """A worker has let go of a run. ``error``: why, its secrets masked; ``retry_in``: when it is tried again."""
+
+    run: LeasedRun
+    at: datetime
+    outcome: Outcome
+    error: TidegateError | None = None
+    retry_in: timedelta | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Stepped:
+    """A loop of the engine has ended one step, or shown that it is alive; ``error``: what it stumbled over."""
+
+    loop: str
+    at: datetime
+    took: timedelta
+    done: int = 0
+    error: Exception | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LeasesReclaimed:
+    """The sweeper took back expired leases."""
+
+    count: int
+
+
+Fact: TypeAlias = AttemptStarted | PageFetched | BatchCommitted | AttemptEnded | Stepped | LeasesReclaimed
+Observe: TypeAlias = Callable[[Fact], None]
+
+
+def unobserved(fact: Fact) -> None:
+    """Watch nothing."""

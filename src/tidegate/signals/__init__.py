@@ -1,0 +1,1 @@
+"""Signals: what operators see of the engine from outside: traces, metrics, health."""
