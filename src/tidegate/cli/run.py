@@ -69,7 +69,7 @@ async def execute(parts: Parts, run_ids: Sequence[int], *, shown: bool) -> list[
     from tidegate.store import reports
 
     logs.set_up(as_json=not shown)
-    engine = Engine(parts, frozenset({Role.DISPATCHER, Role.WORKER, Role.SWEEPER}))
+    engine = Engine(parts, frozenset({Role.DISPATCHER, Role.WORKER, Role.SWEEPER, Role.SENDER}))
     working = asyncio.create_task(engine.run())
     try:
         async with progress_of(shown=shown) as display:

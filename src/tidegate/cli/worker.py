@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from tidegate.engine.parts import Parts
 
 app = typer.Typer()
-ROLES = ("planner", "dispatcher", "worker", "sweeper")
+ROLES = ("planner", "dispatcher", "worker", "sweeper", "sender")
 
 
 def _known_roles(roles: list[str] | None) -> list[str] | None:
