@@ -20,6 +20,7 @@ import asyncpg
 from tidegate.connectors.http import open_session
 from tidegate.connectors.registry import find_connector
 from tidegate.destinations.base import Destination
+from tidegate.destinations.files.files import Files, root_of
 from tidegate.destinations.postgres.local import DEFAULT_SCHEMA, LocalPostgres
 from tidegate.destinations.postgres.remote import RemotePostgres
 from tidegate.destinations.webhook.settings import WebhookSettings
@@ -97,7 +98,7 @@ async def assemble(options: Options) -> AsyncGenerator[Parts]:
                     connector=lru_cache(maxsize=1000)(find_connector),
                     open_destination=partial(open_destination, pool, session, clock),
                     chance=random.random,
-                    worker=f"{socket.gethostname()}:{os.getpid()}",
+                    worker=_worker(),
                     settings=options.settings,
                     signal=options.signal,
                 )
@@ -127,8 +128,15 @@ async def open_destination(
         case "webhook":
             settings = WebhookSettings.parse(stored.settings, secrets)
             return Webhook(settings, stored.id, session, pool, outbox, clock)
+        case "files":
+            return Files(root_of(stored.settings), stored.id, pool, outbox, clock, _worker())
     known = "Use postgresql, webhook or files."
     raise InvalidInput(f"destinations.{stored.name}.kind", stored.kind, "is not known", known)
+
+
+def _worker() -> str:
+    """Return this process's name among all of one database."""
+    return f"{socket.gethostname()}:{os.getpid()}"
 
 
 class AnchoredClock:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from hashlib import sha256
 from typing import Protocol
 
 import asyncpg
@@ -63,6 +64,12 @@ class Handing:
     whole_periods: bool
     render: Callable[[Target, Route, DeliveryKey, Sequence[Seen]], Sequence[Message]]
     refusal: Callable[[Seen], str]
+
+
+def message_id(route: Route, key: DeliveryKey, part: int) -> str:
+    """Return the id of one part of one batch: the same on every attempt, another for every other part, batch, run or route."""
+    name = f"{route.seed}/{key.run_id}/{key.batch}/{part}"
+    return f"msg_{sha256(name.encode()).hexdigest()[:32]}"
 
 
 class OutboxWriter:

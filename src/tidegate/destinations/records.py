@@ -16,10 +16,13 @@ from tidegate.destinations.base import Quarantined
 from tidegate.destinations.postgres import pieces
 from tidegate.destinations.postgres.values import Misfit, key_text
 from tidegate.domain.fetch import Page
+from tidegate.domain.instant import render_instant
 from tidegate.domain.outgoing import Version
 from tidegate.domain.stream import Stream
 
 HASH_BYTES: Final = 16
+_ONE_LINE: Final = bytes.maketrans(b"\r\n", b"  ")
+"""Between values a line's end means nothing in JSON, and inside a string there is none."""
 _EXACT: Final = msgspec.json.Decoder(float_hook=Decimal)
 _CANONICAL: Final = msgspec.json.Encoder(order="sorted", decimal_format="number")
 
@@ -35,6 +38,19 @@ class Seen:
     key: Mapping[str, bytes]
     version: Version
     record: bytes
+
+
+def entry(seen: Seen) -> bytes:
+    """Return a record with its key and version as a JSON object on one line, the record's values as their source wrote them.
+
+    ``content_hash`` is equal for equal contents of one key; it means nothing else.
+    """
+    cursor = seen.version.cursor_at
+    names = b",".join(msgspec.json.encode(path) + b":" + raw for path, raw in seen.key.items())
+    at = "null" if cursor is None else f'"{render_instant(cursor)}"'
+    version = f'{{"cursor":{at},"content_hash":"{seen.version.content_hash.hex()}"}}'
+    made = b'{"key":{' + names + b'},"version":' + version.encode() + b',"record":' + seen.record + b"}"
+    return made.translate(_ONE_LINE)
 
 
 def read(pages: Sequence[Page], stream: Stream) -> tuple[list[Seen], list[Quarantined], int]:

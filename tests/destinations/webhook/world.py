@@ -65,6 +65,20 @@ class Sending:
         await sender.step(now())
         await sender.close()
 
+    async def die_at(self, point: str, nth: int = 1) -> None:
+        """Let a sender work until it dies at a signal: what it holds it neither settles nor gives back."""
+        calm, passed = self.world.parts, []
+
+        def die(name: str) -> None:
+            passed.append(name)
+            if passed.count(point) == nth and name == point:
+                raise asyncio.CancelledError
+
+        sender = Sender(replace(calm, signal=die), on_end=lambda: None)
+        await sender.step(self.world.clock.now())
+        await sender.idle()
+        assert passed.count(point) == nth, f"{point} was not passed {nth} times: {passed}"
+
     async def tick(self) -> None:
         """Plan, fetch and send everything that is due now."""
         for _ in range(2):  # what a run's end lets start, too

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from datetime import UTC
-from hashlib import sha256
 from typing import Final
 
 import msgspec
 
 from tidegate.destinations.base import DeliveryKey, Target
-from tidegate.destinations.records import Seen
+from tidegate.destinations.outbox import message_id
+from tidegate.destinations.records import Seen, entry
 from tidegate.domain.instant import render_instant
 from tidegate.domain.outgoing import Message, Route
 
@@ -19,18 +18,12 @@ HEAD_BYTES: Final = 4096
 """Room kept for what stands before the records; names are at most 200 characters."""
 
 
-def message_id(route: Route, key: DeliveryKey, part: int) -> str:
-    """Return the id of one part of one batch: the same on every attempt, another for every other part, batch, run or route."""
-    name = f"{route.seed}/{key.run_id}/{key.batch}/{part}"
-    return f"msg_{sha256(name.encode()).hexdigest()[:32]}"
-
-
 def messages(
     target: Target, route: Route, key: DeliveryKey, records: Sequence[Seen], max_body_bytes: int
 ) -> list[Message]:
     """Return the messages that carry ``records`` in their order, each at most ``max_body_bytes`` long."""
     made: list[Message] = []
-    for part, texts in enumerate(_parts([_record(seen) for seen in records], max_body_bytes - HEAD_BYTES), start=1):
+    for part, texts in enumerate(_parts([entry(seen) for seen in records], max_body_bytes - HEAD_BYTES), start=1):
         position = route.last_position + part
         head = _head(target, route, key, part, position, len(texts))
         body = head[:-2] + b',"records":[' + b",".join(texts) + b"]}}"
@@ -40,7 +33,7 @@ def messages(
 
 def too_large(seen: Seen, max_body_bytes: int) -> str:
     """Return why a record cannot be sent in any message, "" if it can."""
-    size = len(_record(seen))
+    size = len(entry(seen))
     if size <= max_body_bytes - HEAD_BYTES:
         return ""
     return (
@@ -59,14 +52,6 @@ def _parts(texts: Sequence[bytes], most: int) -> Iterator[list[bytes]]:
         size += len(text) + 1
     if held:
         yield held
-
-
-def _record(seen: Seen) -> bytes:
-    cursor = seen.version.cursor_at
-    names = b",".join(msgspec.json.encode(path) + b":" + raw for path, raw in seen.key.items())
-    at = "null" if cursor is None else f'"{cursor.astimezone(UTC).isoformat().replace("+00:00", "Z")}"'
-    version = f'{{"cursor":{at},"content_hash":"{seen.version.content_hash.hex()}"}}'
-    return b'{"key":{' + names + b'},"version":' + version.encode() + b',"record":' + seen.record + b"}"
 
 
 def _head(target: Target, route: Route, key: DeliveryKey, part: int, position: int, count: int) -> bytes:
