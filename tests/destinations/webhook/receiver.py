@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 from collections.abc import AsyncGenerator, Callable
@@ -55,11 +56,14 @@ class Receiver:
     secret: str = SECRET
     received: list[Received] = field(default_factory=list)
     url: str = ""
+    stall: asyncio.Event | None = None
 
     async def handle(self, request: web.Request) -> web.Response:
         body = await request.read()
         headers = {name: request.headers[name] for name in HEADERS}
         verify(self.secret, body, headers, self.now())
+        if self.stall is not None:
+            await self.stall.wait()
         status, more, text = self.answer(len(self.received) + 1)
         every = {name.lower(): value for name, value in request.headers.items()}
         self.received.append(Received(headers["webhook-id"], self.now(), status, every, body))
