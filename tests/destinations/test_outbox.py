@@ -20,7 +20,7 @@ from tests.destinations.webhook.receiver import SECRET
 from tests.destinations.webhook.world import Sending, in_sending
 from tests.engine.doubles import ORDERS as SHOP_ORDERS
 from tests.engine.world import World, open_world
-from tidegate.destinations.base import DeliveryKey, Written
+from tidegate.destinations.base import DeliveryKey, Written, at_once
 from tidegate.destinations.records import Seen, entry, read
 from tidegate.destinations.webhook.settings import WebhookSettings
 from tidegate.destinations.webhook.webhook import Webhook
@@ -65,7 +65,7 @@ class Deliveries:
         self.batch += 1
         pages = [page(*(seen.encoded(self.stream) for seen in records), requested=at) for at, records in batch]
         writer = webhook.writer(target(self.stream), 1, 1)
-        return await writer.write(pages, DeliveryKey(1, 1, self.batch), b"", ledger)
+        return await writer.write(pages, DeliveryKey(1, 1, self.batch), b"", ledger, at_once)
 
 
 RUN = """

@@ -10,7 +10,7 @@ from typing import Protocol
 
 import asyncpg
 
-from tidegate.destinations.base import DeliveryKey, Ledger, Quarantined, Target, Written
+from tidegate.destinations.base import DeliveryKey, Ledger, Quarantined, Target, Turn, Written
 from tidegate.destinations.records import Seen, read
 from tidegate.domain.clock import Clock
 from tidegate.domain.fetch import Page
@@ -88,10 +88,12 @@ class OutboxWriter:
     def ready(self, page: Page) -> None:
         """Do nothing ahead."""
 
-    async def write(self, pages: Sequence[Page], key: DeliveryKey, checkpoint: bytes, ledger: Ledger) -> Written:
+    async def write(
+        self, pages: Sequence[Page], key: DeliveryKey, checkpoint: bytes, ledger: Ledger, turn: Turn
+    ) -> Written:
         """Put the records of ``pages`` that are not delivered at their version yet into the outbox, with ``ledger``.
 
-        Raises what ``ledger`` raises (LeaseLost), and asyncpg's errors: the database is Tidegate's own.
+        Raises what ``turn`` and ``ledger`` raise (LeaseLost), and asyncpg's errors: the database is Tidegate's own.
         """
         seen, quarantined, count = read(pages, self._target.stream)
         sendable: list[Seen] = []
@@ -100,6 +102,7 @@ class OutboxWriter:
                 quarantined.append(Quarantined(reason, one.record))
             else:
                 sendable.append(one)
+        await turn()
         async with self._handing.pool.acquire() as connection, connection.transaction():
             inserted, updated = await self._hand_over(connection, key, sendable)  # type: ignore[arg-type]
             written = Written(
