@@ -57,11 +57,13 @@ class Receiver:
     received: list[Received] = field(default_factory=list)
     url: str = ""
     stall: asyncio.Event | None = None
+    delay: Callable[[], float] = lambda: 0.0
 
     async def handle(self, request: web.Request) -> web.Response:
         body = await request.read()
         headers = {name: request.headers[name] for name in HEADERS}
         verify(self.secret, body, headers, self.now())
+        await asyncio.sleep(self.delay())
         if self.stall is not None:
             await self.stall.wait()
         status, more, text = self.answer(len(self.received) + 1)

@@ -200,8 +200,7 @@ def port() -> int:
     """A free port."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
-        found = int(probe.getsockname()[1])
-    return found
+        return int(probe.getsockname()[1])
 
 
 def example(language: str, name: str) -> str:
