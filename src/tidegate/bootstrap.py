@@ -10,7 +10,7 @@ from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
@@ -21,8 +21,11 @@ import asyncpg
 from tidegate.connectors.http import open_session
 from tidegate.connectors.registry import find_connector
 from tidegate.destinations.base import Destination
+from tidegate.destinations.files.files import Files, root_of
 from tidegate.destinations.postgres.local import DEFAULT_SCHEMA, LocalPostgres
 from tidegate.destinations.postgres.remote import RemotePostgres
+from tidegate.destinations.webhook.settings import WebhookSettings
+from tidegate.destinations.webhook.webhook import Webhook
 from tidegate.domain.clock import Clock
 from tidegate.domain.errors import InvalidInput
 from tidegate.domain.masking import Mask
@@ -30,7 +33,7 @@ from tidegate.engine.parts import Parts, nothing
 from tidegate.engine.settings import Settings
 from tidegate.signals.requests import watched_requests
 from tidegate.signals.watching import Observer, Watch, watch
-from tidegate.store import database, schema
+from tidegate.store import database, outbox, schema
 from tidegate.store.directory import StoredDestination
 from tidegate.store.embedded import EmbeddedServer
 from tidegate.store.seal import KEY_VARIABLE, Sealer, load_key
@@ -110,13 +113,14 @@ async def assemble(options: Options) -> AsyncGenerator[Parts]:
                     trace_configs=_watching_requests(observers, options.clock or anchored),
                 ) as session,
             ):
+                clock = options.clock or anchored
                 yield Parts(
                     pool=pool,
-                    clock=options.clock or anchored,
+                    clock=clock,
                     session=session,
                     sealer=sealer,
                     connector=lru_cache(maxsize=1000)(find_connector),
-                    open_destination=lambda stored, secrets: open_destination(pool, stored, secrets),
+                    open_destination=partial(open_destination, pool, session, clock),
                     chance=random.random,
                     worker=worker,
                     settings=options.settings,
@@ -131,16 +135,34 @@ async def assemble(options: Options) -> AsyncGenerator[Parts]:
             await asyncio.to_thread(server.release)
 
 
-async def open_destination(pool: Pool, stored: StoredDestination, secrets: Mapping[str, str]) -> Destination:
-    """Return the destination of a stored kind. Raises InvalidInput for a kind there is none of, a DestinationError if
-    it cannot be reached.
+async def open_destination(
+    pool: Pool,
+    session: aiohttp.ClientSession,
+    clock: Clock,
+    stored: StoredDestination,
+    secrets: Mapping[str, str],
+) -> Destination:
+    """Return the destination of a stored kind. Raises InvalidInput for a kind there is none of and for a setting that is
+    not usable, a DestinationError if it cannot be reached.
     """
-    if stored.kind != "postgresql":
-        raise InvalidInput(f"destinations.{stored.name}.kind", stored.kind, "is not known", "Use postgresql.")
-    schema = str(stored.settings.get("schema", DEFAULT_SCHEMA))
-    if url := secrets.get("url"):
-        return await RemotePostgres.connect(url, pool, schema=schema)
-    return LocalPostgres(pool, schema=schema)
+    match stored.kind:
+        case "postgresql":
+            schema = str(stored.settings.get("schema", DEFAULT_SCHEMA))
+            if url := secrets.get("url"):
+                return await RemotePostgres.connect(url, pool, schema=schema)
+            return LocalPostgres(pool, schema=schema)
+        case "webhook":
+            settings = WebhookSettings.parse(stored.settings, secrets)
+            return Webhook(settings, stored.id, session, pool, outbox, clock)
+        case "files":
+            return Files(root_of(stored.settings), stored.id, pool, outbox, clock, _worker())
+    known = "Use postgresql, webhook or files."
+    raise InvalidInput(f"destinations.{stored.name}.kind", stored.kind, "is not known", known)
+
+
+def _worker() -> str:
+    """Return this process's name among all of one database."""
+    return f"{socket.gethostname()}:{os.getpid()}"
 
 
 class AnchoredClock:

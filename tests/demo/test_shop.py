@@ -10,12 +10,12 @@ import aiohttp
 import pytest
 
 from tests.demo.sandbox import NOW, OPENED_AT, FakeClock, quiet_shop
-from tidegate.connectors.http import http_date
 from tidegate.demo.shop import EVERY_SCOPE, Shop
 from tidegate.demo.shop_cost import Bucket
 from tidegate.demo.shop_life import HOURLY_WEIGHTS
 from tidegate.demo.shop_search import parse_search
 from tidegate.demo.shop_server import ACCESS_TOKEN, API_VERSION, serve
+from tidegate.domain.http_reply import http_date
 
 DAY = timedelta(days=1)
 STREAMS = ("orders", "customers", "products")

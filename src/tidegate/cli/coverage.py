@@ -63,6 +63,7 @@ def _as_json(each: StreamCoverage, *, links: bool) -> dict[str, object]:
         "start_at": chain.start_at,
         "watermark": chain.watermark,
         "link_count": each.link_count,
+        "dead_records": each.dead_records,
         "stretches": [
             {"kind": s.kind, "period": s.period, "links": s.links, "records": s.records, "reason": s.reason}
             for s in each.stretches
@@ -83,6 +84,8 @@ def _draw(found: list[StreamCoverage], now: datetime, *, links: bool) -> None:
         watermark = f"covered to {instant(chain.watermark)}" if chain.watermark else "nothing covered yet"
         count = f"{each.link_count} {'link' if each.link_count == 1 else 'links'}"
         console.print(f" from {instant(chain.start_at)}, {watermark}, {count}", markup=False)
+        if each.dead_records:
+            console.print(f" not acknowledged: {each.dead_records:,} records, see `tidegate webhook dead-letters`")
         if each.uncovered:
             period = each.uncovered.period
             told = f" due but not covered: {instant(period.start)} to {instant(period.end)}: {each.uncovered.reason}"

@@ -21,6 +21,7 @@ COMMANDS = {
     "coverage": "coverage",
     "pause": "pausing",
     "resume": "pausing",
+    "webhook": "webhook",
     "worker": "worker",
     "schedule": "schedule",
     "connector": "connector",

@@ -70,7 +70,7 @@ async def execute(parts: Parts, run_ids: Sequence[int], *, shown: bool) -> list[
     from tidegate.cli.engine_process import stopped_by_signals
     from tidegate.engine.engine import Engine, Role
 
-    engine = Engine(parts, frozenset({Role.DISPATCHER, Role.WORKER, Role.SWEEPER}))
+    engine = Engine(parts, frozenset({Role.DISPATCHER, Role.WORKER, Role.SWEEPER, Role.SENDER}))
     working = asyncio.create_task(engine.run())
     try:
         async with progress_of(shown=shown) as display:

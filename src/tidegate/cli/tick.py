@@ -28,7 +28,7 @@ def tick(as_json: AsJson = False) -> None:
     """Do all that is due, then exit: for cron, or to try things out.
 
     What waits for a later run date, a retry among them, is left to the next tick. Exit code 1 if a run did not cover its
-    period or an attempt failed.
+    period, an attempt failed, or a receiver has not acknowledged everything.
     """
 
     async def work(parts: Parts) -> tuple[list[RunRow], datetime | None]:
@@ -45,7 +45,7 @@ def tick(as_json: AsJson = False) -> None:
 
 
 async def _tick(parts: Parts, *, shown: bool) -> list[RunRow]:
-    """Drain what is due and return the runs that ended or whose attempt failed meanwhile.
+    """Drain what is due and return the runs that ended, wait for a receiver, or whose attempt failed meanwhile.
 
     At SIGINT or SIGTERM it delivers the pages in hand, gives its runs back and exits with 130; at the second at once.
     """
@@ -69,7 +69,9 @@ async def _tick(parts: Parts, *, shown: bool) -> list[RunRow]:
     if asked():
         interrupted()
     ended = await reports.runs_ended_since(parts.pool, began_at)
-    return ended + [each for each in await _retrying(parts) if each.epoch != before.get(each.id) and each.error]
+    waiting = await reports.runs(parts.pool, states=[RunState.DELIVERING], limit=MOST_RETRYING)
+    again = [each for each in await _retrying(parts) if each.epoch != before.get(each.id) and each.error]
+    return ended + waiting + again
 
 
 async def _watch(parts: Parts, display: Display, draining: asyncio.Task[None], began_at: datetime) -> None:

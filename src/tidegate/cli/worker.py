@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from tidegate.signals.probes import Probes
 
 app = typer.Typer()
-ROLES = ("planner", "dispatcher", "worker", "sweeper")
+ROLES = ("planner", "dispatcher", "worker", "sweeper", "sender")
 
 
 def _known_roles(roles: list[str] | None) -> list[str] | None:

@@ -26,9 +26,7 @@ import ipaddress
 import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
-from functools import lru_cache
+from datetime import datetime
 from typing import TypeVar
 from urllib.parse import urlsplit
 
@@ -38,13 +36,12 @@ from multidict import CIMultiDictProxy
 from yarl import URL
 
 from tidegate.domain.errors import ContractBroken, RateLimited, SourceError, SourceUnavailable, Unauthorised
+from tidegate.domain.http_reply import excerpt, http_date, masked, wait_asked_for
 
 T = TypeVar("T")
 
 MAX_BODY_BYTES = 64 * 1024 * 1024
-EXCERPT_CHARACTERS = 500
 ALWAYS_RETRYABLE = frozenset({408, 425})
-MIN_MASKED_CHARACTERS = 4  # masking shorter ones would blot out ordinary text
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,16 +65,11 @@ class ReplyRules:
 
     def mask(self, text: str) -> str:
         """Return ``text`` with every secret of four or more characters replaced by ``***``, longest first."""
-        for secret in sorted(self.secrets, key=len, reverse=True):
-            if len(secret) >= MIN_MASKED_CHARACTERS:
-                text = text.replace(secret, "***")
-        return text
+        return masked(text, self.secrets)
 
     def excerpt(self, body: bytes) -> str:
         """Return the beginning of ``body`` for people; masked before it is cut, so that no half secret remains."""
-        longest = max(map(len, self.secrets), default=0)
-        text = body[: EXCERPT_CHARACTERS * 4 + longest].decode("utf-8", "replace")
-        return self.mask(text)[:EXCERPT_CHARACTERS]
+        return excerpt(body, self.secrets)
 
 
 NO_RULES = ReplyRules()
@@ -221,27 +213,8 @@ def _refusal(reply: Reply, name: str, rules: ReplyRules) -> SourceError:
 
 
 def retry_after_seconds(reply: Reply) -> float | None:
-    """Return the wait that ``Retry-After`` asks for: seconds, or a date counted from the reply's own Date.
-
-    None if there is none, or a date with no Date to count from (our clock is not the source's). Never negative.
-    """
-    text = reply.headers.get("Retry-After", "").strip()
-    if text.isascii() and text.replace(".", "", 1).isdigit():
-        return float(text)
-    until = http_date(text)
-    if until is None or reply.source_at is None:
-        return None
-    return max(0.0, (until - reply.source_at).total_seconds())
-
-
-@lru_cache(maxsize=256)
-def http_date(text: str) -> datetime | None:
-    """Return an HTTP date (RFC 9110, 5.6.7) as a UTC instant, None if it is not one."""
-    try:
-        parsed = parsedate_to_datetime(text)
-    except (ValueError, IndexError, OverflowError):
-        return None
-    return parsed.replace(tzinfo=UTC) if parsed.tzinfo is None else parsed.astimezone(UTC)
+    """Return the wait that ``Retry-After`` asks for, as `domain.http_reply` reads it; None if there is none."""
+    return wait_asked_for(reply.headers.get("Retry-After", ""), reply.source_at)
 
 
 def read_json(reply: Reply, decoder: msgspec.json.Decoder[T], rules: ReplyRules = NO_RULES) -> T:

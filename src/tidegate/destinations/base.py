@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import Protocol, TypeAlias, runtime_checkable
 
 import asyncpg
 
 from tidegate.domain.fetch import Page
+from tidegate.domain.outgoing import Answer, Sending
 from tidegate.domain.stream import Stream
 
 
@@ -112,4 +114,21 @@ class Reachable(Protocol):
 
     async def reach(self) -> None:
         """Return if it answers now, having changed nothing. Raises a DestinationError if not."""
+        ...
+
+
+@runtime_checkable
+class Sends(Protocol):
+    """A destination whose batches wait in the outbox until a sender has sent them."""
+
+    @property
+    def retry_for(self) -> timedelta | None:
+        """Return how long a batch is tried before it goes to the dead letter; None for as long as it takes."""
+        ...
+
+    async def send(self, sending: Sending, now: datetime) -> Answer:
+        """Send once, at ``now``, and return what the other side said; never raises for what it may say, or not say.
+
+        Sending the same again has the same effect as once, for a receiver that keeps ids.
+        """
         ...

@@ -39,10 +39,13 @@ class RetryPolicy:
             return self._bounded(error.wait_seconds, self.cap)
         if not error.retryable or attempt >= self.attempts:
             return None
+        asked = error.retry_after_seconds if isinstance(error, RateLimited | SourceUnavailable) else None
+        return self.wait_or_longer(attempt, chance, asked)
+
+    def wait_or_longer(self, attempt: int, chance: float, asked_seconds: float | None) -> timedelta:
+        """Return the wait after failed attempt number ``attempt``, or what the other side asked for, if that is longer."""
         wait = self.wait(attempt, chance)
-        if isinstance(error, RateLimited | SourceUnavailable) and error.retry_after_seconds is not None:
-            wait = max(wait, self._bounded(error.retry_after_seconds, self.longest))
-        return wait
+        return wait if asked_seconds is None else max(wait, self._bounded(asked_seconds, self.longest))
 
     @staticmethod
     def _bounded(seconds: float, most: timedelta) -> timedelta:

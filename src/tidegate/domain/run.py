@@ -1,7 +1,7 @@
 """Runs: the states a run goes through, and the one table of legal transitions (ARCHITECTURE, "domain").
 
 waiting ──▶ queued ──▶ running ──▶ succeeded | unproven | failed | superseded
-   │           │ ▲        │
+   │           │ ▲        │  └────▶ delivering ──▶ succeeded | unproven | failed   (a destination that acknowledges later)
    │           │ └─ retrying ◀┘   (after a failure, a lost lease or a graceful stop)
    ▼           ▼
 dropped    superseded            (dropped, failed and unproven runs can be planned anew)
@@ -19,6 +19,7 @@ class RunState(StrEnum):
     QUEUED = "queued"  # handed to the queue; the next free worker slot takes it
     RUNNING = "running"  # under a lease
     RETRYING = "retrying"  # begun, stopped, to go on from its checkpoint
+    DELIVERING = "delivering"  # all is in the outbox; acknowledgements are outstanding, and no worker is busy with it
     SUCCEEDED = "succeeded"
     UNPROVEN = "unproven"  # delivered what it found, but the source did not show the whole period
     FAILED = "failed"
@@ -46,9 +47,17 @@ TRANSITIONS: dict[RunState, frozenset[RunState]] = {
     RunState.WAITING: frozenset({RunState.QUEUED, RunState.DROPPED, RunState.SUPERSEDED}),
     RunState.QUEUED: frozenset({RunState.RUNNING, RunState.SUPERSEDED, RunState.DROPPED}),
     RunState.RUNNING: frozenset(
-        {RunState.RETRYING, RunState.SUCCEEDED, RunState.UNPROVEN, RunState.FAILED, RunState.SUPERSEDED}
+        {
+            RunState.RETRYING,
+            RunState.DELIVERING,
+            RunState.SUCCEEDED,
+            RunState.UNPROVEN,
+            RunState.FAILED,
+            RunState.SUPERSEDED,
+        }
     ),
     RunState.RETRYING: frozenset({RunState.QUEUED, RunState.FAILED}),
+    RunState.DELIVERING: frozenset({RunState.SUCCEEDED, RunState.UNPROVEN, RunState.FAILED}),
     RunState.SUCCEEDED: frozenset(),
     RunState.SUPERSEDED: frozenset(),
     # Ended without covering: resuming a paused installation plans the same due date anew (SPEC 2.11).
@@ -57,7 +66,7 @@ TRANSITIONS: dict[RunState, frozenset[RunState]] = {
     RunState.DROPPED: frozenset({RunState.WAITING}),
 }
 
-ACTIVE = frozenset({RunState.QUEUED, RunState.RUNNING, RunState.RETRYING})
+ACTIVE = frozenset({RunState.QUEUED, RunState.RUNNING, RunState.RETRYING, RunState.DELIVERING})
 """At most one run per (installation, workflow, stream, lane) is in one of these; the database holds it (SPEC 2.12)."""
 
 FINISHED = frozenset(RunState) - ACTIVE - {RunState.WAITING}

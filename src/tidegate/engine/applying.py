@@ -121,6 +121,10 @@ class _Applying:
 
     async def destination(self, spec: DestinationSpec) -> None:
         stored = self.state.destinations.get(spec.name)
+        if stored and stored.kind != spec.kind:
+            problem = f"cannot take the place of {stored.kind}, for which batches may still wait"
+            remedy = "Give the new destination another name, and the installations that name."
+            self.mistakes.add(InvalidInput(f"destinations.{spec.name}.kind", spec.kind, problem, remedy))
         place = directory.destination_place(spec.name)
         before = {"kind": stored.kind, **_under("settings.", stored.settings)} if stored else {}
         fields = differences(before, {"kind": spec.kind, **_under("settings.", spec.settings)})

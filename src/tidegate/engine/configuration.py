@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tidegate.connectors.base import ConnectionSettings, Connector
+from tidegate.destinations.files import files
+from tidegate.destinations.webhook import settings as webhook
 from tidegate.domain.errors import DestinationError, InvalidInput
 from tidegate.domain.schedule import Schedule
 from tidegate.domain.schedule_document import parse_schedule
@@ -22,6 +24,8 @@ from tidegate.store.directory import StoredDestination
 DEFAULT_CONCURRENCY = 4
 DESTINATION_KINDS: Mapping[str, tuple[frozenset[str], frozenset[str]]] = {
     "postgresql": (frozenset({"schema"}), frozenset({"url"})),
+    "webhook": (webhook.SETTINGS, webhook.SECRETS),
+    "files": (files.SETTINGS, frozenset()),
 }
 """The settings and the secrets that each kind of destination knows."""
 _REFERENCE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")

@@ -13,9 +13,10 @@ from tidegate.engine.dispatcher import dispatch_ready
 from tidegate.engine.observing import Stepped
 from tidegate.engine.parts import Parts
 from tidegate.engine.planner import plan_due
+from tidegate.engine.sender import Sender
 from tidegate.engine.sweeper import sweep
 from tidegate.engine.worker import Worker
-from tidegate.store import runs, schedules
+from tidegate.store import runs, schedules, sending
 
 log = structlog.get_logger()
 
@@ -29,6 +30,7 @@ class Role(StrEnum):
     DISPATCHER = "dispatcher"
     WORKER = "worker"
     SWEEPER = "sweeper"
+    SENDER = "sender"
 
 
 class Engine:
@@ -39,7 +41,9 @@ class Engine:
         self._roles = roles
         self._stopping = asyncio.Event()
         self._dispatch_now = asyncio.Event()
-        self._worker = Worker(parts, on_end=self._dispatch_now.set)
+        self._send_now = asyncio.Event()
+        self._worker = Worker(parts, on_end=self._run_ended)
+        self._sender = Sender(parts, on_end=self._dispatch_now.set)
 
     async def run(self) -> None:
         """Run until `stop` is called, then end gracefully: pages in hand are delivered, runs given back."""
@@ -57,7 +61,13 @@ class Engine:
             loops.append(self._repeat("sweeper", self._sweep, settings.sweep_every))
         if Role.WORKER in self._roles:
             loops.append(self._worker.run())
-        await asyncio.gather(*loops)
+        if Role.SENDER in self._roles:
+            loops.append(self._repeat("sender", self._sender.step, settings.tick_every, self._send_now))
+            loops.append(self._repeat("sender's leases", self._sender.renew, settings.renew_every))
+        try:
+            await asyncio.gather(*loops)
+        finally:
+            await self._sender.close()
 
     def stop(self) -> None:
         """Ask `run`, or `drain`, to end gracefully; once is enough."""
@@ -66,6 +76,11 @@ class Engine:
         self._stopping.set()
         self._dispatch_now.set()
         self._worker.stop()
+        self._sender.stop()
+
+    def _run_ended(self) -> None:
+        self._dispatch_now.set()
+        self._send_now.set()
 
     async def drain(self) -> None:
         """Do all that is due, then stop and return (`tick`).
@@ -80,6 +95,7 @@ class Engine:
                 await dispatch_ready(self._parts, now)
                 due_at = await schedules.next_due_at(self._parts.pool)  # another planner may hold it: asked first
                 outstanding, _ = await runs.outstanding(self._parts.pool, now)
+                outstanding += await sending.outstanding(self._parts.pool, now)
                 if not outstanding and (due_at is None or due_at > now):
                     break
                 await asyncio.wait({working}, timeout=DRAIN_LOOK_SECONDS)

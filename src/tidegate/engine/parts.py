@@ -114,17 +114,21 @@ class Ends:
 
     async def destination(self, run: LeasedRun) -> Destination:
         """Return the run's destination, opened anew if its settings or secrets have changed."""
-        async with self._opening:  # one at a time, so that no destination is opened twice
-            return await self._destination(run)
+        return await self.destination_of(run.destination_id, run.destination_fingerprint)
 
-    async def _destination(self, run: LeasedRun) -> Destination:
-        kept = self._destinations.get(run.destination_id)
-        if kept is not None and kept[0] == run.destination_fingerprint:
+    async def destination_of(self, destination_id: int, fingerprint: str) -> Destination:
+        """Return a destination, opened anew if its fingerprint is another one now."""
+        async with self._opening:  # one at a time, so that no destination is opened twice
+            return await self._destination(destination_id, fingerprint)
+
+    async def _destination(self, destination_id: int, fingerprint: str) -> Destination:
+        kept = self._destinations.get(destination_id)
+        if kept is not None and kept[0] == fingerprint:
             return kept[1]
-        stored = await directory.destination_by_id(self.parts.pool, run.destination_id)
+        stored = await directory.destination_by_id(self.parts.pool, destination_id)
         secrets = self.parts.sealer.unseal(stored.sealed, directory.destination_place(stored.name))
         destination = await self.parts.open_destination(stored, secrets)
-        self._destinations[run.destination_id] = (stored.fingerprint, destination)
+        self._destinations[destination_id] = (stored.fingerprint, destination)
         if kept is not None:
             await kept[1].close()
         return destination

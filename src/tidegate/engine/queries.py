@@ -10,7 +10,7 @@ from tidegate.domain.coverage import Link, Uncovered
 from tidegate.domain.errors import InvalidInput
 from tidegate.domain.run import RunState
 from tidegate.engine.parts import Parts
-from tidegate.store import chains, directory, reports
+from tidegate.store import chains, directory, messages, reports
 from tidegate.store.chains import Chain
 from tidegate.store.reports import RunRow, Stretch
 
@@ -131,12 +131,16 @@ async def list_runs(
 
 @dataclass(frozen=True, slots=True)
 class StreamCoverage:
-    """One stream's ledger as stretches, and as ``links`` if asked for; ``uncovered`` is due and not covered."""
+    """One stream's ledger as stretches, and as ``links`` if asked for; ``uncovered`` is due and not covered.
+
+    ``dead_records``: of what is covered, so many records were not acknowledged but are in the dead letter (SPEC 5).
+    """
 
     chain: Chain
     stretches: tuple[Stretch, ...]
     uncovered: Uncovered | None
     link_count: int
+    dead_records: int = 0
     links: tuple[Link, ...] = ()
 
 
@@ -149,12 +153,14 @@ async def coverage(
     for stretch in await reports.stretches(parts.pool, [chain.id for chain in found]):
         by_chain.setdefault(stretch.chain_id, []).append(stretch)
     uncovered = dict(await chains.uncovered(parts.pool, parts.clock.now(), tenant_id))
+    dead = await messages.dead_by_chain(parts.pool, [chain.id for chain in found])
     return [
         StreamCoverage(
             chain=chain,
             stretches=tuple(by_chain.get(chain.id, ())),
             uncovered=uncovered.get(chain.id),
             link_count=sum(stretch.links for stretch in by_chain.get(chain.id, ())),
+            dead_records=dead.get(chain.id, 0),
             links=tuple(await chains.links(parts.pool, chain.id)) if with_links else (),
         )
         for chain in found

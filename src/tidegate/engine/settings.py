@@ -38,4 +38,10 @@ class Settings:
     """… or after this long, so that slow sources still make progress that a crash cannot undo."""
     pages_ahead: int = 16
     """Pages fetched ahead of the batch being written."""
+    routes_at_once: int = 20
+    """Routes that one sender process sends on at once."""
+    batches_a_turn: int = 50
+    """Batches sent on one route before others have their turn."""
+    keep_acknowledged: timedelta = timedelta(days=7)
+    """How long acknowledged batches are kept to be replayed; the dead letter is kept until it is replayed."""
     retry: RetryPolicy = field(default_factory=RetryPolicy)

@@ -87,7 +87,8 @@ async def set_start(connection: Connection, chain_id: int, start_at: datetime) -
     status = await connection.execute(
         """update chains c set start_at = $2 where id = $1
               and not exists (select 1 from coverage where chain_id = c.id)
-              and not exists (select 1 from runs where chain_id = c.id and state in ('queued', 'running', 'retrying'))""",
+              and not exists (select 1 from runs where chain_id = c.id
+                                 and state in ('queued', 'running', 'retrying', 'delivering'))""",
         chain_id,
         start_at,
     )
@@ -136,6 +137,10 @@ select c.id as chain_id, coalesce(b.watermark, c.start_at) as period_start, p.un
             when r.state = 'dropped' and i.paused_at is not null then 'dropped when the installation was paused'
             when r.state = 'dropped' then 'dropped'
             when r.state = 'waiting' then 'waiting'
+            when r.state = 'delivering' then 'delivering: ' || (
+                 select count(*) || ' batches wait for their acknowledgement'
+                        || coalesce('; ' || (select t.error ->> 'message' from routes t where t.id = r.waits_for_route), '')
+                   from outbox o where o.route_id = r.waits_for_route and o.state = 'open')
             when r.error is not null then r.state || ': ' || coalesce(r.error ->> 'message', r.error ->> 'code')
             when r.state = 'unproven' then 'unproven: the source did not show the whole period'
             else r.state end as reason
@@ -150,9 +155,9 @@ select c.id as chain_id, coalesce(b.watermark, c.start_at) as period_start, p.un
                          where chain_id = c.id and lane = 'live' and due_at <= $1
                            and due_at > coalesce(b.watermark, '-infinity'))) as until) p
   left join lateral (
-       select id, state, error from runs
+       select id, state, error, waits_for_route from runs
         where chain_id = c.id and lane = 'live' and period_end > coalesce(b.watermark, '-infinity')
-        order by (state in ('queued', 'running', 'retrying')) desc, period_end desc limit 1) r on true
+        order by (state in ('queued', 'running', 'retrying', 'delivering')) desc, period_end desc limit 1) r on true
  where p.until > coalesce(b.watermark, c.start_at) and ($2::text is null or c.tenant_id = $2)
  order by c.id
 """

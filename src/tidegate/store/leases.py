@@ -171,17 +171,26 @@ async def checkpoint(
 
 
 _FINISH = f"""
-with finished as (
-    update runs set state = $10, batch = $3, finished_at = $11, lease_until = null, checkpoint = null, error = null,
-       report = $12::text::jsonb, {_COUNT}
+with waits as (
+    select t.id as route_id, max(o.position) as position
+      from routes t join outbox o on o.route_id = t.id and o.state = 'open'
+     where t.chain_id = $13 and t.destination_id = $14 group by t.id
+),
+finished as (
+    update runs set state = case when w.route_id is null then $10 else 'delivering' end,
+       ends_as = case when w.route_id is not null then $10 end,
+       waits_for_route = w.route_id, waits_for_position = w.position,
+       finished_at = case when w.route_id is null then $11::timestamptz end,
+       batch = $3, lease_until = null, checkpoint = null, error = null, report = $12::text::jsonb, {_COUNT}
+      from (select 1) one left join waits w on true
      where id = $1 and epoch = $2 and state = 'running'
-    returning id, chain_id, period_start, period_end, read_count
+    returning id, chain_id, period_start, period_end, read_count, state
 ),
 covered as (
     insert into coverage (chain_id, period_start, period_end, previous_end, kind, run_id, records, committed_at)
     select f.chain_id, f.period_start, f.period_end,
            (select max(c.period_end) from coverage c where c.chain_id = f.chain_id), 'covered', f.id, f.read_count, $11
-      from finished f where $10 = 'succeeded'
+      from finished f where f.state = 'succeeded'
 )
 select count(*) from finished
 """
@@ -199,14 +208,15 @@ async def finish(
 ) -> None:
     """End a run whose fetch is complete: as succeeded with its coverage, or as unproven without (SPEC 5).
 
-    One statement, so one transaction with whatever else the caller has open on ``connection``. Raises LeaseLost if the
+    While batches of its stream wait for their acknowledgement it becomes *delivering* instead, and `store.outbox` ends
+    it. One statement, so one transaction with whatever else the caller has open on ``connection``. Raises LeaseLost if the
     epoch has moved on; the chain's constraints refuse a period that does not begin at the watermark.
     """
     state = RunState.SUCCEEDED if proven else RunState.UNPROVEN
     found = await connection.fetchval(
         _FINISH,
         run.id, run.epoch, batch, counts.read, counts.inserted, counts.updated, counts.unchanged, counts.misfits,
-        counts.quarantined, state, now, to_json(report),
+        counts.quarantined, state, now, to_json(report), run.chain_id, run.destination_id,
     )  # fmt: skip
     if not found:
         raise _lost(run)
@@ -225,12 +235,19 @@ class Finish:
 
 _FINISH_MANY = """
 with asked as (
-    select * from unnest($1::bigint[], $2::int[], $3::int[], $4::text[], $5::timestamptz[], $6::text[])
-               as a(id, epoch, batch, state, finished_at, report)
+    select a.*, w.route_id, w.position
+      from unnest($1::bigint[], $2::int[], $3::int[], $4::text[], $5::timestamptz[], $6::text[], $7::bigint[], $8::bigint[])
+               as a(id, epoch, batch, state, finished_at, report, chain_id, destination_id)
+      left join lateral (
+           select t.id as route_id, max(o.position) as position
+             from routes t join outbox o on o.route_id = t.id and o.state = 'open'
+            where t.chain_id = a.chain_id and t.destination_id = a.destination_id group by t.id) w on true
 ),
 finished as (
-    update runs r set state = a.state, batch = a.batch, finished_at = a.finished_at, lease_until = null, checkpoint = null,
-       error = null, report = a.report::jsonb
+    update runs r set state = case when a.route_id is null then a.state else 'delivering' end,
+       ends_as = case when a.route_id is not null then a.state end, waits_for_route = a.route_id,
+       waits_for_position = a.position, finished_at = case when a.route_id is null then a.finished_at end,
+       batch = a.batch, lease_until = null, checkpoint = null, error = null, report = a.report::jsonb
       from asked a
      where r.id = a.id and r.epoch = a.epoch and r.state = 'running'
     returning r.id, r.chain_id, r.period_start, r.period_end, r.read_count, r.state, r.finished_at
@@ -260,6 +277,8 @@ async def finish_many(pool: Pool, asked: Sequence[Finish]) -> list[bool | Except
             [RunState.SUCCEEDED if one.proven else RunState.UNPROVEN for one in asked],
             [one.now for one in asked],
             [to_json(one.report) for one in asked],
+            [one.run.chain_id for one in asked],
+            [one.run.destination_id for one in asked],
         )
     except asyncpg.IntegrityConstraintViolationError as error:
         if len(asked) == 1:

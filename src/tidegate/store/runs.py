@@ -114,7 +114,7 @@ candidates as (
       left join in_hand h on h.account_id = r.account_id
      where r.state in ('waiting', 'retrying') and r.not_before_at <= $1 and coalesce(h.runs, 0) < a.concurrency_limit
        and not exists (select 1 from runs o where o.chain_id = r.chain_id and o.lane = r.lane and o.id <> r.id
-                                              and o.state in ('queued', 'running', 'retrying'))
+                                              and o.state in ('queued', 'running', 'retrying', 'delivering'))
      order by r.not_before_at
      limit $2 * 8 + 1000
 ),
@@ -190,7 +190,8 @@ async def outstanding(connection: Connection | Pool, now: datetime) -> tuple[int
     row = await connection.fetchrow(
         """select count(*) filter (where state in ('queued', 'running') or not_before_at <= $1 and not exists (
                       select 1 from runs a where a.chain_id = r.chain_id and a.lane = r.lane and a.id <> r.id
-                                             and a.state = 'retrying' and a.not_before_at > $1)) as now,
+                                             and (a.state = 'retrying' and a.not_before_at > $1 or a.state = 'delivering')
+                  )) as now,
                   min(not_before_at) filter (where state in ('waiting', 'retrying') and not_before_at > $1) as later
              from runs r where state in ('waiting', 'queued', 'running', 'retrying')""",
         now,

@@ -1,0 +1,109 @@
+"""The webhook destination. What becomes of a batch, by what the receiver answers (SPEC 5):
+
+2xx                                                  acknowledged
+408, 425, 429, 5xx                                   sent again, after Retry-After if it asks for longer
+no connection, time-out, broken-off reply            sent again
+410                                                  dead letter, and the installation is paused
+3xx (never followed), any other 4xx                  dead letter at once; the next batch goes on
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from functools import partial
+from importlib.metadata import version
+from typing import Final
+
+import aiohttp
+from yarl import URL
+
+from tidegate.destinations.base import DeliveryKey, Target
+from tidegate.destinations.outbox import Handing, Outbox, OutboxWriter
+from tidegate.destinations.postgres.load import Pool
+from tidegate.destinations.records import Seen
+from tidegate.destinations.webhook.message import messages, too_large
+from tidegate.destinations.webhook.settings import WebhookSettings
+from tidegate.domain.clock import Clock
+from tidegate.domain.http_reply import excerpt, http_date, masked, wait_asked_for
+from tidegate.domain.outgoing import Answer, Message, Route, Sending, Verdict
+
+PASSING: Final = frozenset({408, 425, 429})
+READ_BYTES: Final = 4096
+"""Of a reply's body no more is read: it is for people only."""
+
+
+class Webhook:
+    """A destination that posts batches to one address, over a session that refuses private addresses unless told not to."""
+
+    def __init__(
+        self,
+        settings: WebhookSettings,
+        destination_id: int,
+        session: aiohttp.ClientSession,
+        pool: Pool,
+        outbox: Outbox,
+        clock: Clock,
+    ) -> None:
+        self._settings = settings
+        self._session = session
+        self._handing = Handing(
+            pool=pool,
+            outbox=outbox,
+            clock=clock,
+            destination_id=destination_id,
+            whole_periods=False,
+            render=self._render,
+            refusal=partial(too_large, max_body_bytes=settings.max_body_bytes),
+        )
+
+    def writer(self, target: Target, run_id: int, epoch: int) -> OutboxWriter:
+        """Return the writer of one run; ``epoch`` is the ledger's affair here. Does no I/O."""
+        return OutboxWriter(self._handing, target, run_id)
+
+    async def close(self) -> None:
+        """Do nothing: pool and session are not ours."""
+
+    @property
+    def retry_for(self) -> timedelta:
+        """Return how long a batch is tried before it goes to the dead letter."""
+        return self._settings.retry_for
+
+    async def send(self, sending: Sending, now: datetime) -> Answer:
+        """Post one batch, signed at ``now``, and return what the receiver answered."""
+        (batch,) = sending.batches
+        body = await sending.body(batch)
+        headers = self._settings.keys.headers(batch.message_id, now, body) | {
+            "Content-Type": "application/json",
+            "User-Agent": f"tidegate-webhooks/{version('tidegate')}",
+            "Accept": "*/*",
+            "Accept-Encoding": "identity",
+        }
+        try:
+            async with self._session.post(
+                URL(self._settings.url, encoded=True), data=body, headers=headers, allow_redirects=False,
+                timeout=aiohttp.ClientTimeout(total=self._settings.timeout_seconds),
+            ) as response:  # fmt: skip
+                text = b"" if 200 <= response.status < 300 else await response.content.read(READ_BYTES)
+                return self._judge(response, text)
+        except TimeoutError:
+            return Answer(Verdict.AGAIN, detail=f"No answer within {self._settings.timeout_seconds} s.")
+        except (aiohttp.ClientError, OSError, ValueError) as error:
+            return Answer(Verdict.AGAIN, detail=self._hidden(f"{type(error).__name__}: {error}".strip()))
+
+    def _judge(self, response: aiohttp.ClientResponse, text: bytes) -> Answer:
+        status = response.status
+        if 200 <= status < 300:
+            return Answer(Verdict.ACKNOWLEDGED, status)
+        detail = f"The receiver answered {status}. {excerpt(text, self._settings.hidden)}".rstrip()
+        if status in PASSING or status >= 500:
+            replied_at = http_date(response.headers.get("Date", ""))
+            wait = wait_asked_for(response.headers.get("Retry-After", ""), replied_at)
+            return Answer(Verdict.AGAIN, status, detail, wait)
+        return Answer(Verdict.GONE if status == 410 else Verdict.REFUSED, status, detail)
+
+    def _hidden(self, text: str) -> str:
+        return masked(text, self._settings.hidden)
+
+    def _render(self, target: Target, route: Route, key: DeliveryKey, records: Sequence[Seen]) -> list[Message]:
+        return messages(target, route, key, records, self._settings.max_body_bytes)

@@ -1,0 +1,51 @@
+"""What both ends read from an HTTP reply: dates, the wait it asks for, and its beginning with secrets masked."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from functools import lru_cache
+
+EXCERPT_CHARACTERS = 500
+MIN_MASKED_CHARACTERS = 4  # masking shorter ones would blot out ordinary text
+
+
+@lru_cache(maxsize=256)
+def http_date(text: str) -> datetime | None:
+    """Return an HTTP date (RFC 9110, 5.6.7) as a UTC instant, None if it is not one."""
+    try:
+        parsed = parsedate_to_datetime(text)
+    except (ValueError, IndexError, OverflowError):
+        return None
+    return parsed.replace(tzinfo=UTC) if parsed.tzinfo is None else parsed.astimezone(UTC)
+
+
+def wait_asked_for(retry_after: str, replied_at: datetime | None) -> float | None:
+    """Return the seconds that a ``Retry-After`` header asks for: a number, or a date counted from the reply's own Date.
+
+    None if there is none, or a date with no Date to count from (our clock is not the other side's). Never negative.
+    """
+    text = retry_after.strip()
+    if text.isascii() and text.replace(".", "", 1).isdigit():
+        return float(text)
+    until = http_date(text)
+    if until is None or replied_at is None:
+        return None
+    return max(0.0, (until - replied_at).total_seconds())
+
+
+def masked(text: str, secrets: Iterable[str]) -> str:
+    """Return ``text`` with every secret of four or more characters replaced by ``***``, longest first."""
+    for secret in sorted(secrets, key=len, reverse=True):
+        if len(secret) >= MIN_MASKED_CHARACTERS:
+            text = text.replace(secret, "***")
+    return text
+
+
+def excerpt(body: bytes, secrets: Iterable[str]) -> str:
+    """Return the beginning of ``body`` for people; masked before it is cut, so that no half secret remains."""
+    hidden = tuple(secrets)
+    longest = max(map(len, hidden), default=0)
+    text = body[: EXCERPT_CHARACTERS * 4 + longest].decode("utf-8", "replace")
+    return masked(text, hidden)[:EXCERPT_CHARACTERS]

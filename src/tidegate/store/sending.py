@@ -1,0 +1,266 @@
+"""Tables `routes` and `outbox`, as senders use them: a route is leased, its batches are settled in order, its runs end.
+
+Every statement that changes a route's batches carries the epoch of the sender's lease, so two senders never interleave on
+one route (SPEC 5, "Fencing").
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+import asyncpg
+
+from tidegate.domain.errors import LeaseLost, TidegateError
+from tidegate.domain.outgoing import Answer, MessageState, Sending, Waiting
+from tidegate.domain.period import Period
+from tidegate.domain.run import Lane
+from tidegate.store.database import to_json
+
+if TYPE_CHECKING:
+    from tidegate.store.database import Connection, Pool
+
+
+@dataclass(frozen=True, slots=True)
+class LeasedRoute:
+    """A route that a sender holds. ``failing_since``: its first failed attempt since the last acknowledgement, or None."""
+
+    id: int
+    epoch: int
+    chain_id: int
+    destination_id: int
+    destination_fingerprint: str
+    whole_periods: bool
+    failing_since: datetime | None
+
+
+_SENDABLE = """
+       t.not_before_at <= $1 and (not t.whole_periods or exists (
+           select 1 from runs r where r.waits_for_route = t.id and r.state = 'delivering'))
+"""
+"""Whole periods wait for the end of a run; everything else only for its time."""
+
+_TAKE = f"""
+with chosen as (
+    select t.id from routes t where {_SENDABLE} and (t.lease_until is null or t.lease_until < $1)
+     order by t.not_before_at limit $4 for update skip locked
+)
+update routes t set epoch = t.epoch + 1, lease_until = $2, sender = $3
+  from chosen, destinations d where t.id = chosen.id and d.id = t.destination_id
+returning t.id, t.epoch, t.chain_id, t.destination_id, d.fingerprint as destination_fingerprint, t.whole_periods,
+          t.failing_since
+"""
+
+
+async def take(pool: Pool, now: datetime, until: datetime, sender: str, most: int) -> list[LeasedRoute]:
+    """Lease up to ``most`` routes that have something to send by ``now`` and that no living sender holds."""
+    return [LeasedRoute(**row) for row in await pool.fetch(_TAKE, now, until, sender, most)]
+
+
+async def renew(pool: Pool, leases: Sequence[tuple[int, int]], until: datetime) -> set[int]:
+    """Extend the leases (route id, epoch) and return the ids of those still held."""
+    rows = await pool.fetch(
+        """update routes t set lease_until = $3 from unnest($1::bigint[], $2::int[]) as l(id, epoch)
+            where t.id = l.id and t.epoch = l.epoch and t.lease_until is not null returning t.id""",
+        [route_id for route_id, _ in leases], [epoch for _, epoch in leases], until,
+    )  # fmt: skip
+    return {row["id"] for row in rows}
+
+
+_NEXT = """
+with due as (
+    select r.id, r.waits_for_position as upto from runs r
+     where r.waits_for_route = $1 and r.state = 'delivering' order by r.waits_for_position limit 1
+),
+chosen as (
+    (select o.position, null::bigint as run_id from outbox o
+      where not $2 and o.route_id = $1 and o.state = 'open' order by o.position limit 1)
+    union all
+    select o.position, due.id from outbox o, due
+     where $2 and o.route_id = $1 and o.state = 'open' and o.position <= due.upto
+)
+select o.message_id, o.position, o.records, o.created_at, o.attempts, r.tenant_id, i.name as installation, c.stream, r.lane,
+       r.period_start, r.period_end
+  from chosen
+  join outbox o on o.route_id = $1 and o.position = chosen.position
+  join runs r on r.id = coalesce(chosen.run_id, o.run_id)
+  join chains c on c.id = r.chain_id
+  join installations i on i.id = c.installation_id
+ order by o.position
+"""
+
+
+async def following(pool: Pool, route: LeasedRoute) -> Sending | None:
+    """Return what is to be sent next on a route: its oldest open batch, or all of a period; None if there is nothing."""
+    rows = await pool.fetch(_NEXT, route.id, route.whole_periods)
+    if not rows:
+        return None
+
+    async def body(batch: Waiting) -> bytes:
+        found: bytes = await pool.fetchval(
+            "select body from outbox where route_id = $1 and position = $2", route.id, batch.position
+        )
+        return found
+
+    batches = tuple(
+        Waiting(row["message_id"], row["position"], row["records"], row["created_at"], row["attempts"]) for row in rows
+    )
+    first = rows[0]
+    period = None if first["period_start"] is None else Period(first["period_start"], first["period_end"])
+    return Sending(
+        first["tenant_id"], first["installation"], first["stream"], Lane(first["lane"]), period, batches, body
+    )
+
+
+_SETTLE = """
+update outbox set state = $3, settled_at = $4, attempted_at = $4, attempts = attempts + 1, status = $5, answer = $6
+ where route_id = $1 and position = any($2::bigint[]) and state = 'open'
+"""
+
+
+async def settle(
+    pool: Pool,
+    route: LeasedRoute,
+    sending: Sending,
+    state: MessageState,
+    answer: Answer,
+    now: datetime,
+    until: datetime,
+) -> None:
+    """Settle what was sent, and keep the lease up to ``until``: acknowledged, or in the dead letter with its reason.
+
+    An acknowledgement ends the route's being failing. What a destination of whole periods has taken is not kept.
+    Raises LeaseLost.
+    """
+    positions = [batch.position for batch in sending.batches]
+    async with pool.acquire() as connection, connection.transaction():
+        await _hold(connection, route, until, well=state is MessageState.ACKNOWLEDGED)
+        if route.whole_periods and state is MessageState.ACKNOWLEDGED:
+            await connection.execute(
+                "delete from outbox where route_id = $1 and position = any($2::bigint[])", route.id, positions
+            )
+        else:
+            await connection.execute(_SETTLE, route.id, positions, state, now, answer.status, answer.detail)
+
+
+async def _hold(connection: Connection, route: LeasedRoute, until: datetime, *, well: bool) -> None:
+    status = await connection.execute(
+        """update routes set lease_until = $3, failing_since = case when $4 then null else failing_since end,
+                  error = case when $4 then null else error end
+            where id = $1 and epoch = $2 and lease_until is not null""",
+        route.id, route.epoch, until, well,
+    )  # fmt: skip
+    if status != "UPDATE 1":
+        raise _lost(route)
+
+
+async def put_back(
+    pool: Pool,
+    route: LeasedRoute,
+    sending: Sending | None,
+    answer: Answer,
+    error: TidegateError,
+    now: datetime,
+    at: datetime,
+) -> None:
+    """Let go of the route until ``at``; what was sent stays where it is, its attempt noted. Raises LeaseLost.
+
+    Without ``sending`` nothing was sent, for a reason of ours: the receiver does not count as failing.
+    """
+    positions = [batch.position for batch in sending.batches] if sending else []
+    async with pool.acquire() as connection, connection.transaction():
+        status = await connection.execute(
+            """update routes set lease_until = null, not_before_at = $3, error = $5::text::jsonb,
+                      failing_since = case when $6 then coalesce(failing_since, $4) else failing_since end
+                where id = $1 and epoch = $2 and lease_until is not null""",
+            route.id, route.epoch, at, now, to_json(error.as_json()), sending is not None,
+        )  # fmt: skip
+        if status != "UPDATE 1":
+            raise _lost(route)
+        await connection.execute(
+            """update outbox set attempts = attempts + 1, attempted_at = $3, status = $4, answer = $5
+                where route_id = $1 and position = any($2::bigint[]) and state = 'open'""",
+            route.id, positions, now, answer.status, answer.detail,
+        )  # fmt: skip
+
+
+async def release(pool: Pool, route: LeasedRoute, now: datetime) -> None:
+    """Let go of a route; it sleeps if nothing on it is open. A route that is not ours any more is left alone."""
+    async with pool.acquire() as connection, connection.transaction():
+        ours = await connection.fetchval(
+            "select 1 from routes where id = $1 and epoch = $2 and lease_until is not null for update",
+            route.id,
+            route.epoch,
+        )
+        if ours:  # a statement of its own: it sees what writers have committed while the lock was waited for
+            await connection.execute(
+                """update routes set lease_until = null, not_before_at = case when exists (
+                          select 1 from outbox where route_id = $1 and state = 'open') then $2::timestamptz end
+                    where id = $1""",
+                route.id, now,
+            )  # fmt: skip
+
+
+def _lost(route: LeasedRoute) -> LeaseLost:
+    return LeaseLost(
+        f"Route {route.id} is no longer ours: its lease of epoch {route.epoch} was taken over.",
+        remedy="Nothing to do: the sender that took it over goes on with the same batch.",
+        route_id=route.id, epoch=route.epoch,
+    )  # fmt: skip
+
+
+_COMPLETE = """
+select r.id from runs r
+ where r.state = 'delivering' and ($1::bigint is null or r.waits_for_route = $1)
+   and not exists (select 1 from outbox o where o.route_id = r.waits_for_route and o.position <= r.waits_for_position
+                                            and o.state = 'open')
+ order by r.period_end
+"""
+
+_END = """
+with ended as (
+    update runs r set state = r.ends_as, finished_at = $2, ends_as = null, waits_for_route = null, waits_for_position = null
+     where r.id = $1 and r.state = 'delivering'
+    returning r.id, r.chain_id, r.period_start, r.period_end, r.read_count, r.state
+)
+insert into coverage (chain_id, period_start, period_end, previous_end, kind, run_id, records, committed_at)
+select f.chain_id, f.period_start, f.period_end,
+       (select max(c.period_end) from coverage c where c.chain_id = f.chain_id), 'covered', f.id, f.read_count, $2
+  from ended f where f.state = 'succeeded'
+"""
+
+_REFUSE = """
+update runs set state = 'failed', finished_at = $2, ends_as = null, waits_for_route = null, waits_for_position = null,
+       error = $3::text::jsonb
+ where id = $1 and state = 'delivering'
+"""
+
+
+async def end_delivered(pool: Pool, now: datetime, route_id: int | None = None) -> int:
+    """End the delivering runs all of whose batches are acknowledged or in the dead letter; return how many there were.
+
+    As succeeded with coverage, or as unproven without. One whose coverage the chain refuses ends as failed, so that it
+    holds up no other: its period is inside the next one.
+    """
+    complete = [row["id"] for row in await pool.fetch(_COMPLETE, route_id)]
+    for run_id in complete:
+        try:
+            await pool.execute(_END, run_id, now)
+        except asyncpg.IntegrityConstraintViolationError as error:
+            told = {"code": "coverage_refused", "message": f"The chain refuses the period: {error}."}
+            await pool.execute(_REFUSE, run_id, now, to_json(told))
+    return len(complete)
+
+
+async def outstanding(pool: Pool, now: datetime) -> int:
+    """Return how many routes have something to send by ``now``, or are being sent on."""
+    count: int = await pool.fetchval(f"select count(*) from routes t where t.lease_until >= $1 or {_SENDABLE}", now)
+    return count
+
+
+async def prune(pool: Pool, before: datetime) -> int:
+    """Delete what was acknowledged before ``before``; return how many batches. The dead letter is kept."""
+    status = await pool.execute("delete from outbox where state = 'acknowledged' and settled_at < $1", before)
+    return int(status.split()[-1])

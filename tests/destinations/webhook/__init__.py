@@ -1,0 +1,1 @@
+"""Webhooks: what a receiver sees, and what it may do (SPEC 5)."""

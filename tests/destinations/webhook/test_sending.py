@@ -1,0 +1,390 @@
+"""Webhooks are posted in order, coverage waits for them, and what the receiver answers decides (SPEC 5)."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from functools import partial
+
+import pytest
+
+from tests.destinations.webhook.receiver import SECRET, Reply
+from tests.destinations.webhook.world import Sending, in_sending
+from tidegate import bootstrap
+from tidegate.connectors.http import open_session
+from tidegate.domain.errors import InternalError, InvalidInput, LeaseLost, SourceUnavailable
+from tidegate.domain.outgoing import Answer, MessageState, Verdict
+from tidegate.domain.retry import RetryPolicy
+from tidegate.engine import queries
+from tidegate.engine.messages import replay
+from tidegate.store import chains, messages
+from tidegate.store import sending as store
+from tidegate.store.messages import Choice
+
+
+def utc(day: int, hour: int = 0, minute: int = 0, month: int = 7) -> datetime:
+    return datetime(2026, month, day, hour, minute, tzinfo=UTC)
+
+
+async def prepare(sending: Sending, records: int = 6, **settings: object) -> int:
+    sending.world.with_settings(batch_bytes=1)
+    chain = await sending.install(**settings)  # type: ignore[arg-type]
+    for number in range(1, records + 1):
+        sending.world.shop.put(number, utc(13, 16, number))
+    sending.world.clock.set(utc(14))
+    return chain
+
+
+async def states(sending: Sending) -> list[str]:
+    return [row["state"] for row in await sending.world.runs()]
+
+
+def test_batches_arrive_signed_and_in_order_and_then_the_period_is_covered(database_url: str) -> None:
+    """SPEC 5 "Webhook": the thin slice from due date to coverage, every request verified by the official verifier."""
+
+    async def story(sending: Sending) -> None:
+        chain = await prepare(sending)
+        await sending.world.tick()
+        assert await states(sending) == ["delivering"]
+        assert await sending.world.covered(chain) == []
+        await sending.send()
+        assert [record["id"] for record in sending.receiver.records()] == [1, 2, 3, 4, 5, 6]
+        assert [one.data["position"] for one in sending.receiver.received] == [1, 2, 3]
+        assert await states(sending) == ["succeeded"]
+        assert await sending.world.covered(chain) == [(utc(1, month=5), utc(14))]
+
+    in_sending(database_url, story)
+
+
+def test_a_receiver_that_is_away_is_waited_for_and_nothing_overtakes(database_url: str) -> None:
+    """SPEC 5: retried with growing waits under the same id; later batches wait; coverage waits, and says so."""
+
+    async def story(sending: Sending) -> None:
+        chain = await prepare(sending)
+        down: Reply = (503, {}, "down for maintenance")
+        sending.receiver.answer = lambda number: down if number <= 3 else (200, {}, "")
+        for _ in range(3):
+            await sending.tick()
+            assert await states(sending) == ["delivering"]
+            due = await sending.pool.fetchval("select not_before_at from routes")
+            assert due > sending.world.clock.now()
+            sending.world.clock.set(due)
+        assert len({one.id for one in sending.receiver.received}) == 1
+        await sending.tick()
+        assert [record["id"] for record in sending.receiver.records()] == [1, 2, 3, 4, 5, 6]
+        assert await sending.world.covered(chain) == [(utc(1, month=5), utc(14))]
+
+    in_sending(database_url, story)
+
+
+def test_retry_after_is_honoured(database_url: str) -> None:
+    """SPEC 5: 429 with Retry-After waits at least so long."""
+
+    async def story(sending: Sending) -> None:
+        await prepare(sending, records=1)
+        sending.receiver.answer = lambda number: (429, {"Retry-After": "600"}, "") if number == 1 else (200, {}, "")
+        await sending.tick()
+        assert await sending.pool.fetchval("select not_before_at from routes") == utc(14) + timedelta(seconds=600)
+        sending.world.clock.advance(seconds=599)
+        await sending.tick()
+        assert len(sending.receiver.received) == 1
+        sending.world.clock.advance(seconds=1)
+        await sending.tick()
+        assert await states(sending) == ["succeeded"]
+
+    in_sending(database_url, story)
+
+
+@pytest.mark.parametrize("status", [0, 408, 425, 429, 500, 502, 503, 504, 599])
+def test_what_may_pass_is_sent_again(status: int, database_url: str) -> None:
+    """SPEC 5: network errors, 408, 425, 429 and 5xx; the batch stays first, under its id, with a fresh timestamp."""
+
+    async def story(sending: Sending) -> None:
+        await prepare(sending, records=1)
+        sending.receiver.answer = lambda number: (status, {}, "") if number == 1 else (200, {}, "")
+        await sending.tick()
+        (waiting,) = await sending.outbox()
+        assert (waiting["state"], waiting["attempts"], waiting["status"]) == ("open", 1, status or None)
+        sending.world.clock.advance(minutes=15)
+        await sending.tick()
+        first, second = sending.receiver.received
+        assert (first.id, first.body) == (second.id, second.body)
+        assert first.headers["webhook-timestamp"] != second.headers["webhook-timestamp"]
+        assert await states(sending) == ["succeeded"]
+
+    in_sending(database_url, story)
+
+
+@pytest.mark.parametrize("status", [301, 307, 400, 401, 403, 404, 409, 413, 422, 451])
+def test_what_will_not_pass_goes_to_the_dead_letter_and_the_next_goes_on(status: int, database_url: str) -> None:
+    """SPEC 5: other 4xx at once; redirects are never followed; coverage waits for the dead letter, and says so."""
+
+    async def story(sending: Sending) -> None:
+        chain = await prepare(sending)
+        elsewhere = {"Location": sending.receiver.url}
+        sending.receiver.answer = lambda number: (status, elsewhere, "no, thank you") if number == 2 else (200, {}, "")
+        await sending.tick()
+        assert [row["state"] for row in await sending.outbox()] == ["acknowledged", "dead", "acknowledged"]
+        assert len(sending.receiver.received) == 3
+        assert [record["id"] for record in sending.receiver.records()] == [1, 2, 5, 6]
+        assert await sending.world.covered(chain) == [(utc(1, month=5), utc(14))]
+        (coverage,) = await queries.coverage(sending.world.parts)
+        assert coverage.dead_records == 2
+        (dead,) = await messages.messages(sending.pool, Choice(states=[MessageState.DEAD]), 9)
+        assert (dead.status, dead.answer) == (status, f"The receiver answered {status}. no, thank you")
+
+    in_sending(database_url, story)
+
+
+def test_a_receiver_that_is_gone_pauses_its_installation(database_url: str) -> None:
+    """Decision 0005: 410 is the dead letter for what is there, and nothing new is fetched until a person resumes."""
+
+    async def story(sending: Sending) -> None:
+        await prepare(sending, records=2)
+        sending.receiver.answer = lambda _number: (410, {}, "moved away")
+        await sending.tick()
+        assert [row["state"] for row in await sending.outbox()] == ["dead"]
+        paused = await sending.pool.fetchrow("select paused_at, paused_reason from installations")
+        assert paused is not None
+        assert (paused["paused_at"], paused["paused_reason"]) == (utc(14), "its receiver answered 410 Gone")
+        sending.world.clock.set(utc(15))
+        await sending.tick()
+        assert await states(sending) == ["succeeded"]
+
+    in_sending(database_url, story)
+
+
+def test_after_days_of_failures_a_batch_is_given_up_and_not_before(database_url: str) -> None:
+    """SPEC 5 "retries for days": what waited together for a dead receiver goes together; the run ends, the reason is kept."""
+
+    async def story(sending: Sending) -> None:
+        chain = await prepare(sending, retry_for_days=1)
+        sending.receiver.answer = lambda _number: (503, {}, "")
+        while (now := sending.world.clock.now()) < utc(15):
+            await (sending.send() if now > utc(14) else sending.tick())
+            assert [row["state"] for row in await sending.outbox()] == ["open"] * 3
+            sending.world.clock.set(max(await sending.pool.fetchval("select not_before_at from routes"), now))
+        attempts = len(sending.receiver.received)
+        assert attempts > 24 * 4, "at least every 15 minutes on average"
+        await sending.send()
+        assert [row["state"] for row in await sending.outbox()] == ["dead"] * 3
+        assert len(sending.receiver.received) == attempts + 3
+        assert await states(sending) == ["succeeded"]
+        assert await sending.world.covered(chain) == [(utc(1, month=5), utc(14))]
+
+    in_sending(database_url, story)
+
+
+def test_while_a_period_waits_nothing_more_is_fetched_and_then_all_is_caught_up(database_url: str) -> None:
+    """SPEC 2.8, 2.9, decision 0005: a delivering run is active, takes no slot, and the due dates behind it coalesce."""
+
+    async def story(sending: Sending) -> None:
+        chain = await prepare(sending, records=1)
+        sending.receiver.answer = lambda _number: (503, {}, "")
+        for day in (14, 15, 16, 17):
+            sending.world.clock.set(utc(day, 1))
+            sending.world.shop.put(day, utc(day))
+            await sending.tick()
+        assert await states(sending) == ["delivering", "waiting"]
+        reasons = dict(await chains.uncovered(sending.pool, sending.world.clock.now()))
+        assert reasons[chain].reason == (
+            "delivering: 1 batches wait for their acknowledgement; The receiver answered 503."
+        )
+        sending.receiver.answer = lambda _number: (200, {}, "")
+        sending.world.clock.set(utc(17, 2))
+        await sending.tick()
+        assert await sending.world.covered(chain) == [(utc(1, month=5), utc(14)), (utc(14), utc(17))]
+        assert [record["id"] for record in sending.receiver.records()] == [1, 14, 15, 16, 17]
+
+    in_sending(database_url, story)
+
+
+def test_two_senders_never_interleave_a_stream(database_url: str) -> None:
+    """SPEC 5 "Fencing": a route has one holder; one whose lease was taken over settles nothing."""
+
+    async def story(sending: Sending) -> None:
+        await prepare(sending)
+        await sending.world.tick()
+        now = sending.world.clock.now
+        one = await store.take(sending.pool, now(), now() + timedelta(seconds=15), "one", 9)
+        assert len(one) == 1
+        assert await store.take(sending.pool, now(), now() + timedelta(seconds=15), "two", 9) == []
+        following = await store.following(sending.pool, one[0])
+        assert following is not None
+        sending.world.clock.advance(seconds=16)
+        await sending.tick()
+        assert [record["id"] for record in sending.receiver.records()] == [1, 2, 3, 4, 5, 6]
+        answer = Answer(Verdict.REFUSED, 400, "late")
+        with pytest.raises(LeaseLost):
+            await store.settle(sending.pool, one[0], following, MessageState.DEAD, answer, now(), now())
+        with pytest.raises(LeaseLost):
+            await store.put_back(sending.pool, one[0], following, answer, InternalError("late"), now(), now())
+        await store.release(sending.pool, one[0], now())
+        assert {row["state"] for row in await sending.outbox()} == {"acknowledged"}
+
+    in_sending(database_url, story)
+
+
+@pytest.mark.parametrize("point", ["delivery.sending", "delivery.answered", "delivery.settled"])
+def test_a_sender_that_dies_repeats_the_id_and_loses_nothing(point: str, database_url: str) -> None:
+    """SPEC 5, HOLE s: at least once; a receiver that keeps ids has each batch once, in order."""
+
+    async def story(sending: Sending) -> None:
+        chain = await prepare(sending)
+        await sending.world.tick()
+        await sending.die_at(point, nth=2)
+        sent = [one.id for one in sending.receiver.received]
+        await sending.tick()
+        assert [one.id for one in sending.receiver.received] == sent, "the lease of the dead is respected"
+        sending.world.clock.advance(seconds=16)
+        await sending.tick()
+        ids = [one.id for one in sending.receiver.received]
+        assert len(ids) == 3 + (point == "delivery.answered")
+        assert [one.data["position"] for one in sending.receiver.taken] == [1, 2, 3]
+        assert await sending.world.covered(chain) == [(utc(1, month=5), utc(14))]
+
+    in_sending(database_url, story)
+
+
+def test_a_replay_sends_the_same_again_in_order(database_url: str) -> None:
+    """SPEC 5 "replay by id or range": same ids, same bodies; the dead letter empties when the receiver takes it."""
+
+    async def story(sending: Sending) -> None:
+        await prepare(sending)
+        sending.receiver.answer = lambda number: (400, {}, "") if number == 2 else (200, {}, "")
+        await sending.tick()
+        first = list(sending.receiver.received)
+        parts = sending.world.parts
+        everything = Choice(tenant_id="acme", installation="sync")
+        assert await replay(parts, replace(everything, since=utc(14, 0, 1))) == 0
+        assert await replay(parts, replace(everything, states=[MessageState.DEAD])) == 1
+        await sending.tick()
+        assert [one.id for one in sending.receiver.received[3:]] == [first[1].id]
+        assert await messages.dead_by_chain(sending.pool, [1]) == {}
+        assert await replay(parts, replace(everything, until=utc(15))) == 3
+        await sending.tick()
+        assert [(one.id, one.body) for one in sending.receiver.received[4:]] == [(one.id, one.body) for one in first]
+        assert await replay(parts, Choice(ids=[first[2].id, first[0].id])) == 2
+        assert await replay(parts, Choice(ids=[first[2].id])) == 0, "it waits already"
+        await sending.tick()
+        assert [one.id for one in sending.receiver.received[7:]] == [first[0].id, first[2].id]
+        for wrong in (Choice(ids=["msg_unknown"]), Choice(), Choice(tenant_id="acme", installation="none")):
+            with pytest.raises(InvalidInput):
+                await replay(parts, wrong)
+
+    in_sending(database_url, story)
+
+
+def test_acknowledged_messages_are_kept_for_a_week_and_the_dead_letter_for_good(database_url: str) -> None:
+    """Replays need the bodies; what nobody has taken is never thrown away."""
+
+    async def story(sending: Sending) -> None:
+        await prepare(sending)
+        sending.receiver.answer = lambda number: (400, {}, "") if number == 2 else (200, {}, "")
+        await sending.tick()
+        sending.world.clock.advance(days=6)
+        await sending.send()
+        assert len(await sending.outbox()) == 3
+        sending.world.clock.advance(days=2)
+        await sending.send()
+        assert [row["state"] for row in await sending.outbox()] == ["dead"]
+
+    in_sending(database_url, story)
+
+
+def test_a_run_that_begins_anew_and_fails_again_leaves_its_coverage_to_the_next(database_url: str) -> None:
+    """SPEC 2.7: batches of a failed run are sent all the same, and the period that covers them waits for them."""
+
+    async def story(sending: Sending) -> None:
+        chain = await prepare(sending)
+        sending.world.with_settings(retry=RetryPolicy(attempts=1))
+        sending.receiver.answer = lambda _number: (503, {}, "")
+        sending.world.shop.on_page = lambda number: SourceUnavailable("away") if number == 3 else None
+        await sending.tick()
+        assert await states(sending) == ["failed"]
+        sending.world.shop.on_page = lambda _number: None
+        sending.world.shop.orders = {}
+        sending.world.clock.set(utc(15))
+        await sending.tick()
+        assert await states(sending) == ["failed", "delivering"], "nothing of its own, but what it skips must arrive"
+        assert await sending.world.covered(chain) == []
+        sending.receiver.answer = lambda _number: (200, {}, "")
+        sending.world.clock.advance(minutes=15)
+        await sending.tick()
+        assert [record["id"] for record in sending.receiver.records()] == [1, 2, 3, 4]
+        assert await sending.world.covered(chain) == [(utc(1, month=5), utc(15))]
+
+    in_sending(database_url, story)
+
+
+def test_an_unproven_run_stays_unproven_when_all_is_acknowledged(database_url: str) -> None:
+    """SPEC 5 "The ledger cannot lie": acknowledgements do not prove what the source did not show."""
+
+    async def story(sending: Sending) -> None:
+        chain = await prepare(sending)
+        sending.world.shop.shortfall = "only the last 60 days are shown"
+        await sending.world.tick()
+        assert await states(sending) == ["delivering"]
+        await sending.send()
+        assert await states(sending) == ["unproven"]
+        assert await sending.world.covered(chain) == []
+
+    in_sending(database_url, story)
+
+
+def test_private_addresses_are_refused_and_nothing_is_lost_by_it(database_url: str) -> None:
+    """A receiver's name must not lead into the operator's own network, whatever it resolves to, unless allowed."""
+
+    async def story(sending: Sending) -> None:
+        await prepare(sending, records=1)
+        parts = sending.world.parts
+        async with open_session() as guarded:
+            guarded_open = partial(bootstrap.open_destination, parts.pool, guarded, parts.clock)
+            sending.world.parts = replace(parts, open_destination=guarded_open)
+            await sending.tick()
+        assert sending.receiver.received == []
+        (waiting,) = await sending.outbox()
+        assert waiting["state"] == "open"
+        assert "is not a public address" in waiting["answer"]
+        sending.world.parts = parts
+        sending.world.clock.advance(minutes=15)
+        await sending.tick()
+        assert await states(sending) == ["succeeded"]
+
+    in_sending(database_url, story)
+
+
+def test_a_receiver_that_does_not_answer_is_given_up_on_in_time(database_url: str) -> None:
+    """SPEC 5: a time-out is a network error; the setting bounds it."""
+
+    async def story(sending: Sending) -> None:
+        await prepare(sending, records=1, timeout_seconds=1)
+        sending.receiver.stall = asyncio.Event()
+        await sending.tick()
+        (waiting,) = await sending.outbox()
+        assert (waiting["state"], waiting["answer"]) == ("open", "No answer within 1 s.")
+        sending.receiver.stall.set()
+        sending.world.clock.advance(minutes=15)
+        await sending.tick()
+        assert await states(sending) == ["succeeded"]
+
+    in_sending(database_url, story)
+
+
+def test_secrets_in_an_answer_are_not_kept(database_url: str) -> None:
+    """SPEC 5 "secrets masked": a receiver may echo anything."""
+
+    async def story(sending: Sending) -> None:
+        await prepare(sending, records=1)
+        address = f"{sending.receiver.url}/t0ken-in-the-path"
+        await sending.configure("webhook", {}, {"url": address, "signing_secrets": SECRET})
+        sending.receiver.answer = lambda _number: (400, {}, f"you sent {address} signed with {SECRET}" + "x" * 9999)
+        await sending.tick()
+        (dead,) = await sending.outbox()
+        assert "t0ken" not in dead["answer"]
+        assert SECRET.removeprefix("whsec_") not in dead["answer"]
+        assert "you sent ***" in dead["answer"]
+        assert len(dead["answer"]) < 600
+
+    in_sending(database_url, story)
