@@ -26,6 +26,7 @@ COMMANDS = {
     "connector": "connector",
     "doctor": "doctor",
     "metrics": "metrics",
+    "retention": "retention",
 }
 """Command -> the module in this package whose `app` holds it, in the order of the help text."""
 

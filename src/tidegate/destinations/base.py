@@ -113,3 +113,15 @@ class Reachable(Protocol):
     async def reach(self) -> None:
         """Return if it answers now, having changed nothing. Raises a DestinationError if not."""
         ...
+
+
+@runtime_checkable
+class KeepsNotes(Protocol):
+    """A destination that notes each run's last commit beside the rows, in a database that is not Tidegate's."""
+
+    async def forget(self, ended: Callable[[Sequence[int]], Awaitable[Sequence[int]]]) -> int:
+        """Delete the notes of runs that have ended long ago; ``ended`` says of some run ids which have. Return how many.
+
+        Raises a DestinationError.
+        """
+        ...

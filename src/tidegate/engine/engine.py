@@ -9,13 +9,15 @@ from enum import StrEnum
 
 import structlog
 
+from tidegate.domain.errors import InvalidInput
 from tidegate.engine.dispatcher import dispatch_ready
 from tidegate.engine.observing import Stepped
 from tidegate.engine.parts import Parts
 from tidegate.engine.planner import plan_due
+from tidegate.engine.retention import prune
 from tidegate.engine.sweeper import sweep
 from tidegate.engine.worker import Worker
-from tidegate.store import runs, schedules
+from tidegate.store import runs, schedules, schema
 
 log = structlog.get_logger()
 
@@ -40,9 +42,13 @@ class Engine:
         self._stopping = asyncio.Event()
         self._dispatch_now = asyncio.Event()
         self._worker = Worker(parts, on_end=self._dispatch_now.set)
+        self._outdated: InvalidInput | None = None
 
     async def run(self) -> None:
-        """Run until `stop` is called, then end gracefully: pages in hand are delivered, runs given back."""
+        """Run until `stop` is called, then end gracefully: pages in hand are delivered, runs given back.
+
+        Ends so by itself when a newer revision has migrated the database, and raises InvalidInput that says so.
+        """
         settings = self._parts.settings
         loops: list[Awaitable[None]] = []
         if Role.PLANNER in self._roles:
@@ -55,9 +61,13 @@ class Engine:
             )
         if Role.SWEEPER in self._roles:
             loops.append(self._repeat("sweeper", self._sweep, settings.sweep_every))
+            loops.append(self._repeat("retention", self._prune, settings.prune_every))
+        loops.append(self._repeat("guard", self._guard, settings.sweep_every))
         if Role.WORKER in self._roles:
             loops.append(self._worker.run())
         await asyncio.gather(*loops)
+        if self._outdated is not None:
+            raise self._outdated
 
     def stop(self) -> None:
         """Ask `run`, or `drain`, to end gracefully; once is enough."""
@@ -99,6 +109,17 @@ class Engine:
         if helped := await sweep(self._parts, now):
             self._dispatch_now.set()
         return helped
+
+    async def _prune(self, now: datetime) -> None:
+        await prune(self._parts, now)
+
+    async def _guard(self, _now: datetime) -> None:
+        try:
+            await schema.require_known(self._parts.pool)
+        except InvalidInput as error:
+            log.error("stopping", note=str(error))
+            self._outdated = error
+            self.stop()
 
     async def _repeat(
         self,
