@@ -50,12 +50,12 @@ def test_a_kind_is_kept_as_long_as_the_setting_says(database_url: str) -> None:
     async def story(world: World) -> None:
         chain_id = await a_week(world)
         now = world.clock.now()
-        assert (await prune(world.parts, now + timedelta(days=89)))[0].count == 0
+        assert (await prune(world.parts, now + timedelta(days=83)))[0].count == 0
         world.with_settings(keep={"runs": None})
         assert (await prune(world.parts, now + LONG))[0].count == 0
         world.with_settings(keep={"runs": timedelta(days=3)})
-        assert (await prune(world.parts, now))[0].count == 4
-        assert len(await world.runs(chain_id)) == 3
+        assert (await prune(world.parts, now))[0].count == 3
+        assert len(await world.runs(chain_id)) == 4
 
     in_world(database_url, story)
 

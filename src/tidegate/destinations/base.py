@@ -75,7 +75,8 @@ class Writer(Protocol):
         """Fence out older epochs and return the last checkpoint that committed with rows, None if the ledger knows all.
 
         Called once when a run starts or resumes. If the ledger does not know that checkpoint, its batch is written next:
-        under its own number, with the same checkpoint and no pages. Raises LeaseLost if a newer epoch has been here.
+        under its own number, with the same checkpoint and no pages. Raises LeaseLost if a newer epoch has been here; its
+        values say which, as ``newest_epoch``.
         """
         ...
 

@@ -44,13 +44,15 @@ class Commits:
     async def claim(self, connection: asyncpg.Connection, run_id: int, epoch: int) -> bytes | None:
         """Shut out epochs older than ``epoch`` and return the checkpoint of the run's last batch here, None if none.
 
-        Waits for an older epoch's transaction that is just committing. Raises LeaseLost if a newer epoch has been here.
+        Waits for an older epoch's transaction that is just committing. Raises LeaseLost, with the ``newest_epoch`` among
+        its values, if a newer one has been here.
         """
         if await connection.fetchval("SELECT to_regclass($1)", self._table) is None:
             await self._create(connection)
         row = await connection.fetchrow(_CLAIM.format(table=self._table), run_id, epoch)
         if row is None:
-            raise LeaseLost(f"Run {run_id} has been taken over: epoch {epoch} is not the newest.")
+            newest = await connection.fetchval(_LAST.format(table=self._table), run_id)
+            raise LeaseLost(f"Run {run_id} has been taken over: epoch {epoch} is not the newest.", newest_epoch=newest)
         checkpoint: bytes | None = row["checkpoint"]
         return checkpoint
 
