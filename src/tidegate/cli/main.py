@@ -27,6 +27,9 @@ COMMANDS = {
     "doctor": "doctor",
     "metrics": "metrics",
     "retention": "retention",
+    "backup": "backup",
+    "restore": "backup",
+    "stop": "backup",
 }
 """Command -> the module in this package whose `app` holds it, in the order of the help text."""
 
