@@ -27,6 +27,8 @@ COMMANDS = {
     "doctor": "doctor",
     "metrics": "metrics",
     "retention": "retention",
+    "export": "moving",
+    "import": "moving",
     "backup": "backup",
     "restore": "backup",
     "stop": "backup",

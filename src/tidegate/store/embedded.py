@@ -40,6 +40,7 @@ class EmbeddedServer:
     def release(self) -> None:
         """Let go of the server; the last process to do so stops it. Called at exit in any case."""
         self._server.cleanup()
+        self._server._instances.pop(self._server.pgdata, None)  # else this process could not take it up again
 
     def others(self) -> list[int]:
         """Return the ids of the other processes that use the server."""
