@@ -35,13 +35,13 @@ def tidegate(cli: CommandLine, *arguments: str, code: int = 0) -> str:
     return result.stdout if code == 0 else result.stderr
 
 
-def look(data_dir: Path, query: str) -> Any:
-    """Return one value from the database of a data directory."""
+def look(data_dir: Path, *queries: str) -> list[Any]:
+    """Return one value for each query to the database of a data directory."""
 
-    async def ask() -> Any:
+    async def ask() -> list[Any]:
         connection = await asyncpg.connect(server.dsn)
         try:
-            return await connection.fetchval(query)
+            return [await connection.fetchval(query) for query in queries]
         finally:
             await connection.close()
 
@@ -52,6 +52,8 @@ def look(data_dir: Path, query: str) -> Any:
         server.release()
 
 
+STATES = "select string_agg(state, ' ' order by id) from tidegate.runs"
+TIME_PASSES = "update tidegate.runs set lease_until = now() where state = 'running' returning id"
 DELIVERED = "select count(*) from shop.shop_orders"
 BREAKS = """
 select count(*) from (select period_start, lag(period_end) over (partition by chain_id order by period_end) as before
@@ -85,15 +87,13 @@ def test_backed_up_at_work_destroyed_and_restored_it_goes_on_and_loses_nothing(
     cli.environment["TIDEGATE_DATA_DIR"] = str(second)
     tidegate(cli, "restore", str(backup), "--key", f"{backup}.key")
     assert sorted(entry.name for entry in second.iterdir()) == ["key", "postgresql"]
-    assert look(second, "select string_agg(state, ' ' order by id) from tidegate.runs") == "succeeded running"
-    look(second, "update tidegate.runs set lease_until = now() where state = 'running' returning id")  # time passes
+    assert look(second, STATES, TIME_PASSES)[0] == "succeeded running"
     api.count = 60
     api.gate.set()
     assert json.loads(tidegate(cli, "run", "acme/orders", "--json"))[0]["state"] == "succeeded"
-    states = look(second, "select string_agg(state, ' ' order by id) from tidegate.runs")
+    states, delivered, breaks = look(second, STATES, DELIVERED, BREAKS)
     assert set(states.split()) <= {"succeeded", "superseded"}, "the run at work went on too"
-    assert look(second, DELIVERED) == api.count
-    assert look(second, BREAKS) == 0
+    assert (delivered, breaks) == (api.count, 0)
     assert json.loads(tidegate(cli, "doctor", "--json"))["ok"]
 
 

@@ -35,7 +35,7 @@ class Settings:
     """How often what is old is deleted."""
     keep: Mapping[str, timedelta | None] = field(default_factory=dict)
     """For how long ended things are kept, by kind, where it is not the default; None: for ever (engine.retention)."""
-    plan_batch: int = 1000
+    plan_batch: int = 4000
     """Schedules planned in one transaction."""
     batch_bytes: int = 4 * 1024 * 1024
     """Pages are committed together up to about this many bytes of records …"""
