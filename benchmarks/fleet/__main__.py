@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import os
 import subprocess
 import sys
@@ -18,7 +19,6 @@ from pathlib import Path
 from statistics import median
 from time import perf_counter, process_time
 
-import psutil
 import uvloop
 
 from benchmarks.fleet.stage import live_a_year, make_due, make_steady, settle_in
@@ -108,13 +108,15 @@ async def show_planning(parts: Parts, data_dir: Path, due: int) -> None:
 
 
 def server_seconds(data_dir: Path) -> float:
-    """Return the CPU seconds that the processes of the server of ``data_dir`` have used."""
-    postmaster = psutil.Process(int((data_dir / "postgresql" / "postmaster.pid").read_text().split()[0]))
-    used = 0.0
-    for process in (postmaster, *postmaster.children()):
-        times = process.cpu_times()
-        used += times.user + times.system
-    return used
+    """Return the CPU seconds that the live processes of the server of ``data_dir`` have used."""
+    postmaster = (data_dir / "postgresql" / "postmaster.pid").read_text().split()[0]
+    ticks = 0
+    for entry in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            fields = (entry / "stat").read_text().rpartition(")")[2].split()
+            if postmaster in (entry.name, fields[1]):
+                ticks += int(fields[11]) + int(fields[12])
+    return ticks / os.sysconf("SC_CLK_TCK")
 
 
 async def show_lag(parts: Parts, data_dir: Path, arguments: argparse.Namespace) -> None:

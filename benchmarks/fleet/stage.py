@@ -88,11 +88,11 @@ async def make_steady(pool: Pool, rate: int, now: datetime) -> None:
         for second in range(60)
     ]
     await pool.execute(
-        """with some as (select chain_id, row_number() over (order by chain_id desc) % 60 as second
+        """with chosen as (select chain_id, row_number() over (order by chain_id desc) % 60 as second
                            from (select chain_id from schedules order by chain_id desc limit $1) s)
-           update schedules s set rule = ($2::text[])[some.second + 1]::jsonb, received_at = $3, planned_until = $3,
-                  next_due_at = $3::timestamptz + interval '1 s' * some.second
-             from some where s.chain_id = some.chain_id""",
+           update schedules s set rule = ($2::text[])[chosen.second + 1]::jsonb, received_at = $3, planned_until = $3,
+                  next_due_at = $3::timestamptz + interval '1 s' * chosen.second
+             from chosen where s.chain_id = chosen.chain_id""",
         rate * 60, rules, begin, timeout=600,
     )  # fmt: skip
     await pool.execute("vacuum analyze schedules", timeout=600)

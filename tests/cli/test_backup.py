@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import shutil
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +20,15 @@ from tidegate.store.embedded import EmbeddedServer, is_running
 
 
 @pytest.fixture
-def embedded(cli: CommandLine) -> CommandLine:
-    """The command line on the embedded server of a data directory."""
-    cli.environment["TIDEGATE_DATABASE_URL"] = ""
-    cli.environment["TIDEGATE_DATA_DIR"] = str(cli.folder / "first")
-    for folder in (cli.folder, *cli.folder.parents):
-        if folder.owner() == cli.folder.owner() and not folder.stat().st_mode & 0o005:
-            folder.chmod(folder.stat().st_mode | 0o055)
-    return cli
+def embedded(cli: CommandLine) -> Iterator[CommandLine]:
+    """The command line on the embedded server of a data directory, which other users can reach (see tests.conftest)."""
+    with tempfile.TemporaryDirectory(prefix="tidegate-backup-", ignore_cleanup_errors=True) as folder:
+        Path(folder).chmod(0o755)
+        shutil.copy(cli.folder / "shop.yaml", folder)
+        cli.folder = Path(folder)
+        cli.environment["TIDEGATE_DATABASE_URL"] = ""
+        cli.environment["TIDEGATE_DATA_DIR"] = str(cli.folder / "first")
+        yield cli
 
 
 def tidegate(cli: CommandLine, *arguments: str, code: int = 0) -> str:
