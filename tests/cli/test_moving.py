@@ -20,6 +20,9 @@ ELSEWHERE = CONFIGURATION.replace(
 CHAIN = """
 select string_agg(concat_ws('|', period_start, period_end, previous_end, kind, records, reason), e'\\n' order by period_end)
   from tidegate.coverage"""
+LAST = """
+select concat_ws('|', r.period_start, r.period_end, r.state, r.read_count, r.report) from tidegate.runs r
+ where id = (select run_id from tidegate.coverage order by period_end desc limit 1)"""
 
 
 def in_database(cli: CommandLine, query: str) -> Any:
@@ -82,6 +85,7 @@ def test_it_goes_on_where_it_stopped(cli: CommandLine, other: CommandLine, api: 
     path = exported(cli, other)
     other.ok("import", path)
     assert in_database(other, CHAIN) == in_database(cli, CHAIN)
+    assert in_database(other, LAST) == in_database(cli, LAST) is not None
     api.count = 60
     (run,) = other.json("run", "acme/orders")
     assert (run["state"], run["period_start"]) == ("succeeded", "2026-05-02T21:00:00Z")

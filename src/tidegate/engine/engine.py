@@ -110,16 +110,17 @@ class Engine:
             self._dispatch_now.set()
         return helped
 
-    async def _prune(self, now: datetime) -> None:
-        await prune(self._parts, now)
+    async def _prune(self, now: datetime) -> int:
+        return sum(pruned.count for pruned in await prune(self._parts, now))
 
-    async def _guard(self, _now: datetime) -> None:
+    async def _guard(self, _now: datetime) -> int:
         try:
             await schema.require_known(self._parts.pool)
         except InvalidInput as error:
             log.error("stopping", note=str(error))
             self._outdated = error
             self.stop()
+        return 0
 
     async def _repeat(
         self,

@@ -36,6 +36,8 @@ async def execute(parts: Parts, ends: Ends, run: LeasedRun, stopping: asyncio.Ev
     resumed, unentered, taken = await _resume(run, writer)
     stop_after = resumed.stop_after if resumed else parts.clock.now()
     delivery = Delivery(ends, run, writer, stop_after, resumed, taken)
+    if taken > run.batch and not unentered:
+        await leases.number_after(parts.pool, run, taken)
     if resumed and unentered:
         await delivery.enter(resumed, unentered)
         if resumed.complete:

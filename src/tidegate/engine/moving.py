@@ -197,6 +197,8 @@ async def _put_chain(connection: Connection, exported: Exported, chain: MovedCha
     )
     await chains.set_start(connection, chain_id, chain.start_at)
     await moves.insert_coverage(connection, chain_id, chain.coverage)
+    if chain.last_run is not None:
+        await moves.insert_last_run(connection, chain_id, chain.last_run)
     await moves.insert_quarantine(connection, chain_id, chain.quarantine)
     if chain.rule is not None and chain.received_at is not None:
         after = max([chain.received_at, *(link.period_end for link in chain.coverage[-1:])])

@@ -293,6 +293,16 @@ async def release(pool: Pool, run: LeasedRun, now: datetime) -> None:
     )  # fmt: skip
 
 
+async def number_after(pool: Pool, run: LeasedRun, taken: int) -> None:
+    """Let the run's batches be numbered after ``taken``: another database remembers batches of its number up to that, made
+    under a ledger that is no more. Raises LeaseLost if the epoch has moved on.
+    """
+    status = await pool.execute(
+        "update runs set batch = $3 where id = $1 and epoch = $2 and state = 'running'", run.id, run.epoch, taken
+    )
+    _require_one(status, run)
+
+
 async def overtake(pool: Pool, run: LeasedRun, epoch: int, now: datetime) -> bool:
     """Give a run back whose next lease is to be newer than ``epoch``, if its lease is ours after all; return whether it is.
 

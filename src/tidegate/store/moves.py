@@ -37,7 +37,10 @@ class MovedRecord:
 
 @dataclass(frozen=True, slots=True)
 class MovedChain:
-    """One chain. ``rule`` is its schedule's native JSON, None where nothing more is planned."""
+    """One chain. ``rule`` is its schedule's native JSON, None where nothing more is planned.
+
+    ``last_run``: the run that covers up to the watermark; its report has what the next one goes on from.
+    """
 
     workflow: str
     stream: str
@@ -45,6 +48,7 @@ class MovedChain:
     rule: dict[str, Any] | None
     received_at: datetime | None
     coverage: tuple[MovedLink, ...]
+    last_run: dict[str, Any] | None = None
     quarantine: tuple[MovedRecord, ...] = ()
 
 
@@ -90,6 +94,7 @@ async def read_chains(connection: Connection, installation_id: int, *, with_quar
             from_json(row["rule"]),
             row["received_at"],
             await _coverage(connection, row["id"]),
+            await _last_run(connection, row["id"]),
             await _quarantine(connection, row["id"]) if with_quarantine else (),
         )
         for row in rows
@@ -106,7 +111,19 @@ async def _coverage(connection: Connection, chain_id: int) -> tuple[MovedLink, .
 
 
 _RUN_COLUMNS = """lane, trigger, state, first_due_at, due_at, period_start, period_end, not_before_at, started_at,
-    finished_at, read_count, inserted_count, updated_count, unchanged_count, misfit_count, quarantined_count"""
+    finished_at, read_count, inserted_count, updated_count, unchanged_count, misfit_count, quarantined_count,
+    report"""
+
+
+async def _last_run(connection: Connection, chain_id: int) -> dict[str, Any] | None:
+    found: str | None = await connection.fetchval(
+        f"""select to_jsonb(x)::text from (
+                select {_RUN_COLUMNS} from runs where id = (
+                    select run_id from coverage where chain_id = $1 order by period_end desc limit 1)) x""",
+        chain_id,
+    )
+    last: dict[str, Any] | None = from_json(found)
+    return last
 
 
 async def _quarantine(connection: Connection, chain_id: int) -> tuple[MovedRecord, ...]:
@@ -141,18 +158,35 @@ async def insert_coverage(connection: Connection, chain_id: int, links: Sequence
     )
 
 
+async def insert_run(connection: Connection, chain_id: int, run: dict[str, Any]) -> int:
+    """Insert a run that ended elsewhere, or find it under its identity; return its number here."""
+    columns = [name.strip() for name in _RUN_COLUMNS.split(",")]
+    run_id: int = await connection.fetchval(
+        f"""insert into runs (chain_id, tenant_id, account_id, {_RUN_COLUMNS})
+            select c.id, c.tenant_id, c.account_id, {", ".join(f"w.{name}" for name in columns)}
+              from chains c, jsonb_populate_record(null::runs, $2::text::jsonb) w where c.id = $1
+            on conflict (chain_id, lane, period_end) do update set state = excluded.state returning id""",
+        chain_id,
+        to_json(run),
+    )
+    return run_id
+
+
+async def insert_last_run(connection: Connection, chain_id: int, run: dict[str, Any]) -> None:
+    """Insert the run that covers up to the chain's watermark, and let its coverage say so."""
+    await connection.execute(
+        """update coverage set run_id = $2
+            where chain_id = $1 and period_end = (select max(period_end) from coverage where chain_id = $1)""",
+        chain_id,
+        await insert_run(connection, chain_id, run),
+    )
+
+
 async def insert_quarantine(connection: Connection, chain_id: int, records: Sequence[MovedRecord]) -> None:
     """Give a chain its quarantine, each record with the run that set it aside, under a number of this server."""
     for record in records:
         await connection.execute(
-            f"""with wanted as (select * from jsonb_populate_record(null::runs, $2::text::jsonb)),
-                made as (
-                    insert into runs (chain_id, tenant_id, account_id, {_RUN_COLUMNS})
-                    select c.id, c.tenant_id, c.account_id, {", ".join(f"w.{name.strip()}" for name in _RUN_COLUMNS.split(","))}
-                      from chains c, wanted w where c.id = $1
-                    on conflict (chain_id, lane, period_end) do update set state = excluded.state returning id, tenant_id
-                )
-                insert into quarantine (tenant_id, chain_id, run_id, reason, record, quarantined_at)
-                select made.tenant_id, $1, made.id, $3, $4, $5 from made on conflict (chain_id, digest) do nothing""",
-            chain_id, to_json(record.run), record.reason, record.record, record.quarantined_at,
+            """insert into quarantine (tenant_id, chain_id, run_id, reason, record, quarantined_at)
+               select tenant_id, id, $2, $3, $4, $5 from chains where id = $1 on conflict (chain_id, digest) do nothing""",
+            chain_id, await insert_run(connection, chain_id, record.run), record.reason, record.record, record.quarantined_at,
         )  # fmt: skip
