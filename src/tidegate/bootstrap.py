@@ -33,7 +33,7 @@ from tidegate.engine.parts import Parts, nothing
 from tidegate.engine.settings import Settings
 from tidegate.signals.requests import watched_requests
 from tidegate.signals.watching import Observer, Watch, watch
-from tidegate.store import database, outbox, schema
+from tidegate.store import database, outbox, retention, schema
 from tidegate.store.directory import StoredDestination
 from tidegate.store.embedded import EmbeddedServer
 from tidegate.store.seal import KEY_VARIABLE, Sealer, load_key
@@ -84,7 +84,7 @@ def from_environment(environment: Mapping[str, str] | None = None) -> Options:
         database_url=given.get(DATABASE_VARIABLE) or None,
         key_source=given,
         allow_private_addresses=_flag(given, PRIVATE_VARIABLE),
-        settings=Settings(slots=_positive(given, SLOTS_VARIABLE, Settings().slots)),
+        settings=Settings(slots=_positive(given, SLOTS_VARIABLE, Settings().slots), keep=_kept(given)),
         traces=_traces(given),
         mask=mask,
     )
@@ -270,3 +270,16 @@ def _positive(environment: Mapping[str, str], name: str, default: int) -> int:
     if not text.isdigit() or int(text) < 1:
         raise InvalidInput(name, text, "is not a whole number of 1 or more", f"Leave it out for {default}.")
     return int(text)
+
+
+def _kept(environment: Mapping[str, str]) -> dict[str, timedelta | None]:
+    """Return for how long the environment wants things kept: ``TIDEGATE_KEEP_RUNS_DAYS`` and its like, 0 for ever."""
+    found: dict[str, timedelta | None] = {}
+    for what in retention.kept_for():
+        name = f"TIDEGATE_KEEP_{what.upper()}_DAYS"
+        text = environment.get(name, "")
+        if text and not text.isdigit():
+            raise InvalidInput(name, text, "is not a whole number of days", "Write 0 to keep them for ever.")
+        if text:
+            found[what] = timedelta(days=int(text)) if int(text) else None
+    return found

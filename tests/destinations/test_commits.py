@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 
 import asyncpg
 import pytest
@@ -153,7 +154,11 @@ def test_elsewhere_nothing_is_written_without_a_claim_and_pruning_takes_it_away(
                         await run.write(orders(99))
                 await run.writer.committed()
                 await run.write(orders(number))
-            assert await destination.prune(8) == 1
+
+            async def ended(run_ids: Sequence[int]) -> list[int]:
+                return [number for number in run_ids if number < 8]
+
+            assert await destination.forget(ended) == 1
             zombie = Run(destination.writer(target(), 7, 1), run_id=7, batch=1)
             with pytest.raises(LeaseLost):
                 await zombie.write(orders(1))

@@ -27,6 +27,12 @@ COMMANDS = {
     "connector": "connector",
     "doctor": "doctor",
     "metrics": "metrics",
+    "retention": "retention",
+    "export": "moving",
+    "import": "moving",
+    "backup": "backup",
+    "restore": "backup",
+    "stop": "backup",
 }
 """Command -> the module in this package whose `app` holds it, in the order of the help text."""
 

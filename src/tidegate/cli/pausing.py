@@ -38,14 +38,20 @@ def pause(
 
 
 @app.command()
-def resume(installation: OfInstallation, as_json: AsJson = False) -> None:
+def resume(
+    installation: OfInstallation,
+    not_imported: Annotated[
+        bool, typer.Option("--not-imported", help="It was exported, but is not imported anywhere: go on here.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
     """Resume an installation: the due dates missed meanwhile are caught up."""
     tenant_id, name = _split(installation, as_json=as_json)
 
     async def work(parts: Parts) -> None:
         from tidegate.engine import commands
 
-        await commands.resume(parts, tenant_id, name)
+        await commands.resume(parts, tenant_id, name, not_imported=not_imported)
 
     with_parts(work, as_json=as_json)
     if as_json:

@@ -77,7 +77,8 @@ class Writer(Protocol):
         """Fence out older epochs and return the last checkpoint that committed with rows, None if the ledger knows all.
 
         Called once when a run starts or resumes. If the ledger does not know that checkpoint, its batch is written next:
-        under its own number, with the same checkpoint and no pages. Raises LeaseLost if a newer epoch has been here.
+        under its own number, with the same checkpoint and no pages. Raises LeaseLost if a newer epoch has been here; its
+        values say which, as ``newest_epoch``.
         """
         ...
 
@@ -130,5 +131,17 @@ class Sends(Protocol):
         """Send once, at ``now``, and return what the other side said; never raises for what it may say, or not say.
 
         Sending the same again has the same effect as once, for a receiver that keeps ids.
+        """
+        ...
+
+
+@runtime_checkable
+class KeepsNotes(Protocol):
+    """A destination that notes each run's last commit beside the rows, in a database that is not Tidegate's."""
+
+    async def forget(self, ended: Callable[[Sequence[int]], Awaitable[Sequence[int]]]) -> int:
+        """Delete the notes of runs that have ended long ago; ``ended`` says of some run ids which have. Return how many.
+
+        Raises a DestinationError.
         """
         ...

@@ -41,7 +41,7 @@ async def apply(
         transaction = connection.transaction()
         await transaction.start()
         try:
-            outcome = await _apply(parts, connection, configuration, applied=not dry_run)
+            outcome = await apply_in(parts, connection, configuration, applied=not dry_run)
             if expected is not None and expected.changes != outcome.changes:
                 raise InvalidInput(
                     "configuration", len(outcome.changes), "changes are not those shown before", "Apply it again."
@@ -56,7 +56,8 @@ async def apply(
     return outcome
 
 
-async def _apply(parts: Parts, connection: Connection, configuration: Configuration, *, applied: bool) -> Outcome:
+async def apply_in(parts: Parts, connection: Connection, configuration: Configuration, *, applied: bool) -> Outcome:
+    """Make the changes inside the caller's transaction; whoever else applies waits for its end. Raises as `apply` does."""
     await database.lock(connection, database.APPLY_LOCK)
     work = _Applying(parts, connection, parts.clock.now(), await _read_state(connection))
     for destination in configuration.destinations:

@@ -87,17 +87,28 @@ async def pause_in(connection: Connection, tenant_id: str, installation: str, re
     return await runs.drop_waiting(connection, ids, now)
 
 
-async def resume(parts: Parts, tenant_id: str, installation: str) -> None:
-    """Resume an installation; the due dates missed meanwhile are caught up (SPEC 2.11)."""
+EXPORTED = "exported"
+"""How the reason begins for which an exported installation is paused (engine.moving)."""
+
+
+async def resume(parts: Parts, tenant_id: str, installation: str, *, not_imported: bool = False) -> None:
+    """Resume an installation; the due dates missed meanwhile are caught up (SPEC 2.11).
+
+    One that was exported is resumed only by whoever says that it was ``not_imported`` elsewhere: InvalidInput otherwise.
+    """
     async with parts.pool.acquire() as connection, connection.transaction():
-        await resume_in(connection, tenant_id, installation)
+        await resume_in(connection, tenant_id, installation, not_imported=not_imported)
 
 
-async def resume_in(connection: Connection, tenant_id: str, installation: str) -> None:
+async def resume_in(connection: Connection, tenant_id: str, installation: str, *, not_imported: bool = False) -> None:
     """Resume an installation inside the caller's transaction; one that is not paused is left as it is."""
     found = await _installation(connection, tenant_id, installation)
     if found.paused_at is None:
         return
+    if found.paused_reason.startswith(EXPORTED) and not not_imported:
+        name = f"{tenant_id}/{installation}"
+        remedy = f"If it was not imported anywhere: tidegate resume {name} --not-imported"
+        raise InvalidInput("installation", name, f"was {found.paused_reason}", remedy)
     await directory.set_paused(connection, found.id, None, "")
     await directory.clear_unauthorised(connection, tenant_id, found.connection)
     moves = [await _caught_up(connection, chain) for chain in await chains.chains(connection, tenant_id, installation)]

@@ -13,6 +13,7 @@ import msgspec
 
 from tidegate.destinations.base import DeliveryKey, Turn, Writer, Written
 from tidegate.domain.fetch import FetchReport, Page
+from tidegate.domain.instant import render_instant
 from tidegate.engine.observing import BatchCommitted
 from tidegate.engine.parts import Ends
 from tidegate.engine.underway import Underway
@@ -28,13 +29,17 @@ SMALL_BATCHES = 3
 
 
 class Checkpoint(msgspec.Struct, frozen=True):
-    """Where an unfinished run resumes: after which page, with which clock, and what its pages so far have reported."""
+    """Where an unfinished run resumes: after which page, with which clock, and what its pages so far have reported.
+
+    ``asked``: what the run was asked for, as `asked_of` says it.
+    """
 
     batch: int
     token: dict[str, Any] | None
     stop_after: datetime
     report: FetchReport
     destination_id: int
+    asked: str = ""
 
     @property
     def complete(self) -> bool:
@@ -42,22 +47,41 @@ class Checkpoint(msgspec.Struct, frozen=True):
         return self.token is None
 
 
+def asked_of(run: LeasedRun) -> str:
+    """Return what a run is asked for, in names: its identity (SPEC 2.12) and where its period starts.
+
+    Numbers of runs and chains are one ledger's. Another database may remember those of a ledger that is no more: a newer
+    one than the backup that was restored, or the one that an installation was moved from.
+    """
+    whose = f"{run.tenant_id}/{run.installation}/{run.workflow}/{run.stream} of {run.account_name}"
+    return f"{whose} {run.lane} {render_instant(run.period.start)}/{render_instant(run.period.end)}"
+
+
 class Stopped(Exception):
     """The process is asked to stop; all that was fetched is delivered and the checkpoint stands."""
 
 
 class Delivery:
-    """Delivers the pages of one leased run. ``proven``: the run has ended, with coverage."""
+    """Delivers the pages of one leased run. ``proven``: the run has ended, with coverage.
+
+    ``taken`` is the last batch number that is not free.
+    """
 
     def __init__(
-        self, ends: Ends, run: LeasedRun, writer: Writer, stop_after: datetime, resumed: Checkpoint | None
+        self,
+        ends: Ends,
+        run: LeasedRun,
+        writer: Writer,
+        stop_after: datetime,
+        resumed: Checkpoint | None,
+        taken: int,
     ) -> None:
         self._parts = ends.parts
         self._finishing = ends.finishing
         self._run = run
         self._writer = writer
         self._stop_after = stop_after
-        self._batch = self._first = resumed.batch if resumed else run.batch
+        self._batch = self._first = taken
         self._report = resumed.report if resumed else None
         self._underway = Underway()
         self.proven = False
@@ -181,7 +205,7 @@ class Delivery:
 
     def _checkpoint(self, last: Page, report: FetchReport) -> Checkpoint:
         token = None if last.token is None else dict(last.token)
-        return Checkpoint(self._batch, token, self._stop_after, report, self._run.destination_id)
+        return Checkpoint(self._batch, token, self._stop_after, report, self._run.destination_id, asked_of(self._run))
 
 
 def counts_of(written: Written) -> Counts:

@@ -9,14 +9,16 @@ from enum import StrEnum
 
 import structlog
 
+from tidegate.domain.errors import InvalidInput
 from tidegate.engine.dispatcher import dispatch_ready
 from tidegate.engine.observing import Stepped
 from tidegate.engine.parts import Parts
 from tidegate.engine.planner import plan_due
+from tidegate.engine.retention import prune
 from tidegate.engine.sender import Sender
 from tidegate.engine.sweeper import sweep
 from tidegate.engine.worker import Worker
-from tidegate.store import runs, schedules, sending
+from tidegate.store import runs, schedules, schema, sending
 
 log = structlog.get_logger()
 
@@ -44,9 +46,13 @@ class Engine:
         self._send_now = asyncio.Event()
         self._worker = Worker(parts, on_end=self._run_ended)
         self._sender = Sender(parts, on_end=self._dispatch_now.set)
+        self._outdated: InvalidInput | None = None
 
     async def run(self) -> None:
-        """Run until `stop` is called, then end gracefully: pages in hand are delivered, runs given back."""
+        """Run until `stop` is called, then end gracefully: pages in hand are delivered, runs given back.
+
+        Ends so by itself when a newer revision has migrated the database, and raises InvalidInput that says so.
+        """
         settings = self._parts.settings
         loops: list[Awaitable[None]] = []
         if Role.PLANNER in self._roles:
@@ -59,6 +65,8 @@ class Engine:
             )
         if Role.SWEEPER in self._roles:
             loops.append(self._repeat("sweeper", self._sweep, settings.sweep_every))
+            loops.append(self._repeat("retention", self._prune, settings.prune_every))
+        loops.append(self._repeat("guard", self._guard, settings.sweep_every))
         if Role.WORKER in self._roles:
             loops.append(self._worker.run())
         if Role.SENDER in self._roles:
@@ -68,6 +76,8 @@ class Engine:
             await asyncio.gather(*loops)
         finally:
             await self._sender.close()
+        if self._outdated is not None:
+            raise self._outdated
 
     def stop(self) -> None:
         """Ask `run`, or `drain`, to end gracefully; once is enough."""
@@ -115,6 +125,18 @@ class Engine:
         if helped := await sweep(self._parts, now):
             self._dispatch_now.set()
         return helped
+
+    async def _prune(self, now: datetime) -> int:
+        return sum(pruned.count for pruned in await prune(self._parts, now))
+
+    async def _guard(self, _now: datetime) -> int:
+        try:
+            await schema.require_known(self._parts.pool)
+        except InvalidInput as error:
+            log.error("stopping", note=str(error))
+            self._outdated = error
+            self.stop()
+        return 0
 
     async def _repeat(
         self,

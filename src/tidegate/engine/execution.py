@@ -16,7 +16,7 @@ from tidegate.destinations.base import Writer
 from tidegate.domain.errors import InternalError
 from tidegate.domain.fetch import Page
 from tidegate.domain.workflow import PLAIN_SYNC, Workflow
-from tidegate.engine.delivery import Checkpoint, Delivery, ahead
+from tidegate.engine.delivery import Checkpoint, Delivery, ahead, asked_of
 from tidegate.engine.fetching import fetch, request_for
 from tidegate.engine.observing import PageFetched
 from tidegate.engine.parts import Ends, Parts, target_of
@@ -33,9 +33,11 @@ async def execute(parts: Parts, ends: Ends, run: LeasedRun, stopping: asyncio.Ev
     source, stream, connector = ends.source(run)
     destination = await ends.destination(run)
     writer = destination.writer(target_of(run, connector, stream), run.id, run.epoch)
-    resumed, unentered = await _resume(run, writer)
+    resumed, unentered, taken = await _resume(run, writer)
     stop_after = resumed.stop_after if resumed else parts.clock.now()
-    delivery = Delivery(ends, run, writer, stop_after, resumed)
+    delivery = Delivery(ends, run, writer, stop_after, resumed, taken)
+    if taken > run.batch and not unentered:
+        await leases.number_after(parts.pool, run, taken)
     if resumed and unentered:
         await delivery.enter(resumed, unentered)
         if resumed.complete:
@@ -83,19 +85,24 @@ async def _told(parts: Parts, run: LeasedRun, pages: AsyncIterator[Page]) -> Asy
         yield page
 
 
-async def _resume(run: LeasedRun, writer: Writer) -> tuple[Checkpoint | None, bytes | None]:
-    """Return where the run goes on and, if the process died between two commits, the batch the ledger does not know.
+async def _resume(run: LeasedRun, writer: Writer) -> tuple[Checkpoint | None, bytes | None, int]:
+    """Return where the run goes on; if the process died between two commits, the batch the ledger does not know; and the
+    last batch number that is taken.
 
     Rows that are elsewhere commit before their ledger entry (SPEC 5). What committed there up to the ledger's own batch
     says nothing new: a run that is planned anew begins anew (HOLE s). So does one whose installation has meanwhile been
-    given another destination: what it delivered is not there.
+    given another destination: what it delivered is not there. And what is not the very next batch of the very same
+    request was committed under a ledger that is no more, one newer than the backup that was restored: to go on from it
+    could skip what this ledger's run has to fetch.
     """
     committed = await writer.committed()
+    taken = run.batch
     if committed is not None:
         elsewhere = msgspec.json.decode(committed, type=Checkpoint)
-        if elsewhere.batch > run.batch:
-            return elsewhere, committed
+        if elsewhere.batch == run.batch + 1 and elsewhere.asked == asked_of(run):
+            return elsewhere, committed, elsewhere.batch
+        taken = max(taken, elsewhere.batch)
     if run.checkpoint is None:
-        return None, None
+        return None, None, taken
     known = msgspec.json.decode(run.checkpoint, type=Checkpoint)
-    return (known if known.destination_id == run.destination_id else None), None
+    return (known if known.destination_id == run.destination_id else None), None, taken

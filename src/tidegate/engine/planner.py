@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import datetime, timedelta
 from functools import lru_cache
 from typing import TypeAlias
@@ -15,12 +16,14 @@ from tidegate.domain.run import Trigger
 from tidegate.domain.schedule import Schedule, latest_due, next_due
 from tidegate.domain.schedule_document import parse_schedule
 from tidegate.engine.parts import Parts
-from tidegate.store import runs, schedules
+from tidegate.store import database, runs, schedules
 from tidegate.store.runs import PlannedRun
 from tidegate.store.schedules import DueSchedule
 
 log = structlog.get_logger()
 
+AT_ONCE = 2
+"""Batches planned side by side: while the database writes one, the due dates of the other are computed."""
 UNREADABLE_AGAIN = timedelta(hours=1)
 """When a stored rule that this revision cannot read is looked at again."""
 
@@ -31,6 +34,12 @@ async def plan_due(parts: Parts, now: datetime) -> int:
     Under `coalesce` each becomes one run up to the latest due date passed (SPEC 2.8). Due dates are computed from the
     rule here and now: one stored under older zone rules is moved, not obeyed (SPEC 2.12, HOLE jj).
     """
+    if not await schedules.any_due(parts.pool, now):
+        return 0
+    return sum(await asyncio.gather(*[_plan_batches(parts, now) for _ in range(AT_ONCE)]))
+
+
+async def _plan_batches(parts: Parts, now: datetime) -> int:
     planned = 0
     while True:
         count = await _plan_batch(parts, now)
@@ -41,6 +50,7 @@ async def plan_due(parts: Parts, now: datetime) -> int:
 
 async def _plan_batch(parts: Parts, now: datetime) -> int:
     async with parts.pool.acquire() as connection, connection.transaction():
+        await database.plan_statements_anew(connection)
         due = await schedules.take_due(connection, now, parts.settings.plan_batch)
         if not due:
             return 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 
@@ -30,7 +31,11 @@ class Settings:
     """A queued run that no worker took for so long is handed to the queue again."""
     dispatch_pause: timedelta = timedelta(seconds=0.05)
     """The least time between two looks of the dispatcher, however often it is woken."""
-    plan_batch: int = 1000
+    prune_every: timedelta = timedelta(hours=1)
+    """How often what is old is deleted."""
+    keep: Mapping[str, timedelta | None] = field(default_factory=dict)
+    """For how long ended things are kept, by kind, where it is not the default; None: for ever (engine.retention)."""
+    plan_batch: int = 4000
     """Schedules planned in one transaction."""
     batch_bytes: int = 4 * 1024 * 1024
     """Pages are committed together up to about this many bytes of records …"""

@@ -128,8 +128,8 @@ class Worker:
         except Stopped:
             await leases.release(self._parts.pool, run, self._parts.clock.now())
             self._ended(run, Outcome.RELEASED)
-        except LeaseLost:
-            self._lost(run)
+        except LeaseLost as error:
+            await self._behind(run, error)
         except InvalidInput as error:  # what this process was given (key, connector file): another one may do better
             await self._give_back(run, InternalError(error.message, remedy=error.remedy))
         except TidegateError as error:
@@ -137,6 +137,18 @@ class Worker:
         except Exception as error:
             log.exception("internal error")
             await self._give_back(run, InternalError(f"{type(error).__name__}: {error}"))
+
+    async def _behind(self, run: LeasedRun, error: LeaseLost) -> None:
+        """Walk away, unless the ledger says that the run is ours after all: then it is younger than what a destination
+        remembers, restored from a backup, and the run goes on under an epoch that is new there too (SPEC 5, fencing).
+        """
+        newest = error.values.get("newest_epoch")
+        now = self._parts.clock.now()
+        if isinstance(newest, int) and await leases.overtake(self._parts.pool, run, newest, now):
+            log.warning("epoch behind the destination's", newest_epoch=newest)
+            self._ended(run, Outcome.RELEASED)
+        else:
+            self._lost(run)
 
     async def _give_back(self, run: LeasedRun, error: TidegateError) -> None:
         """Let the run be tried again, or end it as failed: its error's type decides (SPEC 5, "Failures")."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -107,6 +109,31 @@ DISPATCH_LOCK = 7_249_316_002
 
 APPLY_LOCK = 7_249_316_003
 """Advisory lock key under which one configuration at a time is applied."""
+
+
+PRUNE_LOCK = 7_249_316_007
+"""Advisory lock key of the one process that deletes what is old."""
+
+
+@asynccontextmanager
+async def alone(pool: Pool, key: int) -> AsyncGenerator[bool]:
+    """Yield whether this process has an advisory lock, which it keeps while inside, across transactions."""
+    async with pool.acquire() as connection:
+        taken: bool = await connection.fetchval("select pg_try_advisory_lock($1)", key)
+        try:
+            yield taken
+        finally:
+            if taken:
+                await connection.execute("select pg_advisory_unlock($1)", key)
+
+
+async def plan_statements_anew(connection: Connection) -> None:
+    """Let the server plan each statement of this transaction for the tables as they are now.
+
+    A plan kept from when a table was small reads all of it when it is large; for a statement on thousands of rows a new
+    one costs next to nothing.
+    """
+    await connection.execute("set local plan_cache_mode = force_custom_plan")
 
 
 async def lock(connection: Connection, key: int) -> None:

@@ -241,6 +241,15 @@ async def put_installation(
     return row["id"], row["account_id"]
 
 
+async def account_of(connection: Connection, installation_id: int) -> int:
+    """Return the id of the platform account that an installation's connection points at."""
+    found: int = await connection.fetchval(
+        "select n.account_id from installations i join connections n on n.id = i.connection_id where i.id = $1",
+        installation_id,
+    )
+    return found
+
+
 async def clear_unauthorised(connection: Connection, tenant_id: str, name: str) -> None:
     """Forget that a connection was refused by its source: it may try again."""
     await connection.execute(

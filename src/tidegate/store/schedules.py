@@ -41,6 +41,12 @@ async def take_due(connection: Connection, now: datetime, limit: int) -> list[Du
     return [DueSchedule(**row) for row in rows]
 
 
+async def any_due(connection: Connection | Pool, now: datetime) -> bool:
+    """Return whether any schedule is due by ``now``, in one look at an index."""
+    found: bool = await connection.fetchval("select exists (select from schedules where next_due_at <= $1)", now)
+    return found
+
+
 async def advance(connection: Connection, moves: Sequence[tuple[int, datetime, datetime | None]]) -> None:
     """Set (chain id, planned_until, next_due_at) of schedules taken by `take_due`, in the same transaction."""
     await connection.execute(

@@ -6,6 +6,7 @@ transaction of the batch's rows, so recovery reads the truth, and an older epoch
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
 import asyncpg
@@ -27,7 +28,10 @@ _LAST: Final = "SELECT epoch, batch, checkpoint, written FROM {table} WHERE run_
 _COMMIT: Final = """
 UPDATE {table} SET batch = $3, checkpoint = $4, written = $5
 WHERE run_id = $1 AND epoch = $2 AND batch < $3 RETURNING batch"""
-_PRUNE: Final = "WITH gone AS (DELETE FROM {table} WHERE run_id < $1 RETURNING 1) SELECT count(*) FROM gone"
+_NOTED: Final = "SELECT run_id FROM {table} WHERE run_id > $1 ORDER BY run_id LIMIT 1000"
+_FORGET: Final = (
+    "WITH gone AS (DELETE FROM {table} WHERE run_id = ANY($1::bigint[]) RETURNING 1) SELECT count(*) FROM gone"
+)
 
 
 class Commits:
@@ -40,13 +44,15 @@ class Commits:
     async def claim(self, connection: asyncpg.Connection, run_id: int, epoch: int) -> bytes | None:
         """Shut out epochs older than ``epoch`` and return the checkpoint of the run's last batch here, None if none.
 
-        Waits for an older epoch's transaction that is just committing. Raises LeaseLost if a newer epoch has been here.
+        Waits for an older epoch's transaction that is just committing. Raises LeaseLost, with the ``newest_epoch`` among
+        its values, if a newer one has been here.
         """
         if await connection.fetchval("SELECT to_regclass($1)", self._table) is None:
             await self._create(connection)
         row = await connection.fetchrow(_CLAIM.format(table=self._table), run_id, epoch)
         if row is None:
-            raise LeaseLost(f"Run {run_id} has been taken over: epoch {epoch} is not the newest.")
+            newest = await connection.fetchval(_LAST.format(table=self._table), run_id)
+            raise LeaseLost(f"Run {run_id} has been taken over: epoch {epoch} is not the newest.", newest_epoch=newest)
         checkpoint: bytes | None = row["checkpoint"]
         return checkpoint
 
@@ -83,6 +89,12 @@ class Commits:
         if await connection.fetchval(statement, key.run_id, key.epoch, key.batch, checkpoint, note) is None:
             raise LeaseLost(f"Run {key.run_id} has been taken over: epoch {key.epoch} commits nothing more.")
 
-    async def prune(self, connection: asyncpg.Connection, before_run_id: int) -> int:
-        """Delete the commits of runs numbered below ``before_run_id``; return how many. Only finished runs may be below it."""
-        return int(await connection.fetchval(_PRUNE.format(table=self._table), before_run_id))
+    async def noted(self, connection: asyncpg.Connection, after_run_id: int) -> list[int]:
+        """Return the next run ids that have a commit noted, ascending; none at the end, or where nothing ever committed."""
+        if await connection.fetchval("SELECT to_regclass($1)", self._table) is None:
+            return []
+        return [row["run_id"] for row in await connection.fetch(_NOTED.format(table=self._table), after_run_id)]
+
+    async def forget(self, connection: asyncpg.Connection, run_ids: Sequence[int]) -> int:
+        """Delete the commits of these runs; return how many there were. Only finished runs may be among them."""
+        return int(await connection.fetchval(_FORGET.format(table=self._table), list(run_ids)))

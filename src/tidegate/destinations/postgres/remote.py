@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import Final
 from urllib.parse import urlsplit
@@ -77,13 +77,17 @@ class RemotePostgres:
         async with connected(self._pool) as connection:
             await connection.execute("select 1")
 
-    async def prune(self, before_run_id: int) -> int:
-        """Forget the commits of runs numbered below ``before_run_id``, all of which must have ended; return how many.
+    async def forget(self, ended: Callable[[Sequence[int]], Awaitable[Sequence[int]]]) -> int:
+        """Delete the notes of runs that have ended long ago, as ``ended`` says of some run ids; return how many.
 
         A worker that still believes to run one of them loses its claim with it. Raises a DestinationError.
         """
+        gone, after = 0, 0
         async with connected(self._pool) as connection:
-            return await self._commits.prune(connection, before_run_id)
+            while noted := await self._commits.noted(connection, after):
+                gone += await self._commits.forget(connection, await ended(noted))
+                after = noted[-1]
+        return gone
 
     async def close(self) -> None:
         """Close the connections to the destination."""

@@ -1,0 +1,189 @@
+"""An installation moves to another server and goes on exactly where it stopped: nothing twice, nothing missed (SPEC 5)."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import pytest
+
+from tests.cli.conftest import CONFIGURATION, CommandLine
+from tests.cli.orders_api import CONNECTOR, OrdersApi
+
+ELSEWHERE = CONFIGURATION.replace(
+    "{kind: postgresql, settings: {schema: shop}}",
+    '{kind: postgresql, settings: {schema: shop}, secrets: {url: "${WAREHOUSE}"}}',
+).replace("every: 1m", "every: 1000d")
+CHAIN = """
+select string_agg(concat_ws('|', period_start, period_end, previous_end, kind, records, reason), e'\\n' order by period_end)
+  from tidegate.coverage"""
+LAST = """
+select concat_ws('|', r.period_start, r.period_end, r.state, r.read_count, r.report) from tidegate.runs r
+ where id = (select run_id from tidegate.coverage order by period_end desc limit 1)"""
+
+
+def in_database(cli: CommandLine, query: str) -> Any:
+    """Return one value of a query behind the command line's back."""
+
+    async def ask() -> Any:
+        connection = await asyncpg.connect(cli.environment["TIDEGATE_DATABASE_URL"])
+        try:
+            return await connection.fetchval(query)
+        finally:
+            await connection.close()
+
+    return asyncio.run(ask())
+
+
+@pytest.fixture
+def other(cli: CommandLine, empty_database_url: str, tmp_path: Path) -> CommandLine:
+    """Another server, which has the connector's file and the secrets in its environment, and a key of its own."""
+    folder = tmp_path / "other"
+    folder.mkdir()
+    (folder / "shop.yaml").write_text(CONNECTOR)
+    environment = {
+        **cli.environment,
+        "TIDEGATE_DATABASE_URL": empty_database_url,
+        "TIDEGATE_DATA_DIR": str(folder / "data"),
+        "OWN_URL": cli.environment["WAREHOUSE"],
+    }
+    return CommandLine(folder, environment)
+
+
+@pytest.fixture(autouse=True)
+def warehouse(cli: CommandLine, database_url: str) -> None:
+    """The destination is a database of its own, as far as both servers can tell."""
+    cli.environment["WAREHOUSE"] = database_url
+
+
+def synced(cli: CommandLine) -> None:
+    """Install and cover two periods."""
+    cli.apply(ELSEWHERE)
+    for until in ("2026-05-02T00:00:00Z", "2026-05-02T21:00:00Z"):
+        cli.ok("run", "acme/orders", "--until", until)
+
+
+def exported(cli: CommandLine, other: CommandLine, *options: str) -> str:
+    """Export the installation and return the file's path at the other server."""
+    path = other.folder / "orders.json"
+    told = cli.json("export", "acme/orders", "-o", str(path), *options)
+    assert told == {
+        "installation": "acme/orders",
+        "file": str(path),
+        "environment": ["OWN_URL", "SHOP_TOKEN"],
+        "paused": True,
+    }
+    return str(path)
+
+
+def test_it_goes_on_where_it_stopped(cli: CommandLine, other: CommandLine, api: OrdersApi) -> None:
+    """The chain arrives row by row; the next period begins at the watermark; what is delivered is not delivered again."""
+    synced(cli)
+    path = exported(cli, other)
+    other.ok("import", path)
+    assert in_database(other, CHAIN) == in_database(cli, CHAIN)
+    assert in_database(other, LAST) == in_database(cli, LAST) is not None
+    api.count = 60
+    (run,) = other.json("run", "acme/orders")
+    assert (run["state"], run["period_start"]) == ("succeeded", "2026-05-02T21:00:00Z")
+    assert (run["inserted_count"], run["updated_count"]) == (15, 0)
+    assert run["read_count"] == run["inserted_count"] + run["unchanged_count"]
+    (coverage,) = other.json("coverage")
+    assert (len(coverage["stretches"]), coverage["link_count"]) == (1, 3)
+
+
+def test_the_file_holds_no_secret_and_is_the_owners_alone(cli: CommandLine, other: CommandLine) -> None:
+    """Secrets are named as in a configuration; the other side sets them."""
+    synced(cli)
+    path = Path(exported(cli, other))
+    text = path.read_text()
+    assert cli.environment["SHOP_TOKEN"] not in text
+    assert cli.environment["WAREHOUSE"] not in text
+    assert path.stat().st_mode & 0o777 == 0o600
+    del other.environment["OWN_URL"]
+    result = other("import", str(path))
+    assert (result.exit_code, "Set OWN_URL." in result.stderr) == (2, True)
+    assert other.json("status") == []
+
+
+def test_the_two_sides_never_both_run(cli: CommandLine, other: CommandLine) -> None:
+    """The exported side is paused and says why; only words bring it back."""
+    synced(cli)
+    path = exported(cli, other)
+    result = cli("resume", "acme/orders")
+    assert (result.exit_code, "--not-imported" in result.stderr) == (2, True)
+    assert cli("run", "acme/orders").exit_code == 2
+    assert (
+        cli(
+            "apply",
+            "-y",
+            "-f",
+            cli.write("again.yaml", ELSEWHERE.replace("streams:", "paused: false\n        streams:")),
+        ).exit_code
+        == 2
+    )
+    result = cli("export", "acme/orders", "-o", path)
+    assert (result.exit_code, "exists" in result.stderr) == (2, True)
+    cli.ok("resume", "acme/orders", "--not-imported")
+    (run,) = cli.json("run", "acme/orders")
+    assert run["state"] == "succeeded"
+
+
+def test_nothing_is_imported_over_anything(cli: CommandLine, other: CommandLine) -> None:
+    """SPEC 8: exit code 2, nothing half-written."""
+    synced(cli)
+    path = exported(cli, other)
+    other.ok("import", path)
+    result = other("import", path)
+    assert (result.exit_code, "is here already" in result.stderr) == (2, True)
+    document = json.loads(Path(path).read_text())
+    installations = document["configuration"]["tenants"]["acme"]["installations"]
+    installations["more"] = installations.pop("orders")
+    document["installation"] = "more"
+    document["configuration"]["tenants"]["acme"]["connections"]["shop"]["concurrency"] = 9
+    other_path = other.write("more.json", json.dumps(document))
+    result = other("import", other_path)
+    assert (result.exit_code, "is here and different (concurrency)" in result.stderr) == (2, True)
+    document["tidegate_export"] = 2
+    result = other("import", other.write("newer.json", json.dumps(document)))
+    assert (result.exit_code, "no export that this version reads" in result.stderr) == (2, True)
+    assert [stream["installation"] for stream in other.json("status")] == ["orders"]
+
+
+def test_a_run_at_work_is_waited_for_and_one_that_waits_ends(cli: CommandLine, other: CommandLine) -> None:
+    """A run at work would go on delivering here; one that waits for a retry has its period fetched there."""
+    synced(cli)
+    in_database(
+        cli,
+        """insert into tidegate.runs (chain_id, tenant_id, account_id, lane, trigger, state, lease_until, first_due_at, due_at,
+                                      period_end, not_before_at)
+           select id, tenant_id, account_id, 'live', 'manual', 'running', now() + interval '1 day', now(), now(), now(), now()
+             from tidegate.chains""",
+    )
+    path = str(other.folder / "orders.json")
+    result = cli("export", "acme/orders", "-o", path)
+    assert (result.exit_code, "has a run at work" in result.stderr) == (2, True)
+    assert (Path(path).exists(), cli.json("status")[0]["paused"]) == (False, False)
+    in_database(cli, "update tidegate.runs set state = 'retrying', lease_until = null where state = 'running'")
+    exported(cli, other)
+    (run, *_) = cli.json("runs")
+    assert (run["state"], run["error"]["code"]) == ("failed", "moved")
+
+
+def test_quarantine_comes_along_if_asked_for(cli: CommandLine, other: CommandLine) -> None:
+    """Each record with the run that set it aside, byte by byte."""
+    synced(cli)
+    in_database(
+        cli,
+        """insert into tidegate.quarantine (tenant_id, chain_id, run_id, reason, record, quarantined_at)
+           select tenant_id, chain_id, id, 'no key', '{"n": "\\\\u0000"}'::bytea, now() from tidegate.runs order by id limit 1""",
+    )
+    other.ok("import", exported(cli, other, "--with-quarantine"))
+    look = """select concat_ws('|', q.reason, encode(q.record, 'hex'), r.period_end, r.state, r.read_count)
+                from tidegate.quarantine q join tidegate.runs r on r.id = q.run_id"""
+    found: Any = in_database(other, look)
+    assert found == in_database(cli, look)
+    assert found
