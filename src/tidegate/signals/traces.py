@@ -1,6 +1,6 @@
 """Traces: one per run, from its due date to its commit, through every process that works on it (OpenTelemetry).
 
-Trace and root span have ids that follow from the run itself (docs/decisions/0009-signals.md), so each process hangs its
+Trace and root span have ids that follow from the run itself (docs/decisions/0012-signals.md), so each process hangs its
 spans on the same root without being told. Spans carry the times of the engine's clock, which is the database's.
 """
 
