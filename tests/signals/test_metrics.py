@@ -50,6 +50,8 @@ class Scraped:
         self._gauges = FleetGauges(world.parts, self.probes.metrics.registry)
 
     async def text(self) -> str:
+        await self._gauges.look()
+        await self._gauges.looked()
         return (await self.probes.text(self._gauges)).decode()
 
     async def samples(self) -> dict[str, float]:
@@ -151,6 +153,7 @@ def test_a_look_is_not_repeated_before_its_time(database_url: str) -> None:
         metrics = Metrics()
         gauges = FleetGauges(world.parts, metrics.registry)
         await gauges.look()
+        await gauges.looked()
         before = [family.name for family in gauges.collect()]
         assert "tidegate_runs" in before
         await world.pool.execute("alter table runs rename to runs_gone")
@@ -158,6 +161,7 @@ def test_a_look_is_not_repeated_before_its_time(database_url: str) -> None:
         assert [family.name for family in gauges.collect()] == before, "still fresh"
         world.clock.advance(seconds=5)
         await gauges.look()
+        await gauges.looked()
         await world.pool.execute("alter table runs_gone rename to runs")
         shown = {family.name: family.samples[0].value for family in gauges.collect()}
         assert shown["tidegate_fleet_seen"] == 0

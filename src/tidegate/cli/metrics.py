@@ -42,7 +42,9 @@ def metrics(as_json: AsJson = False) -> None:
         from tidegate.signals.gauges import FleetGauges
 
         registry = CollectorRegistry()
-        await FleetGauges(parts, registry).look()
+        gauges = FleetGauges(parts, registry)
+        await gauges.look()
+        await gauges.looked()
         return generate_latest(registry).decode()
 
     text = with_parts(work, as_json=as_json)

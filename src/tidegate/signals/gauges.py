@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Awaitable, Iterator
 from datetime import datetime, timedelta
+from typing import TypeVar
 
 import asyncpg
 import structlog
@@ -24,7 +25,8 @@ STREAMS_SHARE = 50
 """The look at every stream is repeated after this many times the time it took: 2 % of one connection at most."""
 MOST_STALE = 20
 """Streams that are named with their staleness: the stalest. A series for each would drown the one that matters."""
-PATIENCE_SECONDS = 20.0
+PATIENCE_SECONDS = 60.0
+Found = TypeVar("Found")
 
 
 class FleetGauges:
@@ -38,25 +40,44 @@ class FleetGauges:
         self._looked_at = datetime.min.replace(tzinfo=parts.clock.now().tzinfo)
         self._streams_again_at = self._looked_at
         self._seen = True
+        self._looking: asyncio.Task[None] | None = None
         registry.register(self)
 
     async def look(self) -> None:
-        """Look at the database, unless what is known is fresh enough."""
+        """Look at the database, unless what is known is fresh enough; nobody waits for the long look at every stream."""
         now = self._parts.clock.now()
         if now - self._looked_at < STANDING_AGE:
             return
         self._looked_at = now
+        self._standing = await self._seen_of(fleet.standing(self._parts.pool, now))
+        self._seen = self._standing is not None
+        if now >= self._streams_again_at and (self._looking is None or self._looking.done()):
+            self._looking = asyncio.create_task(self._look_at_streams(now))
+
+    async def looked(self) -> None:
+        """Return once the look at every stream that is under way has ended."""
+        if self._looking is not None:
+            await asyncio.wait({self._looking})
+
+    async def close(self) -> None:
+        """Break off a look that is under way."""
+        if self._looking is not None:
+            self._looking.cancel()
+            await asyncio.gather(self._looking, return_exceptions=True)
+
+    async def _look_at_streams(self, now: datetime) -> None:
+        self._streams = await self._seen_of(fleet.streams(self._parts.pool, now, self._most_stale))
+        took = self._parts.clock.now() - now
+        self._streams_again_at = now + max(STREAMS_AGE, STREAMS_SHARE * took)
+
+    async def _seen_of(self, asking: Awaitable[Found]) -> Found | None:
+        """Return what is asked for, None if the database does not tell."""
         try:
-            async with asyncio.timeout(PATIENCE_SECONDS), self._parts.pool.acquire() as connection:
-                self._standing = await fleet.standing(connection, now)
-                if now >= self._streams_again_at:
-                    self._streams = await fleet.streams(connection, now, self._most_stale)
-                    took = self._parts.clock.now() - now
-                    self._streams_again_at = now + max(STREAMS_AGE, STREAMS_SHARE * took)
-            self._seen = True
+            async with asyncio.timeout(PATIENCE_SECONDS):
+                return await asking
         except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
             log.warning("fleet not seen", error=f"{type(error).__name__}: {error}")
-            self._standing, self._streams, self._seen = None, None, False
+            return None
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
         """Yield the gauges as of the last look."""

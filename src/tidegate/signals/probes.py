@@ -108,6 +108,7 @@ async def served(probes: Probes, parts: Parts, host: str, port: int) -> AsyncGen
         yield runner.addresses[0][1]
     finally:
         await runner.cleanup()
+        await gauges.close()
 
 
 def _answer(wrong: Mapping[str, object]) -> web.Response:

@@ -121,7 +121,7 @@ class Traces:
         attributes: dict[str, str | int] = {
             "http.request.method": fact.method,
             "server.address": fact.host,
-            "url.path": fact.path,
+            "url.path": self._mask.text(fact.path),
         }
         wrong = fact.error or ("" if fact.status is None or fact.status < 400 else str(fact.status))
         if fact.status is not None:
@@ -205,8 +205,7 @@ class Traces:
     def _begin(
         self, name: str, at: datetime, inside: Context, attributes: Attributes, kind: SpanKind = SpanKind.INTERNAL
     ) -> Span:
-        shown = {key: self._mask.text(value) if isinstance(value, str) else value for key, value in attributes.items()}
-        return self._tracer.start_span(name, inside, kind, shown, start_time=_ns(at))
+        return self._tracer.start_span(name, inside, kind, attributes, start_time=_ns(at))
 
 
 def trace_id_of(run: LeasedRun) -> int:
