@@ -14,6 +14,7 @@ import msgspec
 from tidegate.destinations.base import DeliveryKey, Turn, Writer, Written
 from tidegate.domain.fetch import FetchReport, Page
 from tidegate.domain.instant import render_instant
+from tidegate.domain.run import RunState
 from tidegate.engine.observing import BatchCommitted
 from tidegate.engine.parts import Ends
 from tidegate.engine.underway import Underway
@@ -62,7 +63,7 @@ class Stopped(Exception):
 
 
 class Delivery:
-    """Delivers the pages of one leased run. ``proven``: the run has ended, with coverage.
+    """Delivers the pages of one leased run. ``state``: how the run has ended, once it has.
 
     ``taken`` is the last batch number that is not free.
     """
@@ -84,7 +85,7 @@ class Delivery:
         self._batch = self._first = taken
         self._report = resumed.report if resumed else None
         self._underway = Underway()
-        self.proven = False
+        self.state: RunState | None = None
 
     async def deliver(self, pages: AsyncIterator[Page], stopping: asyncio.Event) -> None:
         """Deliver every page and finish the run.
@@ -153,8 +154,8 @@ class Delivery:
         """Enter a batch without records."""
         began_at = self._parts.clock.now()
         if report is not None:
-            self.proven = report.proves(self._run.period)
-            await self._finishing.ask(Finish(self._run, self._batch, report, self.proven, began_at))
+            proven = report.proves(self._run.period)
+            self.state = await self._finishing.ask(Finish(self._run, self._batch, report, proven, began_at))
         else:
             await leases.checkpoint(self._parts.pool, self._run, self._batch, position, Counts())
         self._tell(self._batch, Counts(), began_at, began_at)
@@ -189,8 +190,8 @@ class Delivery:
         if report is None:
             await leases.checkpoint(connection, self._run, batch, position, counts)
         else:
-            self.proven = report.proves(self._run.period)
-            await leases.finish(connection, self._run, batch, counts, report, proven=self.proven, now=now)
+            proven = report.proves(self._run.period)
+            self.state = await leases.finish(connection, self._run, batch, counts, report, proven=proven, now=now)
         if written.quarantined:
             records = [(record.reason, record.record) for record in written.quarantined]
             await quarantine.add(connection, self._run, records, now)

@@ -150,12 +150,12 @@ class Engine:
         wake = wake or asyncio.Event()
         while not self._stopping.is_set():
             wake.clear()
-            await self._step(name, step)
+            await self._step(name, step, every)
             if rest:
                 await self._pause(rest)
             await self._pause(every, wake)
 
-    async def _step(self, name: str, step: Callable[[datetime], Awaitable[int]]) -> None:
+    async def _step(self, name: str, step: Callable[[datetime], Awaitable[int]], every: timedelta) -> None:
         began_at = self._parts.clock.now()
         done, trouble = 0, None
         try:
@@ -164,7 +164,7 @@ class Engine:
             log.exception("step failed", loop=name)
             trouble = error
         ended_at = self._parts.clock.now()
-        self._parts.observe(Stepped(name, ended_at, ended_at - began_at, done, trouble))
+        self._parts.observe(Stepped(name, ended_at, every, ended_at - began_at, done, trouble))
 
     async def _pause(self, duration: timedelta, wake: asyncio.Event | None = None) -> None:
         """Wait for ``duration``, or less if woken or stopped."""

@@ -15,6 +15,7 @@ from tidegate.blocks.base import Block
 from tidegate.destinations.base import Writer
 from tidegate.domain.errors import InternalError
 from tidegate.domain.fetch import Page
+from tidegate.domain.run import RunState
 from tidegate.domain.workflow import PLAIN_SYNC, Workflow
 from tidegate.engine.delivery import Checkpoint, Delivery, ahead, asked_of
 from tidegate.engine.fetching import fetch, request_for
@@ -24,8 +25,8 @@ from tidegate.store import leases
 from tidegate.store.leases import LeasedRun
 
 
-async def execute(parts: Parts, ends: Ends, run: LeasedRun, stopping: asyncio.Event) -> bool:
-    """Fetch and deliver a run's period, finish it in the ledger and return whether that covers it.
+async def execute(parts: Parts, ends: Ends, run: LeasedRun, stopping: asyncio.Event) -> RunState:
+    """Fetch and deliver a run's period, finish it in the ledger and return how it ended.
 
     Raises Stopped if ``stopping`` is set meanwhile, LeaseLost if the run is not ours any more, or the error that ended
     the attempt.
@@ -41,14 +42,19 @@ async def execute(parts: Parts, ends: Ends, run: LeasedRun, stopping: asyncio.Ev
     if resumed and unentered:
         await delivery.enter(resumed, unentered)
         if resumed.complete:
-            return delivery.proven
+            return _ended(delivery)
     since = await leases.change_token(parts.pool, run) if stream.change_feed else None
     request = request_for(stream, run.period, run.coverage_start, stop_after, resumed.token if resumed else None, since)
     async with aclosing(fetch(source, request, run.period)) as fetched:
         through = _through(blocks_of(workflow_of(run)), _told(parts, run, fetched))
         async with ahead(_made_ready(through, writer), parts.settings.pages_ahead) as pages:
             await delivery.deliver(pages, stopping)
-    return delivery.proven
+    return _ended(delivery)
+
+
+def _ended(delivery: Delivery) -> RunState:
+    assert delivery.state is not None, "the last batch ends the run"
+    return delivery.state
 
 
 def workflow_of(run: LeasedRun) -> Workflow:

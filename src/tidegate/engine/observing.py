@@ -22,6 +22,7 @@ class Outcome(StrEnum):
 
     SUCCEEDED = "succeeded"
     UNPROVEN = "unproven"
+    DELIVERING = "delivering"  # all is in the outbox; the sender ends the run
     RETRYING = "retrying"  # it failed, and the run is tried again
     FAILED = "failed"  # it failed, and so did the run
     RELEASED = "released"  # given back by a graceful stop
@@ -74,10 +75,14 @@ class AttemptEnded:
 
 @dataclass(frozen=True, slots=True)
 class Stepped:
-    """A loop of the engine has ended one step, or shown that it is alive; ``error``: what it stumbled over."""
+    """A loop of the engine has ended one step, or shown that it is alive; the next comes after ``every`` at the latest.
+
+    ``error``: what it stumbled over.
+    """
 
     loop: str
     at: datetime
+    every: timedelta
     took: timedelta
     done: int = 0
     error: Exception | None = None

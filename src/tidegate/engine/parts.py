@@ -15,6 +15,7 @@ from tidegate.destinations.base import Destination, Target
 from tidegate.domain.clock import Clock
 from tidegate.domain.errors import InternalError, InvalidInput
 from tidegate.domain.masking import Mask
+from tidegate.domain.run import RunState
 from tidegate.domain.stream import Stream
 from tidegate.engine.observing import Observe, unobserved
 from tidegate.engine.settings import Settings
@@ -66,7 +67,7 @@ class Ends:
     """
 
     parts: Parts
-    finishing: Together[Finish, bool] = field(init=False)
+    finishing: Together[Finish, RunState] = field(init=False)
     _sources: OrderedDict[int, tuple[str, Connector, Source]] = field(default_factory=OrderedDict)
     _read: dict[int, StoredConnection] = field(default_factory=dict)
     _opening: asyncio.Lock = field(default_factory=asyncio.Lock)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime
 
 import structlog
@@ -117,6 +118,7 @@ class Sender:
         """Settle what was sent; False if it has to be sent again later, and the route has been let go until then."""
         now = self._parts.clock.now()
         until = now + self._parts.settings.lease
+        answer = replace(answer, detail=self._parts.mask.text(answer.detail))
         if answer.verdict is Verdict.ACKNOWLEDGED:
             await store.settle(self._parts.pool, route, sent, MessageState.ACKNOWLEDGED, answer, now, until)
             return True
@@ -148,6 +150,7 @@ class Sender:
 
     async def _stumbled(self, route: LeasedRoute, error: TidegateError) -> None:
         """Let go of a route that could not be sent on for a reason of ours; it is tried again, and nothing is given up."""
+        self._parts.mask.error(error)
         now = self._parts.clock.now()
         again = now + self._parts.settings.retry.cap * (1 - self._parts.chance())
         log.error("route stumbled", route_id=route.id, code=error.code, error=str(error))

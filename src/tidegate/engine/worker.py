@@ -123,8 +123,7 @@ class Worker:
     async def _attempt(self, run: LeasedRun) -> None:
         self._parts.observe(AttemptStarted(run, self._parts.clock.now()))
         try:
-            proven = await execute(self._parts, self._ends, run, self._stopping)
-            self._ended(run, Outcome.SUCCEEDED if proven else Outcome.UNPROVEN)
+            self._ended(run, Outcome(await execute(self._parts, self._ends, run, self._stopping)))
         except Stopped:
             await leases.release(self._parts.pool, run, self._parts.clock.now())
             self._ended(run, Outcome.RELEASED)
@@ -192,7 +191,9 @@ class Worker:
         """Renew all leases in one statement every ``renew_every``; a run that is not ours any more is let go."""
         settings = self._parts.settings
         while True:
-            self._parts.observe(Stepped("worker", self._parts.clock.now(), timedelta(0), len(self._held)))
+            self._parts.observe(
+                Stepped("worker", self._parts.clock.now(), settings.renew_every, timedelta(0), len(self._held))
+            )
             await self._parts.clock.sleep(settings.renew_every.total_seconds())
             held = {run_id: epoch for run_id, (epoch, _) in self._held.items()}
             if not held:

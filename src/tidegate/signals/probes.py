@@ -19,7 +19,7 @@ from tidegate.signals.metrics import Metrics
 from tidegate.signals.watching import Seen
 
 SILENCE = timedelta(minutes=2)
-"""A loop that has not ended a step for longer is not alive; a step of the planner may take its time."""
+"""A loop that is so late with the end of a step is not alive; a step of the planner may take its time."""
 PING_SECONDS = 2.0
 
 
@@ -27,22 +27,22 @@ class Pulse:
     """Remembers when each loop of this process last showed that it is alive."""
 
     def __init__(self) -> None:
-        self._seen_at: dict[str, datetime] = {}
+        self._seen: dict[str, Stepped] = {}
 
     def observe(self, fact: Seen) -> None:
         """Take note of a step."""
         if isinstance(fact, Stepped):
-            self._seen_at[fact.loop] = fact.at
+            self._seen[fact.loop] = fact
 
     def silent(self, now: datetime) -> dict[str, float]:
         """Return the loops that are not alive, with the seconds since they last were."""
-        ages = {loop: now - at for loop, at in self._seen_at.items()}
-        return {loop: age.total_seconds() for loop, age in ages.items() if age > SILENCE}
+        ages = {loop: (now - last.at, last.every) for loop, last in self._seen.items()}
+        return {loop: age.total_seconds() for loop, (age, every) in ages.items() if age > every + SILENCE}
 
     @property
     def loops(self) -> frozenset[str]:
         """Return the loops that have been seen at all."""
-        return frozenset(self._seen_at)
+        return frozenset(self._seen)
 
 
 class Probes:

@@ -40,7 +40,7 @@ from tidegate.store.leases import LeasedRun
 
 FLUSH_SECONDS = 5.0
 """How long the end of a process waits for the collector to take the last spans."""
-ENDS = frozenset({Outcome.SUCCEEDED, Outcome.UNPROVEN, Outcome.FAILED})
+ENDS = frozenset({Outcome.SUCCEEDED, Outcome.UNPROVEN, Outcome.DELIVERING, Outcome.FAILED})
 Attributes = Mapping[str, str | int | float | bool]
 
 

@@ -192,7 +192,7 @@ covered as (
            (select max(c.period_end) from coverage c where c.chain_id = f.chain_id), 'covered', f.id, f.read_count, $11
       from finished f where f.state = 'succeeded'
 )
-select count(*) from finished
+select state from finished
 """
 
 
@@ -205,8 +205,8 @@ async def finish(
     *,
     proven: bool,
     now: datetime,
-) -> None:
-    """End a run whose fetch is complete: as succeeded with its coverage, or as unproven without (SPEC 5).
+) -> RunState:
+    """End a run whose fetch is complete: as succeeded with its coverage, or as unproven without (SPEC 5). Return its state.
 
     While batches of its stream wait for their acknowledgement it becomes *delivering* instead, and `store.outbox` ends
     it. One statement, so one transaction with whatever else the caller has open on ``connection``. Raises LeaseLost if the
@@ -220,6 +220,7 @@ async def finish(
     )  # fmt: skip
     if not found:
         raise _lost(run)
+    return RunState(found)
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,12 +260,12 @@ covered as (
            f.finished_at
       from finished f where f.state = 'succeeded'
 )
-select id from finished
+select id, state from finished
 """
 
 
-async def finish_many(pool: Pool, asked: Sequence[Finish]) -> list[bool | Exception]:
-    """End several runs in one transaction; return True for each, LeaseLost where the epoch has moved on.
+async def finish_many(pool: Pool, asked: Sequence[Finish]) -> list[RunState | Exception]:
+    """End several runs in one transaction; return the state of each, LeaseLost where the epoch has moved on.
 
     If the database refuses one of them, each is ended in a transaction of its own, so that none fails its neighbours.
     """
@@ -284,8 +285,8 @@ async def finish_many(pool: Pool, asked: Sequence[Finish]) -> list[bool | Except
         if len(asked) == 1:
             return [error]
         return [answer for one in asked for answer in await finish_many(pool, [one])]
-    ended = {row["id"] for row in rows}
-    return [True if one.run.id in ended else _lost(one.run) for one in asked]
+    ended = {row["id"]: RunState(row["state"]) for row in rows}
+    return [ended[one.run.id] if one.run.id in ended else _lost(one.run) for one in asked]
 
 
 async def retry(
