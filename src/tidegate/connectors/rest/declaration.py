@@ -145,10 +145,10 @@ class ParentDeclaration:
     stream: str
     prefix: str
     each: Path | None
-    has_more: Path | None
-    at_most: int | None
-    optional: bool
-    fields: tuple[Path, ...]
+    has_more: Path | None = None
+    at_most: int | None = None
+    optional: bool = False
+    fields: tuple[Path, ...] = ()
     own_key: tuple[str, ...] = ()
 
     def name_of(self, path: Path) -> str:
