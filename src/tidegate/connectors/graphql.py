@@ -116,6 +116,7 @@ def refusal(errors: Sequence[GraphQLError], codes: ErrorCodes, reply: Reply, rul
         f"The source did not answer the query: {said}",
         remedy="Compare the declared query with the response shown.",
         response=excerpt,
+        codes=sorted(found),
     )
 
 

@@ -185,6 +185,7 @@ def _tenant(tenant: DemoTenant, address: str, start_on: date) -> dict[str, objec
             "shop": {
                 "connection": "shop",
                 "destination": "own",
+                "streams": ["orders", "customers", "products"],
                 "schedule": {
                     **tenant.rule,
                     "time_zone": tenant.time_zone,

@@ -95,6 +95,36 @@ def test_an_expired_token_lists_in_full_again_and_the_report_says_so_once() -> N
     asyncio.run(check())
 
 
+def test_a_graphql_feed_says_by_a_code_that_its_token_has_expired() -> None:
+    """Status 200 and an error: the code tells an expired token from a query that is wrong."""
+    yaml = """
+name: book
+base_url: {url}
+streams:
+  contacts:
+    graphql: {{query: "query ($since: String) {{ changes(since: $since) {{ contacts {{ id }} token }} }}"}}
+    records: data.changes.contacts
+    changes: {{param: since, token: data.changes.token, expired_codes: [SINCE_TOO_OLD]}}
+"""
+    code = "SINCE_TOO_OLD"
+
+    async def source(request: web.Request) -> web.Response:
+        if "since" in (await request.json())["variables"]:
+            return replied({"data": None, "errors": [{"message": "no", "extensions": {"code": code}}]})
+        return replied({"data": {"changes": {"contacts": [{"id": 1}], "token": "t"}}})
+
+    async def check() -> None:
+        nonlocal code
+        async with serve(source) as url, opened(url, yaml) as listed:
+            (page,) = await fetch(listed, "old")
+            assert (page.report.change_token, page.report.remarks) == ("t", {EXPIRED_REMARK: 1})
+            code = "SINCE_IS_NONSENSE"
+            with pytest.raises(ContractBroken, match="SINCE_IS_NONSENSE"):
+                await fetch(listed, "old")
+
+    asyncio.run(check())
+
+
 def test_a_token_that_expires_in_the_middle_of_a_listing_lists_in_full() -> None:
     async def check() -> None:
         book = a_book()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections import Counter
 from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Any, cast
@@ -226,6 +227,25 @@ def test_long_lists_inside_a_record_are_followed_to_their_end() -> None:
     assert all(len({item["id"] for item in items}) == len(items) for items in found.values())
     shoe = next(r for r in records(fetched(shop, clock, request("products"))) if r["title"] == "Canvas deck shoe")
     assert [variant["title"] for variant in shoe["variants"]] == [str(size) for size in range(38, 50)]
+
+
+def test_line_items_and_variants_are_streams_of_their_own_and_none_is_cut_off() -> None:
+    """SPEC 4: a child's key is its parent's and its own, its cursor value its parent's."""
+    clock = FakeClock()
+    shop = quiet_shop(clock)
+    orders = {shop.add_order(at=NOW - DAY, line_items=count): count for count in (1, 5, 6, 55, 130)}
+    items = records(fetched(shop, clock, request("order_line_items")))
+    assert Counter(item["order_id"] for item in items) == orders
+    assert len({(item["order_id"], item["id"]) for item in items}) == sum(orders.values())
+    edited = versions(fetched(shop, clock, request("orders")))
+    assert all(item["order_updatedAt"] == edited[item["order_id"]] for item in items)
+    variants = records(fetched(shop, clock, request("product_variants")))
+    products = records(fetched(shop, clock, request("products")))
+    assert len(variants) == sum(len(product["variants"]) for product in products) > len(products)
+    declared = ShopifyConnector().streams["order_line_items"]
+    assert declared.key == ("order_id", "id")
+    assert declared.cursor is not None
+    assert declared.cursor.path == ("order_updatedAt",)
 
 
 def test_record_that_vanishes_before_its_list_is_complete_is_left_out() -> None:

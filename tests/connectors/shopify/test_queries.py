@@ -34,7 +34,8 @@ def test_every_document_the_connector_can_send_is_listed_here() -> None:
     sendable = {listing.query for listing in LISTINGS.values()}
     sendable |= {part.query for listing in LISTINGS.values() for part in listing.nested}
     assert sendable == {text for text, _ in DOCUMENTS.values()}
-    assert set(LISTINGS) == set(ShopifyConnector().streams)
+    assert {*LISTINGS, *queries.CHILDREN} == set(ShopifyConnector().streams)
+    assert {parent.stream for parent in queries.CHILDREN.values()} <= set(LISTINGS)
 
 
 @pytest.mark.parametrize("name", DOCUMENTS)

@@ -23,6 +23,7 @@ def read_changes(stream: Section) -> ChangesDeclaration | None:
         param=section.text("param"),
         token=tuple(section.text("token").split(".")),
         expired=section.statuses("expired_statuses") or GONE,
+        expired_codes=frozenset(str(code) for code in section.items("expired_codes")),
         removed=tuple(removed.split(".")) if removed else None,
         mark=section.text("mark", DEFAULT_MARK),
     )

@@ -119,14 +119,16 @@ class RateLimit:
 class ChangesDeclaration:
     """How a source is asked what has changed since a token that it gave itself.
 
-    ``param``: carries that token. ``token``: where a listing's last page holds the next one. ``expired``: statuses by which the
-    source says that it does not know a token any more. ``removed``: where a page lists what is deleted, None if
-    deletions are told by the records themselves; each becomes a record whose field ``mark`` is true.
+    ``param``: carries that token. ``token``: where a listing's last page holds the next one. ``expired``: statuses, and
+    ``expired_codes``: codes of GraphQL errors, by which the source says that it does not know a token any more.
+    ``removed``: where a page lists what is deleted, None if deletions are told by the records themselves; each becomes
+    a record whose field ``mark`` is true.
     """
 
     param: str
     token: Path
     expired: frozenset[int]
+    expired_codes: frozenset[str]
     removed: Path | None
     mark: str
 
@@ -145,10 +147,10 @@ class ParentDeclaration:
     stream: str
     prefix: str
     each: Path | None
-    has_more: Path | None
-    at_most: int | None
-    optional: bool
-    fields: tuple[Path, ...]
+    has_more: Path | None = None
+    at_most: int | None = None
+    optional: bool = False
+    fields: tuple[Path, ...] = ()
     own_key: tuple[str, ...] = ()
 
     def name_of(self, path: Path) -> str:

@@ -36,7 +36,9 @@ class Feed:
 
     def has_expired(self, error: ContractBroken) -> bool:
         """Return whether ``error`` says that the source does not know the token any more."""
-        return error.values.get("status") in self._declared.expired
+        codes = error.values.get("codes")
+        told = isinstance(codes, list) and not self._declared.expired_codes.isdisjoint(codes)
+        return told or error.values.get("status") in self._declared.expired
 
     def ended(self, report: FetchReport, last: Envelope, *, expired: bool) -> FetchReport:
         """Return the report of a listing's ``last`` page, with the token that the next one begins with.

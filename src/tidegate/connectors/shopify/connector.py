@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from enum import StrEnum
 from types import MappingProxyType
@@ -12,7 +12,9 @@ from types import MappingProxyType
 import aiohttp
 
 from tidegate.connectors.base import ConnectionSettings
+from tidegate.connectors.rest.declaration import ParentDeclaration
 from tidegate.connectors.shopify.admin import AdminAPI
+from tidegate.connectors.shopify.queries import CHILDREN
 from tidegate.connectors.shopify.source import ShopifySource
 from tidegate.domain.clock import Clock
 from tidegate.domain.cursor import CursorField
@@ -75,10 +77,11 @@ class ShopifyConnector:
     @property
     def streams(self) -> Mapping[str, Stream]:
         """Return the streams by name; all are edited, so all are fetched open-ended (SPEC 4)."""
-        return {
+        alone = {
             name: Stream(name, cursor=_UPDATED_AT, lookback=LOOKBACK, columns=columns)
             for name, columns in _COLUMNS.items()
         }
+        return alone | {name: _child(name, parent) for name, parent in CHILDREN.items()}
 
     def open(self, connection: ConnectionSettings, session: aiohttp.ClientSession, clock: Clock) -> ShopifySource:
         """Return the source of ``connection``; does no I/O. Raises InvalidInput naming a setting or the secret."""
@@ -93,6 +96,13 @@ class ShopifyConnector:
         api = AdminAPI(_base_url(connection.settings), token, session, clock)
         history = _order_history(connection.settings)
         return ShopifySource(api, _UPDATED_AT, all_orders_expected=history is OrderHistory.ALL)
+
+
+def _child(name: str, parent: ParentDeclaration) -> Stream:
+    cursor = replace(_UPDATED_AT, path=(parent.name_of(_UPDATED_AT.path),))
+    parent_id = parent.name_of(("id",))
+    columns = {parent_id: ColumnType.TEXT, "id": ColumnType.TEXT}
+    return Stream(name, key=(parent_id, "id"), cursor=cursor, lookback=LOOKBACK, columns=columns)
 
 
 def _base_url(settings: Mapping[str, object]) -> str:

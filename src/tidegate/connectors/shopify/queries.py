@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from tidegate.connectors.rest.declaration import ParentDeclaration
+
 API_VERSION = "2026-10"
 ALL_ORDERS_SCOPE = "read_all_orders"
 
@@ -167,6 +169,12 @@ class Listing:
     filter: str = ""
     nested: tuple[Nested, ...] = ()
 
+
+CHILDREN = {
+    "order_line_items": ParentDeclaration("orders", "order_", ("lineItems",), fields=(("id",), ("updatedAt",))),
+    "product_variants": ParentDeclaration("products", "product_", ("variants",), fields=(("id",), ("updatedAt",))),
+}
+"""Streams of what is nested in the records of another, whose lists are always completed first."""
 
 LISTINGS = {
     "orders": Listing(

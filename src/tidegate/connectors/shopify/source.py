@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import TypeAlias
 
 import msgspec
 
+from tidegate.connectors.rest.family import Family
 from tidegate.connectors.shopify.admin import AdminAPI, Answer, CursorExpired, TooCostly
-from tidegate.connectors.shopify.queries import ALL_ORDERS_SCOPE, LISTINGS, Listing, Nested
+from tidegate.connectors.shopify.queries import ALL_ORDERS_SCOPE, CHILDREN, LISTINGS, Listing, Nested
 from tidegate.connectors.shopify.replies import Connection, ListingData, NestedData
 from tidegate.domain.cursor import CursorField
 from tidegate.domain.errors import ContractBroken, InvalidInput
@@ -79,6 +80,19 @@ class ShopifySource:
         self._max_depth = max_depth
 
     async def fetch(self, request: FetchRequest) -> AsyncIterator[Page]:
+        """Yield the pages of a stream, a child's as those of its parent with the children in the place of the records."""
+        parent = CHILDREN.get(request.stream)
+        if parent is None:
+            async for page in self._pages(request):
+                yield page
+            return
+        family = Family(parent, (), can_ask=False)
+        async for page in self._pages(replace(request, stream=parent.stream)):
+            found = family.split(page.records)
+            report = replace(page.report, shortfall=page.report.shortfall or found.shortfall)
+            yield replace(page, records=found.records(), report=report)
+
+    async def _pages(self, request: FetchRequest) -> AsyncIterator[Page]:
         """Yield pages in ascending ``updatedAt`` until the listing is complete or has passed ``stop_after``.
 
         A record edited meanwhile moves behind the position and is listed again at its new version. A position that
@@ -88,7 +102,10 @@ class ShopifySource:
         listing = LISTINGS.get(request.stream)
         if listing is None:
             raise InvalidInput(
-                "stream", request.stream, "is not a stream of shopify", f"Choose one of {', '.join(LISTINGS)}."
+                "stream",
+                request.stream,
+                "is not a stream of shopify",
+                f"Choose one of {', '.join([*LISTINGS, *CHILDREN])}.",
             )
         position: Position | None = _resumed(request.resume)
         restarted = False
