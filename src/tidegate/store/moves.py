@@ -55,7 +55,7 @@ class MovedChain:
 _END_WAITING = """
 with these as (
     select r.id, r.state from runs r join chains c on c.id = r.chain_id
-     where c.installation_id = $1 and r.state in ('queued', 'running', 'retrying') for update of r
+     where c.installation_id = $1 and r.state in ('queued', 'running', 'retrying', 'delivering') for update of r
 ),
 ended as (
     update runs r set state = 'failed', finished_at = $2,

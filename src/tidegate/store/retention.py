@@ -55,16 +55,22 @@ t.finished_at < $1
 and (t.lane <> 'live' or t.period_end < (select max(c.period_end) from coverage c where c.chain_id = t.chain_id))
 and t.period_end < (select max(n.period_end) from runs n where n.chain_id = t.chain_id and n.lane = t.lane)
 and not exists (select 1 from quarantine q where q.run_id = t.id)
+and not exists (select 1 from outbox o where o.run_id = t.id)
 """
 """A run stays while it explains a gap, while the next period begins where it ended (its report has the change token), while
-it is the newest of its chain and lane, or while a record of it is in quarantine. Coverage keeps its number and count."""
+it is the newest of its chain and lane, or while a record of it is in quarantine or a message in the outbox. Coverage keeps
+its number and count."""
 
 RUNS: Final = Ageing("runs", timedelta(days=90), "runs", "id", _OLD_RUN)
+MESSAGES: Final = Ageing(
+    "messages", timedelta(days=7), "outbox", "message_id", "t.state = 'acknowledged' and t.settled_at < $1"
+)
+"""Acknowledged webhooks are kept to be replayed; the dead letter is kept until it is."""
 COMMITS: Final = "commits"
 """Notes in other databases (`tidegate_commits`) of runs that ended long ago; the destinations themselves delete them."""
 COMMITS_KEEP: Final = timedelta(days=7)
 
-AGEINGS: Final[Sequence[Ageing]] = (RUNS,)
+AGEINGS: Final[Sequence[Ageing]] = (MESSAGES, RUNS)
 """Everything in this database that goes when it is old."""
 
 
