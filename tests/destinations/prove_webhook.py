@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import logging
 import sys
 import tempfile
 import time
 from pathlib import Path
+
+import structlog
 
 from tests.destinations.webhook.day import Day, Report, replay_day
 from tidegate.store import database, schema
@@ -19,6 +22,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seed", type=int, default=1, help="of the waits' jitter")
     seed = parser.parse_args().seed
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="tidegate-day-", ignore_cleanup_errors=True) as folder:
         server = EmbeddedServer(Path(folder))

@@ -34,7 +34,7 @@ class Sender:
         self._held: dict[int, tuple[int, asyncio.Task[None]]] = {}
 
     async def step(self, now: datetime) -> int:
-        """Begin with the routes that have something to send, end the runs that wait for nothing more, and prune.
+        """Begin with the routes that have something to send, and end the runs that wait for nothing more.
 
         Returns how many routes were begun with and runs ended.
         """
@@ -47,7 +47,6 @@ class Sender:
                 begun += 1
         if ended := await store.end_delivered(self._parts.pool, now):
             self._on_end()
-        await store.prune(self._parts.pool, now - settings.keep_acknowledged)
         return begun + ended
 
     async def renew(self, now: datetime) -> int:

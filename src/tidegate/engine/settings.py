@@ -47,6 +47,4 @@ class Settings:
     """Routes that one sender process sends on at once."""
     batches_a_turn: int = 50
     """Batches sent on one route before others have their turn."""
-    keep_acknowledged: timedelta = timedelta(days=7)
-    """How long acknowledged batches are kept to be replayed; the dead letter is kept until it is replayed."""
     retry: RetryPolicy = field(default_factory=RetryPolicy)

@@ -62,11 +62,15 @@ it is the newest of its chain and lane, or while a record of it is in quarantine
 its number and count."""
 
 RUNS: Final = Ageing("runs", timedelta(days=90), "runs", "id", _OLD_RUN)
+MESSAGES: Final = Ageing(
+    "messages", timedelta(days=7), "outbox", "message_id", "t.state = 'acknowledged' and t.settled_at < $1"
+)
+"""Acknowledged webhooks are kept to be replayed; the dead letter is kept until it is."""
 COMMITS: Final = "commits"
 """Notes in other databases (`tidegate_commits`) of runs that ended long ago; the destinations themselves delete them."""
 COMMITS_KEEP: Final = timedelta(days=7)
 
-AGEINGS: Final[Sequence[Ageing]] = (RUNS,)
+AGEINGS: Final[Sequence[Ageing]] = (MESSAGES, RUNS)
 """Everything in this database that goes when it is old."""
 
 

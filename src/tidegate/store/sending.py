@@ -258,9 +258,3 @@ async def outstanding(pool: Pool, now: datetime) -> int:
     """Return how many routes have something to send by ``now``, or are being sent on."""
     count: int = await pool.fetchval(f"select count(*) from routes t where t.lease_until >= $1 or {_SENDABLE}", now)
     return count
-
-
-async def prune(pool: Pool, before: datetime) -> int:
-    """Delete what was acknowledged before ``before``; return how many batches. The dead letter is kept."""
-    status = await pool.execute("delete from outbox where state = 'acknowledged' and settled_at < $1", before)
-    return int(status.split()[-1])

@@ -1,0 +1,147 @@
+"""`tidegate webhook`, and webhooks and files by configuration: the whole way from a file to a receiver (SPEC 5, 8)."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from tests.cli.conftest import CONFIGURATION, CommandLine
+from tests.cli.test_commands import make_due
+from tests.destinations.webhook.receiver import SECRET, verify
+
+OWN = "own: {kind: postgresql, settings: {schema: shop}}"
+
+
+@dataclass
+class App:
+    """A receiver in a thread of its own: it verifies, and answers with ``status``."""
+
+    url: str = ""
+    status: int = 200
+    ids: list[str] = field(default_factory=list)
+
+
+@pytest.fixture
+def receiving() -> Iterator[App]:
+    """A tenant's app."""
+    receiver = App()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            headers = {name.lower(): value for name, value in self.headers.items()}
+            verify(SECRET, body, headers, datetime.now(UTC))
+            receiver.ids.append(headers["webhook-id"])
+            self.send_response(receiver.status)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            """Say nothing."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    receiver.url = f"http://127.0.0.1:{server.server_address[1]}/hooks"
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield receiver
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def webhook(url: str, **settings: object) -> str:
+    """Return the configuration with a webhook in the place of its tables."""
+    written = json.dumps({"url": url, **settings})
+    secrets = '{signing_secrets: "${SIGNING}"}'
+    return CONFIGURATION.replace(OWN, f"own: {{kind: webhook, settings: {written}, secrets: {secrets}}}")
+
+
+def test_from_a_file_to_a_receiver_and_again_from_the_dead_letter(cli: CommandLine, receiving: App) -> None:
+    """SPEC 8: apply, run, list, show, dead-letters and replay, as JSON and for people; unknown ids are bad input."""
+    cli.environment["SIGNING"] = SECRET
+    shown = cli.apply(webhook(receiving.url))
+    assert SECRET not in shown
+    receiving.status = 422
+    (run,) = cli.json("run", "acme/orders")
+    assert (run["state"], run["inserted_count"]) == ("succeeded", 45)
+    dead = cli.json("webhook", "dead-letters", "acme/orders")
+    assert {row["state"] for row in dead} == {"dead"}
+    assert sum(row["records"] for row in dead) == 45
+    assert f"not acknowledged: {45} records" in cli.ok("coverage")
+    assert "The receiver answered 422" in cli.ok("webhook", "list")
+    body = cli.json("webhook", "show", dead[0]["message_id"])["body"]
+    assert body["data"]["tenant_id"] == "acme"
+
+    receiving.status, before = 200, list(receiving.ids)
+    assert cli.json("webhook", "replay", "--dead", "--installation", "acme/orders") == {"replayed": len(dead)}
+    cli.json("tick")
+    assert receiving.ids[: len(before)] == before
+    assert set(before) <= set(receiving.ids[len(before) :])
+    assert cli.json("webhook", "dead-letters") == []
+    assert cli.json("webhook", "list", "--state", "acknowledged")[0]["status"] == 200
+    for wrong in (
+        ["replay", "msg_unknown"],
+        ["replay"],
+        ["show", "msg_unknown"],
+        ["list", "nobody"],
+        ["replay", "--since", "soon"],
+    ):
+        result = cli("webhook", *wrong, "--json")
+        assert (result.exit_code, result.stdout) == (2, "")
+        assert json.loads(result.stderr)["remedy"]
+
+
+def test_a_tick_that_leaves_a_receiver_waiting_says_so(cli: CommandLine, receiving: App) -> None:
+    """SPEC 8: exit code 1, the state, and why; nothing is covered yet."""
+    cli.environment["SIGNING"] = SECRET
+    cli.apply(webhook(receiving.url))
+    make_due(cli)
+    receiving.status = 503
+    result = cli("tick", "--json")
+    assert result.exit_code == 1
+    (run,) = [run for run in json.loads(result.stdout) if run["state"] == "delivering"]
+    assert run["finished_at"] is None
+    (status,) = cli.json("status")
+    assert status["watermark"] is None
+    assert "The receiver answered 503" in status["uncovered"]["reason"]
+
+
+def test_files_by_configuration(cli: CommandLine, tmp_path: Path) -> None:
+    """SPEC 5 "Files": a folder is all it takes."""
+    root = tmp_path / "files"
+    cli.apply(CONFIGURATION.replace(OWN, f"own: {{kind: files, settings: {{root: {root}}}}}"))
+    (run,) = cli.json("run", "acme/orders")
+    assert run["state"] == "succeeded"
+    (file,) = root.rglob("*.jsonl")
+    assert file.parent == root / "acme" / "orders" / "orders"
+    assert len({json.loads(line)["record"]["id"] for line in file.read_text().splitlines()}) == 45
+
+
+def test_what_is_wrong_with_a_destination_is_named_and_a_kind_is_not_changed(cli: CommandLine, receiving: App) -> None:
+    """SPEC 8: exit code 2, every mistake with its path, and no secret shown."""
+    cli.environment["SIGNING"] = "whsec_tooshort"
+    wrong = webhook("ftp://receiver.example/")
+    result = cli("apply", "-f", cli.write("wrong.yaml", wrong), "--json")
+    assert result.exit_code == 2
+    assert [error["field"] for error in json.loads(result.stderr)["errors"]] == [
+        "destinations.own.secrets.signing_secrets"
+    ]
+    assert "tooshort" not in result.stderr
+    cli.environment["SIGNING"] = SECRET
+    for text, name in (
+        (wrong, "destinations.own.settings.url"),
+        (webhook(receiving.url, timeout="1s"), "destinations.own.settings.timeout"),
+        (CONFIGURATION.replace(OWN, "own: {kind: files, settings: {root: here}}"), "destinations.own.settings.root"),
+    ):
+        result = cli("apply", "-f", cli.write("wrong.yaml", text), "--json")
+        assert [error["field"] for error in json.loads(result.stderr)["errors"]] == [name]
+    cli.apply()
+    result = cli("apply", "-f", cli.write("other.yaml", webhook(receiving.url)), "--json")
+    assert [error["field"] for error in json.loads(result.stderr)["errors"]] == ["destinations.own.kind"]
