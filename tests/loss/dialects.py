@@ -35,6 +35,7 @@ class Dialect:
 
     ``cursor``: the field that orders changes, "" for a stream listed in full. ``changes``: False if records never change
     after creation. ``lookback``: the longest that a change may take to show, in seconds of the source's clock.
+    ``moves``: the reader moves the lower bound from page to page, and pages within one cursor value only.
     """
 
     name: str
@@ -51,6 +52,7 @@ class Dialect:
     sends_date: bool = True
     text_keys: bool = False
     lookback: int = 90
+    moves: bool = False
 
     @property
     def counted(self) -> bool:
@@ -129,6 +131,9 @@ class Dialect:
         return "\n".join(lines) + "\n"
 
     def _pager(self) -> str:
+        return f"{{type: keyset, within: {self._pages()}}}" if self.moves else self._pages()
+
+    def _pages(self) -> str:
         more = ", has_more: more" if self.ends is Ends.MORE else ""
         total = {"page": ", total_pages: pages", "offset": ", total_records: total"}.get(self.pager, "")
         total = total if self.ends is Ends.TOTAL else ""
@@ -160,6 +165,11 @@ DIALECTS = (
     Dialect("page", "page", ends=Ends.TOTAL),
     Dialect("page_newest", "page", _NEWEST, Ends.HEADER, format="epoch_milliseconds", precision=0.001),
     Dialect("page_unsaid", "page", _OLDEST, Ends.EMPTY, meaning="exclusive", compares_kept=False),
+    Dialect("moving", "page", ends=Ends.TOTAL, moves=True),
+    Dialect("moving_exclusive", "page", _OLDEST, Ends.HEADER, precision=0.001, meaning="exclusive", moves=True),
+    Dialect("moving_coarse", "page", _OLDEST, Ends.EMPTY, precision=60, compares_kept=False, moves=True),
+    Dialect("moving_token", "cursor", ends=Ends.MORE, meaning="exclusive", moves=True),
+    Dialect("moving_local", "page", ends=Ends.TOTAL, format="local", zone="Europe/London", moves=True),
     Dialect("offset", "offset", ends=Ends.TOTAL, format="epoch_seconds", text_keys=True),
     Dialect("offset_newest", "offset", _NEWEST, Ends.MORE, precision=0.001),
     Dialect("full", "none", _ID, cursor=""),

@@ -1,30 +1,36 @@
-"""`tidegate connector`: what the connectors are, and what one understands of its source."""
+"""`tidegate connector`: what the connectors are, the beginning of a new one, and what one understands of its source."""
 
 from __future__ import annotations
 
 import asyncio
 import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated
 
 import msgspec
 import typer
 
 from tidegate.cli.host_clock import HostClock
-from tidegate.cli.output import BAD_INPUT, FAILED
+from tidegate.cli.output import BAD_INPUT, FAILED, AsJson, fail, print_json
+from tidegate.cli.token_file import TokenFile
 from tidegate.connectors.base import ConnectionSettings, Connector
 from tidegate.connectors.http import open_session
 from tidegate.connectors.registry import find_connector, names
+from tidegate.connectors.rest.connector import RestConnector
+from tidegate.connectors.rest.declaration import Grant
 from tidegate.connectors.rest.examination import Examined, examine
 from tidegate.connectors.rest.section import suggest
+from tidegate.connectors.skeletons import KINDS, skeleton
+from tidegate.connectors.tokens import MemoryVault, TokenVault
 from tidegate.domain.errors import InvalidInput, TidegateError
 
-app = typer.Typer(help="Look at connectors.", no_args_is_help=True)
+app = typer.Typer(help="Look at connectors, and begin a new one.", no_args_is_help=True)
 
 
 @app.callback()
 def connector() -> None:
-    """Look at connectors."""
+    """Look at connectors, and begin a new one."""
 
 
 @app.command("list")
@@ -35,6 +41,42 @@ def list_connectors(json: Annotated[bool, typer.Option("--json", help="Print JSO
 
 
 @app.command()
+def new(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The connector's name; NAME.yaml is written.")],
+    from_example: Annotated[
+        str,
+        typer.Option(metavar="KIND", help=f"{', '.join(KINDS)}, or the name of a shipped declaration."),
+    ] = KINDS[0],
+    json: AsJson = False,
+) -> None:
+    """Write the commented beginning of a declaration to NAME.yaml, here. Overwrites nothing.
+
+    Exit code 0: written; 2: there is such a file, or the name or the kind is not usable.
+    """
+    try:
+        file = _written(Path(f"{name}.yaml"), skeleton(name, from_example))
+    except InvalidInput as error:
+        fail(error, as_json=json)
+    if json:
+        print_json({"file": str(file), "kind": from_example})
+    else:
+        typer.echo(f"{file} is written. Fill in what is marked with <-, then: tidegate connector check {file}")
+
+
+def _written(file: Path, text: str) -> Path:
+    try:
+        with file.open("x", encoding="utf-8") as out:
+            out.write(text)
+    except FileExistsError:
+        raise InvalidInput("file", str(file), "exists already", "Choose another name, or move it away.") from None
+    except OSError as error:
+        raise InvalidInput(
+            "file", str(file), f"cannot be written ({error.strerror})", "Go to another folder."
+        ) from None
+    return file
+
+
+@app.command()
 def check(
     name: Annotated[str, typer.Argument(metavar="FILE_OR_NAME", help="A declaration's .yaml file, or a name.")],
     setting: Annotated[list[str] | None, typer.Option(metavar="NAME=VALUE", help="A setting; repeatable.")] = None,
@@ -42,17 +84,22 @@ def check(
         list[str] | None, typer.Option(metavar="NAME=VARIABLE", help="A secret, read from the environment; repeatable.")
     ] = None,
     stream: Annotated[list[str] | None, typer.Option(metavar="NAME", help="Only this stream; repeatable.")] = None,
+    token_file: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Where OAuth tokens are kept between checks, readable by you only."),
+    ] = None,
     allow_private_addresses: Annotated[bool, typer.Option(help="Let the source be on a private network.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Fetch one page of each stream and show what was understood.
+    """Fetch a page or two of each stream, show what was understood and warn of what does not fit.
 
     Exit code 0: every page was understood; 1: a fetch failed; 2: the declaration or an argument is not usable.
     """
     try:
         settings, variables = _pairs("--setting", setting), _pairs("--secret-env", secret_env)
-        connection = ConnectionSettings(settings, {secret: _secret(secret, env) for secret, env in variables.items()})
         found = find_connector(name)
+        secrets = {secret: _secret(secret, env) for secret, env in variables.items()}
+        connection = ConnectionSettings(settings, secrets, _vault(found, token_file))
         results = asyncio.run(_check(found, connection, stream or [], allow_private_addresses))
     except InvalidInput as error:
         _refuse(error, json)
@@ -76,6 +123,22 @@ async def _check(
     async with open_session(allow_private_addresses=allow_private_addresses) as session:
         source = found.open(connection, session, clock)
         return [await examine(found, source, found.streams[stream], clock) for stream in chosen or found.streams]
+
+
+def _vault(found: Connector, token_file: Path | None) -> TokenVault:
+    """Return where the tokens are kept. Raises InvalidInput where a look would use up the only refresh token."""
+    if token_file is not None:
+        return TokenFile(token_file)
+    if isinstance(found, RestConnector):
+        oauth = found.declaration.authentication.oauth
+        if oauth is not None and oauth.grant is Grant.REFRESH_TOKEN:
+            raise InvalidInput(
+                "--token-file",
+                None,
+                "is missing",
+                "A refresh may use the refresh token up: name a file for the new one, and apply what it says at `refresh`.",
+            )
+    return MemoryVault()
 
 
 def _pairs(option: str, given: list[str] | None) -> Mapping[str, str]:

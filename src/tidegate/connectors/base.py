@@ -11,6 +11,7 @@ from typing import Protocol
 
 import aiohttp
 
+from tidegate.connectors.tokens import MemoryVault, TokenVault
 from tidegate.domain.clock import Clock
 from tidegate.domain.fetch import FetchRequest, Page
 from tidegate.domain.stream import Stream
@@ -18,10 +19,14 @@ from tidegate.domain.stream import Stream
 
 @dataclass(frozen=True, slots=True)
 class ConnectionSettings:
-    """What one connection adds to its connector: plain ``settings`` (base_url, shop) and unsealed ``secrets``."""
+    """What one connection adds to its connector: plain ``settings`` (base_url, shop) and unsealed ``secrets``.
+
+    ``vault``: where its OAuth tokens are kept; unless given, for as long as this process lives.
+    """
 
     settings: Mapping[str, object] = field(default_factory=dict)
     secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
+    vault: TokenVault = field(default_factory=MemoryVault, repr=False)
 
 
 class Source(Protocol):

@@ -3,7 +3,9 @@
 What becomes of a reply (SPEC 5, "Failures"):
 
     2xx                                     the reply, its body read whole
-    429, statuses declared as rate limits   RateLimited, with the wait the source asked for
+    429, statuses declared as rate limits,  RateLimited, with the wait the source asked for
+    403 with Retry-After, or with no
+    request left by the header declared
     5xx, 408, 425, statuses declared so     SourceUnavailable
     connection, time-out, broken-off body   SourceUnavailable
     401, 403                                Unauthorised
@@ -46,7 +48,7 @@ ALWAYS_RETRYABLE = frozenset({408, 425})
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """A 2xx reply, read whole. ``source_at``: the source's own clock (HTTP Date) in UTC, None if it sent none."""
+    """A reply, read whole. ``source_at``: the source's own clock (HTTP Date) in UTC, None if it sent none."""
 
     status: int
     headers: CIMultiDictProxy[str]
@@ -56,12 +58,18 @@ class Reply:
 
 @dataclass(frozen=True, slots=True)
 class ReplyRules:
-    """How one source's replies are to be read: its own meanings of statuses, and the ``secrets`` never to show."""
+    """How one source's replies are to be read: its own meanings of statuses, and the ``secrets`` never to show.
+
+    ``remaining_header`` says how many requests are left, ``reset_header`` when there are more, in epoch seconds; "" if none
+    does.
+    """
 
     retryable: frozenset[int] = frozenset()
     rate_limited: frozenset[int] = frozenset()
     secrets: tuple[str, ...] = ()
     max_body_bytes: int = MAX_BODY_BYTES
+    remaining_header: str = ""
+    reset_header: str = ""
 
     def mask(self, text: str) -> str:
         """Return ``text`` with every secret of four or more characters replaced by ``***``, longest first."""
@@ -146,12 +154,29 @@ async def send(
 
     Messages name method, host and path, never the query, which may hold a secret.
     """
+    reply = await exchange(session, method, url, params=params, headers=headers, body=body, rules=rules)
+    if 200 <= reply.status < 300:
+        return reply
+    raise refusal(reply, method, url, rules)
+
+
+async def exchange(
+    session: aiohttp.ClientSession,
+    method: str,
+    url: str | URL,
+    *,
+    params: Mapping[str, str] | None = None,
+    headers: Mapping[str, str] | None = None,
+    body: bytes | None = None,
+    rules: ReplyRules = NO_RULES,
+) -> Reply:
+    """Send one request and return its reply whatever its status; raises as `send` does where there is none."""
     try:
         async with session.request(
             method, url, params=params, headers=headers, data=body, allow_redirects=False
         ) as response:
             content = await _read(response, rules)
-            reply = Reply(response.status, response.headers, content, http_date(response.headers.get("Date", "")))
+            return Reply(response.status, response.headers, content, http_date(response.headers.get("Date", "")))
     except (aiohttp.InvalidURL, aiohttp.NonHttpUrlClientError, UnicodeError) as error:
         raise ContractBroken(f"{rules.mask(_name(method, url))} is not an address that can be asked.") from error
     except aiohttp.ClientConnectorError as error:
@@ -159,9 +184,6 @@ async def send(
     except (aiohttp.ClientError, TimeoutError, asyncio.IncompleteReadError, OSError) as error:
         reason = rules.mask(f"{type(error).__name__} {error}".strip())
         raise SourceUnavailable(f"{rules.mask(_name(method, url))} broke off: {reason}.") from error
-    if 200 <= reply.status < 300:
-        return reply
-    raise _refusal(reply, rules.mask(_name(method, url)), rules)
 
 
 async def _read(response: aiohttp.ClientResponse, rules: ReplyRules) -> bytes:
@@ -197,11 +219,12 @@ def _not_connected(error: aiohttp.ClientConnectorError, method: str, url: str | 
     return SourceUnavailable(f"{name} could not be reached: {rules.mask(str(error.os_error))}.")
 
 
-def _refusal(reply: Reply, name: str, rules: ReplyRules) -> SourceError:
+def refusal(reply: Reply, method: str, url: str | URL, rules: ReplyRules) -> SourceError:
+    """Return the error that the module's table names for a reply that is not 2xx."""
     status, excerpt = reply.status, rules.excerpt(reply.body)
-    said = f"{name} answered {status}."
-    if status in rules.rate_limited or status == 429:
-        return RateLimited(said, retry_after_seconds=retry_after_seconds(reply))
+    said = f"{rules.mask(_name(method, url))} answered {status}."
+    if _is_rate_limit(reply, rules):
+        return RateLimited(said, retry_after_seconds=_limited_for_seconds(reply, rules))
     if status in rules.retryable or status in ALWAYS_RETRYABLE or status >= 500:
         return SourceUnavailable(f"{said} {excerpt[:200]}".rstrip(), retry_after_seconds=retry_after_seconds(reply))
     if status in (401, 403):
@@ -210,6 +233,25 @@ def _refusal(reply: Reply, name: str, rules: ReplyRules) -> SourceError:
         )
     remedy = "Declare the address that it redirects to." if 300 <= status < 400 else "Compare the declaration with it."
     return ContractBroken(f"{said} {excerpt[:200]}".rstrip(), remedy=remedy, status=status, response=excerpt)
+
+
+def _is_rate_limit(reply: Reply, rules: ReplyRules) -> bool:
+    if reply.status in rules.rate_limited or reply.status == 429:
+        return True
+    return reply.status == 403 and ("Retry-After" in reply.headers or _none_left(reply, rules))
+
+
+def _none_left(reply: Reply, rules: ReplyRules) -> bool:
+    return bool(rules.remaining_header) and reply.headers.get(rules.remaining_header, "").strip() == "0"
+
+
+def _limited_for_seconds(reply: Reply, rules: ReplyRules) -> float | None:
+    """Return the wait that a rate limit asks for, by ``Retry-After``, or else until the limit's reset."""
+    asked = retry_after_seconds(reply)
+    reset = reply.headers.get(rules.reset_header, "").strip() if rules.reset_header else ""
+    if asked is not None or reply.source_at is None or not _none_left(reply, rules) or not reset.isdecimal():
+        return asked
+    return max(0.0, int(reset) - reply.source_at.timestamp())
 
 
 def retry_after_seconds(reply: Reply) -> float | None:

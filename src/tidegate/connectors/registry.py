@@ -10,6 +10,7 @@ from tidegate.connectors.base import Connector
 from tidegate.connectors.rest.connector import RestConnector
 from tidegate.connectors.rest.loader import load
 from tidegate.connectors.rest.section import suggest
+from tidegate.connectors.skeletons import shipped
 from tidegate.domain.errors import InvalidInput
 
 WRITTEN_IN_PYTHON = {"shopify": "tidegate.connectors.shopify:ShopifyConnector"}
@@ -18,9 +19,7 @@ SUFFIXES = (".yaml", ".yml")
 
 def names() -> list[str]:
     """Return the names of all shipped connectors, sorted."""
-    files = resources.files("tidegate.connectors").joinpath("declarations").iterdir()
-    declared = [file.name.removesuffix(".yaml") for file in files if file.name.endswith(".yaml")]
-    return sorted([*declared, *WRITTEN_IN_PYTHON])
+    return sorted([*shipped(), *WRITTEN_IN_PYTHON])
 
 
 def find_connector(name: str) -> Connector:

@@ -24,6 +24,7 @@ from tidegate.store import directory, leases
 from tidegate.store.directory import StoredConnection, StoredDestination
 from tidegate.store.leases import Finish, LeasedRun
 from tidegate.store.seal import Sealer
+from tidegate.store.vaults import Vaults
 
 if TYPE_CHECKING:
     from tidegate.store.database import Pool
@@ -63,11 +64,12 @@ class Parts:
 class Ends:
     """The two ends of runs, opened once and kept: sources by connection, destinations by id.
 
-    ``finishing`` ends the runs that found nothing new, many in one transaction.
+    ``finishing`` ends the runs that found nothing new, many in one transaction. ``vaults``: where sources keep tokens.
     """
 
     parts: Parts
     finishing: Together[Finish, RunState] = field(init=False)
+    vaults: Vaults = field(init=False)
     _sources: OrderedDict[int, tuple[str, Connector, Source]] = field(default_factory=OrderedDict)
     _read: dict[int, StoredConnection] = field(default_factory=dict)
     _opening: asyncio.Lock = field(default_factory=asyncio.Lock)
@@ -75,6 +77,7 @@ class Ends:
 
     def __post_init__(self) -> None:
         self.finishing = Together(lambda asked: leases.finish_many(self.parts.pool, asked))
+        self.vaults = Vaults(self.parts.pool, self.parts.sealer, self.parts.clock)
 
     async def prepare(self, leased: Sequence[LeasedRun]) -> None:
         """Read the connections of these runs in one statement, those whose source is not open yet."""
@@ -108,9 +111,8 @@ class Ends:
     def _open_source(self, stored: StoredConnection) -> tuple[str, Connector, Source]:
         connector = self.parts.connector(stored.connector)
         secrets = self.parts.sealer.unseal(stored.sealed, stored.place)
-        source = connector.open(
-            ConnectionSettings(settings=stored.settings, secrets=secrets), self.parts.session, self.parts.clock
-        )
+        settings = ConnectionSettings(settings=stored.settings, secrets=secrets, vault=self.vaults.of(stored))
+        source = connector.open(settings, self.parts.session, self.parts.clock)
         return stored.fingerprint, connector, source
 
     async def destination(self, run: LeasedRun) -> Destination:
@@ -135,7 +137,8 @@ class Ends:
         return destination
 
     async def close(self) -> None:
-        """Close every destination."""
+        """Wait for tokens that are being renewed, and close every destination."""
+        await self.vaults.settled()
         for _, destination in self._destinations.values():
             await destination.close()
         self._destinations.clear()

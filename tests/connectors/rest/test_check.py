@@ -147,7 +147,7 @@ def test_an_unknown_name_says_which_there_are() -> None:
     result = CliRunner().invoke(app, ["check", "strip"])
     assert result.exit_code == 2
     assert "Did you mean 'stripe'" in result.output
-    assert json.loads(CliRunner().invoke(app, ["list", "--json"]).stdout)[-1] == "stripe"
+    assert "stripe" in json.loads(CliRunner().invoke(app, ["list", "--json"]).stdout)
 
 
 def test_the_check_shows_how_queries_children_and_feeds_are_understood(tmp_path: Path) -> None:

@@ -13,7 +13,9 @@ from tidegate.connectors.rest.section import Section
 DOCS = Path(__file__).parents[3] / "docs"
 REFERENCE = DOCS / "reference" / "connectors.md"
 GUIDE = DOCS / "guides" / "write-a-connector.md"
-NAMED_BY_THE_WRITER = re.compile(r"^(settings|headers|authentication\.body|streams\.NAME\.(params|filters|columns))\.")
+NAMED_BY_THE_WRITER = re.compile(
+    r"^(settings|headers|authentication\.(body|params)|streams\.NAME\.(params|filters|columns))\."
+)
 
 
 def _examples(page: Path) -> list[str]:

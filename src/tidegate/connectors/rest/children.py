@@ -174,6 +174,7 @@ def _of(filled: Filled, parent: Parent) -> Filled:
         PARENT.sub(lambda found: _in_path(parent, tuple(found[1].split("."))), filled.path),
         {name: _in_param(value, parent) for name, value in filled.params.items()},
         {name: _in_param(value, parent) for name, value in filled.filters.items()},
+        filled.settings,
     )
 
 

@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from typing import Protocol
 from urllib.parse import quote, quote_plus
 
 import aiohttp
 import msgspec
 from yarl import URL
 
-from tidegate.connectors.http import Reply, ReplyRules, read_json, send
-from tidegate.connectors.rest.declaration import Authentication, AuthenticationKind, Login, RateLimit
+from tidegate.connectors.http import Reply, ReplyRules, send
+from tidegate.connectors.rest.declaration import Authentication, AuthenticationKind, RateLimit
 from tidegate.connectors.rest.pagers import Position
 from tidegate.domain.clock import Clock
-from tidegate.domain.errors import ContractBroken, Unauthorised
-
-EXPIRY_MARGIN = timedelta(seconds=30)
+from tidegate.domain.errors import Unauthorised
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +58,7 @@ class Credentials:
 def credentials(declared: Authentication, secrets: Mapping[str, str]) -> Credentials:
     """Return the credentials of a filled-in declaration; a login's token comes later (`Client`)."""
     known = (*secrets.values(), declared.value, declared.password)
-    hidden = {spelling for secret in known if secret for spelling in _spellings(secret)}
+    hidden = {spelling for secret in known if secret for spelling in spellings(secret)}
     match declared.kind:
         case AuthenticationKind.BASIC:
             pair = base64.b64encode(f"{declared.username}:{declared.password}".encode()).decode()
@@ -75,11 +73,28 @@ def credentials(declared: Authentication, secrets: Mapping[str, str]) -> Credent
             return Credentials({}, {}, tuple(hidden))
 
 
-def _spellings(secret: str) -> tuple[str, ...]:
+def spellings(secret: str) -> tuple[str, ...]:
     """Return ``secret`` as a reply may repeat it: plain, in an address, in JSON."""
     in_address = URL.build(query={"x": secret}).raw_query_string.removeprefix("x=")
     in_json = msgspec.json.encode(secret).decode()[1:-1]
     return (secret, quote(secret, safe=""), quote_plus(secret), in_address, in_json)
+
+
+class Bearer(Protocol):
+    """Where bearer tokens come from. Safe for several fetches at once."""
+
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """Return what must not be shown: the tokens in use, and those just before them."""
+        ...
+
+    async def token(self, refused: str | None) -> str:
+        """Return a valid token, another one than ``refused``; raises a SourceError if there is none to be had."""
+        ...
+
+    def refused(self, error: Unauthorised) -> bool:
+        """Return whether another token may be accepted where this ``error`` was the answer."""
+        ...
 
 
 class Client:
@@ -94,22 +109,20 @@ class Client:
         held: Credentials,
         rules: ReplyRules,
         *,
-        login: Login | None = None,
+        bearer: Bearer | None = None,
         pace: Pace | None = None,
     ) -> None:
-        self._session, self._clock, self._login, self._pace = session, clock, login, pace
+        self._session, self._clock, self._bearer, self._pace = session, clock, bearer, pace
         self._base = base_url.rstrip("/")
         self._origin = URL(self._base).origin()
         self._headers, self._params = {**headers, **held.headers}, held.params
         self.rules = self._rules = rules
-        self._logging_in = asyncio.Lock()
-        self._token: str | None = None
-        self._token_ends: datetime | None = None
+        self._hidden: tuple[str, ...] = ()
 
     async def ask(self, method: str, path: str, params: Mapping[str, object]) -> Answer:
         """Send a request for ``path`` below the base address; a POST carries ``params`` as a JSON object.
 
-        Raises a SourceError. With a login, an expired token is renewed before, a refused one once after.
+        Raises a SourceError. A bearer token that has expired is renewed before, one that is refused once after.
         """
         url = URL(self._base + path)
         if method == "POST":
@@ -131,14 +144,24 @@ class Client:
         }
 
     async def _ask(self, method: str, url: URL, body: bytes | None) -> Answer:
-        if self._login is None:
+        if self._bearer is None:
             return await self._send(method, url, body, self._headers)
-        token = await self._signed_in(self._login, refused=None)
+        token = await self._token(self._bearer, refused=None)
         try:
             return await self._send(method, url, body, {**self._headers, "Authorization": f"Bearer {token}"})
-        except Unauthorised:
-            token = await self._signed_in(self._login, refused=token)
+        except Unauthorised as error:
+            if not self._bearer.refused(error):
+                raise
+            token = await self._token(self._bearer, refused=token)
             return await self._send(method, url, body, {**self._headers, "Authorization": f"Bearer {token}"})
+
+    async def _token(self, bearer: Bearer, refused: str | None) -> str:
+        token = await bearer.token(refused)
+        if bearer.secrets != self._hidden:
+            self._hidden = bearer.secrets
+            hidden = [spelling for secret in bearer.secrets for spelling in spellings(secret)]
+            self.rules = replace(self._rules, secrets=(*self._rules.secrets, *hidden))
+        return token
 
     async def _send(self, method: str, url: URL, body: bytes | None, headers: Mapping[str, str]) -> Answer:
         if self._pace is not None:
@@ -148,34 +171,6 @@ class Client:
         requested_at = self._clock.now()
         reply = await send(self._session, method, url, headers=headers, body=body, rules=self.rules)
         return Answer(reply, url, requested_at)
-
-    async def _signed_in(self, login: Login, *, refused: str | None) -> str:
-        """Return a valid token, logging in if there is none, it is about to expire, or it is the ``refused`` one."""
-        async with self._logging_in:
-            expired = self._token_ends is not None and self._token_ends - EXPIRY_MARGIN <= self._clock.now()
-            if self._token is None or expired or self._token == refused:
-                await self._sign_in(login)
-            assert self._token is not None
-            return self._token
-
-    async def _sign_in(self, login: Login) -> None:
-        body = msgspec.json.encode(login.body)
-        answer = await self._send("POST", URL(self._base + login.path), body, self._headers)
-        document = read_json(answer.reply, msgspec.json.Decoder(), self.rules)
-        token, life = _at(document, login.token), _at(document, login.expires_in) if login.expires_in else None
-        if not isinstance(token, str) or not token:
-            raise ContractBroken(f"The login's reply has no text at {'.'.join(login.token)}.")
-        self._token = token
-        self._token_ends = None
-        if isinstance(life, int | float):
-            self._token_ends = answer.requested_at + timedelta(seconds=life)
-        self.rules = replace(self._rules, secrets=(*self._rules.secrets, *_spellings(token)))
-
-
-def _at(document: object, path: tuple[str, ...]) -> object:
-    for name in path:
-        document = document.get(name) if isinstance(document, dict) else None
-    return document
 
 
 def _texts(params: Mapping[str, object]) -> dict[str, str]:

@@ -11,9 +11,11 @@ import aiohttp
 from tidegate.connectors.base import ConnectionSettings
 from tidegate.connectors.http import ReplyRules
 from tidegate.connectors.rest.children import ChildListing, ChildStream
-from tidegate.connectors.rest.client import Client, Pace, credentials
-from tidegate.connectors.rest.declaration import Authentication, Declaration, Param, StreamDeclaration
+from tidegate.connectors.rest.client import Bearer, Client, Pace, credentials
+from tidegate.connectors.rest.declaration import Authentication, Declaration, OAuth, Param, StreamDeclaration
 from tidegate.connectors.rest.listing import Filled, ListedStream, Listing
+from tidegate.connectors.rest.login import LoginTokens
+from tidegate.connectors.rest.oauth import OAuthTokens
 from tidegate.connectors.rest.section import suggest
 from tidegate.connectors.rest.template import fill, fill_address, placeholders
 from tidegate.domain.clock import Clock
@@ -53,21 +55,29 @@ class RestConnector:
         declared = self.declaration
         settings, secrets = _settings(declared, connection), _secrets(declared, connection)
         base_url = fill_address(declared.base_url, settings)
-        _check_base_url(base_url)
+        _check_address("base_url", base_url)
         authentication = _filled_authentication(declared.authentication, settings, secrets)
         held = credentials(authentication, secrets)
-        client = Client(
-            session,
-            clock,
-            base_url,
-            {name: fill(str(value), settings, secrets) for name, value in declared.headers.items()},
-            held,
-            ReplyRules(
-                declared.retryable_statuses, declared.rate_limit_statuses, held.secrets, declared.max_body_bytes
-            ),
-            login=authentication.login,
-            pace=None if declared.rate_limit is None else Pace(declared.rate_limit, clock),
+        headers = {name: fill(str(value), settings, secrets) for name, value in declared.headers.items()}
+        limit = declared.rate_limit
+        rules = ReplyRules(
+            declared.retryable_statuses,
+            declared.rate_limit_statuses,
+            held.secrets,
+            declared.max_body_bytes,
+            limit.remaining_header if limit else "",
+            limit.reset_header if limit else "",
         )
+        pace = None if limit is None else Pace(limit, clock)
+
+        def client_of(bearer: Bearer | None) -> Client:
+            return Client(session, clock, base_url, headers, held, rules, bearer=bearer, pace=pace)
+
+        client = client_of(None)
+        if authentication.login is not None:
+            client = client_of(LoginTokens(authentication.login, client, clock))
+        elif authentication.oauth is not None:
+            client = client_of(OAuthTokens(session, clock, authentication.oauth, connection.vault, rules))
         filled = {name: _filled_stream(stream, settings) for name, stream in declared.streams.items()}
         return RestSource(self._listed, self._children, filled, client, clock)
 
@@ -131,15 +141,17 @@ def secret_names(declared: Declaration) -> list[str]:
     texts = [signing.value, signing.username, signing.password, *map(str, declared.headers.values())]
     if signing.login is not None:
         texts += map(str, signing.login.body.values())
+    if (oauth := signing.oauth) is not None:
+        texts += [oauth.client_id, oauth.client_secret, oauth.refresh_token, *map(str, oauth.params.values())]
     found = [name for text in texts for kind, name in placeholders(text) if kind == "secrets"]
     return list(dict.fromkeys(found))
 
 
-def _check_base_url(base_url: str) -> None:
-    parts = urlsplit(base_url)
+def _check_address(field: str, address: str) -> None:
+    parts = urlsplit(address)
     if parts.scheme not in ("https", "http") or not parts.hostname or parts.query or parts.fragment or parts.username:
         raise InvalidInput(
-            "base_url", base_url, "is not the address of a server", "Write https://host, and a path where needed."
+            field, address, "is not the address of a server", "Write https://host, and a path where needed."
         )
 
 
@@ -156,6 +168,22 @@ def _filled_authentication(
         username=fill(declared.username, settings, secrets),
         password=fill(declared.password, settings, secrets),
         login=login,
+        oauth=None if declared.oauth is None else _filled_oauth(declared.oauth, settings, secrets),
+    )
+
+
+def _filled_oauth(declared: OAuth, settings: Mapping[str, str], secrets: Mapping[str, str]) -> OAuth:
+    token_url = fill_address(declared.token_url, settings)
+    _check_address("authentication.token_url", token_url)
+    return replace(
+        declared,
+        token_url=token_url,
+        client_id=fill(declared.client_id, settings, secrets),
+        client_secret=fill(declared.client_secret, settings, secrets),
+        refresh_token=fill(declared.refresh_token, settings, secrets),
+        scope=fill(declared.scope, settings, {}),
+        audience=fill(declared.audience, settings, {}),
+        params={name: _filled(value, settings, secrets) for name, value in declared.params.items()},
     )
 
 
@@ -168,4 +196,5 @@ def _filled_stream(declared: StreamDeclaration, settings: Mapping[str, str]) -> 
         fill_address(declared.path, settings),
         {name: _filled(value, settings, {}) for name, value in declared.params.items()},
         {name: _filled(value, settings, {}) for name, value in declared.filters.items()},
+        {f"settings.{name}": value for name, value in settings.items()},
     )

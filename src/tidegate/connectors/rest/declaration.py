@@ -21,6 +21,9 @@ Path: TypeAlias = tuple[str, ...]
 Param: TypeAlias = str | int | float | bool
 """A request parameter's value: written out in a query, kept as it is in the JSON body of a POST."""
 
+Tree: TypeAlias = "Mapping[str, Tree] | list[Tree] | str | int | float | bool | None"
+"""A JSON body as declared; its texts may name request parameters."""
+
 
 class Meaning(StrEnum):
     """Whether records exactly at a filter's value are shown (HOLE j)."""
@@ -52,6 +55,7 @@ class AuthenticationKind(StrEnum):
     HEADER = "header"
     QUERY = "query"
     LOGIN = "login"
+    OAUTH2 = "oauth2"
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +68,39 @@ class Login:
     expires_in: Path | None
 
 
+class Grant(StrEnum):
+    """How access tokens are had (RFC 6749, 4.4 and 6); the value is what is sent."""
+
+    CLIENT_CREDENTIALS = "client_credentials"
+    REFRESH_TOKEN = "refresh_token"  # noqa: S105
+
+
+class ClientAuthentication(StrEnum):
+    """How the client proves itself to the token endpoint (RFC 6749, 2.3.1)."""
+
+    BASIC = "client_secret_basic"
+    POST = "client_secret_post"
+    NONE = "none"
+
+
+@dataclass(frozen=True, slots=True)
+class OAuth:
+    """Where and how OAuth 2 access tokens are had; texts are templates over settings and secrets.
+
+    ``refresh_token``: the first one; those that follow are in the connection's vault. ``params``: sent beside them.
+    """
+
+    grant: Grant
+    token_url: str
+    client_id: str
+    client_secret: str = ""
+    client_authentication: ClientAuthentication = ClientAuthentication.BASIC
+    refresh_token: str = ""
+    scope: str = ""
+    audience: str = ""
+    params: Mapping[str, Param] = field(default_factory=dict)
+
+
 @dataclass(frozen=True, slots=True)
 class Authentication:
     """What is sent with each request; values are templates over settings and secrets."""
@@ -74,6 +111,7 @@ class Authentication:
     username: str = ""
     password: str = ""
     login: Login | None = None
+    oauth: OAuth | None = None
 
 
 class PagerKind(StrEnum):
@@ -85,6 +123,7 @@ class PagerKind(StrEnum):
     LINK = "link"
     PAGE = "page"
     OFFSET = "offset"
+    KEYSET = "keyset"
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +132,9 @@ class PagerDeclaration:
 
     ``param``: the parameter that carries the position. ``token``, ``has_more``, ``total_pages``, ``total_records``:
     where the reply says them. ``total_pages_header``: the same in a header. ``first``: the first page's number.
-    ``stable``: the source promises that a listing does not shift while it is read (HOLE gg).
+    ``stable``: the source promises that a listing does not shift while it is read (HOLE gg). ``next_link``: the Link header
+    says whether there is a next page. ``within``: pages the records of one cursor value in a keyset; ``ties``: so does its
+    key, sent as ``param`` in another ``body``.
     """
 
     kind: PagerKind = PagerKind.NONE
@@ -105,14 +146,22 @@ class PagerDeclaration:
     total_pages_header: str | None = None
     first: int = 1
     stable: bool = False
+    next_link: bool = False
+    within: PagerDeclaration | None = None
+    ties: Mapping[str, Tree] | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class RateLimit:
-    """How fast the source may be asked by one open source: ``burst`` at once, then ``per_second``."""
+    """How fast the source may be asked by one open source: ``burst`` at once, then ``per_second``.
+
+    ``remaining_header`` and ``reset_header``: what a refused reply says of its limit (`ReplyRules`), "" if nothing.
+    """
 
     per_second: float
     burst: int
+    remaining_header: str = ""
+    reset_header: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +214,8 @@ class StreamDeclaration:
     ``history``: how far back the source serves records, None for all of them (HOLE w). ``query``: the GraphQL query
     whose variables the parameters are, None for a REST stream. ``inside``: the member of each listed element that is the
     record, "" if the element itself is. ``parent``: whose children the records are, None for a stream that stands alone;
-    then ``path`` is "" if they are never asked for by themselves.
+    then ``path`` is "" if they are never asked for by themselves. ``body``: where a POST carries its parameters, None for
+    members of their own.
     """
 
     stream: Stream
@@ -182,6 +232,7 @@ class StreamDeclaration:
     inside: str = ""
     parent: ParentDeclaration | None = None
     changes: ChangesDeclaration | None = None
+    body: Mapping[str, Tree] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,7 +35,10 @@ class Envelope:
         """Return the truth value at ``path``; raises ContractBroken if the reply does not say."""
         raw = self.values[path]
         if raw not in (b"true", b"false"):
-            raise ContractBroken(f"{'.'.join(path)} should be true or false and is {_shown(raw)}.")
+            raise ContractBroken(
+                f"{'.'.join(path)} should be true or false and is {_shown(raw)}.",
+                remedy="Correct `has_more:` in the declaration, or leave it out.",
+            )
         return raw == b"true"
 
     def number(self, path: Path) -> int:
@@ -46,7 +49,10 @@ class Envelope:
 def whole_number(text: str | None, where: str) -> int:
     """Return ``text`` as a whole number; raises ContractBroken naming ``where`` it stands."""
     if text is None or not text.isdecimal() or not text.isascii():
-        raise ContractBroken(f"{where} should be a whole number and is {text!r}.")
+        raise ContractBroken(
+            f"{where} should be a whole number and is {text!r}.",
+            remedy="Correct where the pager's total stands in the declaration, or leave it out.",
+        )
     return int(text)
 
 

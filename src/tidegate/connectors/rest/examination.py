@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -14,6 +14,7 @@ from tidegate.connectors.base import Connector, Source
 from tidegate.connectors.rest.connector import RestConnector
 from tidegate.connectors.rest.declaration import PagerDeclaration, PagerKind, StreamDeclaration
 from tidegate.connectors.rest.filters import bounds
+from tidegate.connectors.rest.probes import at, parsed, probe
 from tidegate.domain.clock import Clock
 from tidegate.domain.cursor import CursorField
 from tidegate.domain.errors import SourceError
@@ -44,7 +45,10 @@ class Examined:
 
 
 async def examine(connector: Connector, source: Source, stream: Stream, clock: Clock) -> Examined:
-    """Return what one page of ``stream`` shows; a source's failure is in the result, not raised."""
+    """Return what one page of ``stream`` shows, and what a few more requests tell of its declaration.
+
+    A source's failure is in the result, not raised.
+    """
     now = clock.now()
     declared = connector.declaration.streams[stream.name] if isinstance(connector, RestConnector) else None
     understood = Examined(
@@ -61,12 +65,13 @@ async def examine(connector: Connector, source: Source, stream: Stream, clock: C
     except SourceError as error:
         return replace(understood, error=f"{error.code}: {error}")
     records = _records(page)
+    probed = () if declared is None else await probe(source, declared, now)
     return replace(
         understood,
         records=len(records),
         cursor_samples=_samples(stream.cursor, records),
         columns=_columns(records),
-        warnings=(*_clock_warnings(page), *_record_warnings(stream, records)),
+        warnings=(*_clock_warnings(page), *_record_warnings(stream, records), *probed),
     )
 
 
@@ -117,6 +122,13 @@ def describe_listing(declared: StreamDeclaration) -> str:
 
 def describe_pager(pager: PagerDeclaration) -> str:
     """Return how pages are asked for and what says that one is the last."""
+    if pager.within is not None:
+        ties = f"by ?{pager.param}=<last key>; its end is that of " if pager.ties else ""
+        return f"from the last record's cursor value on; within one value {ties}{_describe(pager.within)}"
+    return _describe(pager)
+
+
+def _describe(pager: PagerDeclaration) -> str:
     at = {name: ".".join(path) for name in ("token", "has_more", "total_pages", "total_records")
           if (path := getattr(pager, name)) is not None}  # fmt: skip
     has_more = f"{at['has_more']}: false" if "has_more" in at else ""
@@ -131,24 +143,12 @@ def describe_pager(pager: PagerDeclaration) -> str:
             return 'the Link header\'s rel="next"; the end is a page without one'
         case PagerKind.PAGE:
             last = at.get("total_pages") or pager.total_pages_header
-            return f"?{pager.param}=<number>; the end is {has_more or (last and f'page {last}') or 'an empty page'}"
-        case PagerKind.OFFSET:
+            end = (last and f"page {last}") or (pager.next_link and 'no rel="next"') or "an empty page"
+            return f"?{pager.param}=<number>; the end is {has_more or end}"
+        case PagerKind.OFFSET | PagerKind.KEYSET:
             total = at.get("total_records")
             end = has_more or (total and f"{total} records") or "a page without a further record"
             return f"?{pager.param}=<count>; the end is {end}"
-
-
-def _at(record: object, path: Iterable[str]) -> object:
-    for name in path:
-        record = record.get(name) if isinstance(record, dict) else None
-    return record
-
-
-def _parsed(cursor: CursorField, record: object) -> datetime | None:
-    try:
-        return cursor.parse(_at(record, cursor.path))
-    except ValueError:
-        return None
 
 
 def _samples(cursor: CursorField | None, records: list[object]) -> tuple[tuple[str, str], ...]:
@@ -156,9 +156,9 @@ def _samples(cursor: CursorField | None, records: list[object]) -> tuple[tuple[s
         return ()
     samples = []
     for record in records[:SAMPLES]:
-        instant = _parsed(cursor, record)
+        instant = parsed(cursor, record)
         shown = "cannot be read" if instant is None else instant.astimezone(UTC).isoformat().replace("+00:00", "Z")
-        samples.append((repr(_at(record, cursor.path)), shown))
+        samples.append((repr(at(record, cursor.path)), shown))
     return tuple(samples)
 
 
@@ -177,9 +177,11 @@ def _record_warnings(stream: Stream, records: list[object]) -> list[str]:
         return ["The source shows no record: keys, cursor values and columns could not be checked."]
     warnings = []
     for key in stream.key:
-        missing = sum(_at(record, key.split(".")) is None for record in records)
+        missing = sum(at(record, key.split(".")) is None for record in records)
         if missing:
-            warnings.append(f"{missing} of {len(records)} records have no {key}: they would go to quarantine.")
+            warnings.append(
+                f"{missing} of {len(records)} records have no {key}: they would go to quarantine. Correct `key:`."
+            )
     if stream.cursor is not None:
         warnings += _cursor_warnings(stream.cursor, records)
     return warnings
@@ -187,7 +189,7 @@ def _record_warnings(stream: Stream, records: list[object]) -> list[str]:
 
 def _cursor_warnings(cursor: CursorField, records: list[object]) -> list[str]:
     warnings = []
-    values = [value for record in records if (value := _parsed(cursor, record)) is not None]
+    values = [value for record in records if (value := parsed(cursor, record)) is not None]
     name = ".".join(cursor.path)
     if len(values) < len(records):
         unreadable = len(records) - len(values)

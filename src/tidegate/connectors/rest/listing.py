@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from itertools import pairwise
 
@@ -11,11 +11,13 @@ import msgspec
 import structlog
 
 from tidegate.connectors.graphql import ErrorCodes, QueryRefused, require_no_errors, require_there
+from tidegate.connectors.rest.bodies import fill_body
 from tidegate.connectors.rest.client import Answer, Client
 from tidegate.connectors.rest.declaration import Param, StreamDeclaration
 from tidegate.connectors.rest.envelope import EnvelopeReader
 from tidegate.connectors.rest.feed import Feed
 from tidegate.connectors.rest.filters import bounds
+from tidegate.connectors.rest.keyset import KeysetPager, drifted, inner, moved_to, outer
 from tidegate.connectors.rest.pagers import Drifted, PagePager, Pager, PageSeen, Position, pager
 from tidegate.connectors.rest.records import Glance, RecordReader
 from tidegate.connectors.rest.trail import Trail
@@ -38,6 +40,7 @@ class Filled:
     path: str
     params: Mapping[str, Param]
     filters: Mapping[str, Param]
+    settings: Mapping[str, Param] = field(default_factory=dict)  # as a body names them: settings.NAME
 
 
 class ListedStream:
@@ -46,7 +49,7 @@ class ListedStream:
     def __init__(self, declared: StreamDeclaration, error_codes: ErrorCodes) -> None:
         self.declared = declared
         self.error_codes = error_codes
-        self.pager: Pager = pager(declared.pager)
+        self.pager: Pager = _pager(declared)
         self.feed = None if declared.changes is None else Feed(declared.changes, declared.stream.key)
         paths = (*self.pager.paths, *(self.feed.paths if self.feed is not None else ()))
         self.envelopes = EnvelopeReader(declared.records, paths, declared.inside)
@@ -63,7 +66,6 @@ class Listing:
         self._resumed = False
         self._trail = self._begin(clock)
         bounded = bounds(request, listed.declared, self._trail.since)
-        self._params = {**filled.params, **filled.filters, **bounded.params}
         self._report = FetchReport(bounded.lower, bounded.upper, filled.filters)
         self._newest: datetime | None = None  # the cursor value of the last record seen, in an ascending stream
 
@@ -118,20 +120,27 @@ class Listing:
         self._note(reason)
 
     async def _read(self, at: Position) -> tuple[Answer, PageSeen]:
-        if "link" in at:
+        if "link" in at:  # of a pager of its own: a keyset's inner one is never a link
             answer = await self._client.follow(str(at["link"]))
         else:
             feed = self._listed.feed
             since = {} if feed is None else feed.asks(self._trail.feed)
-            params = {**self._params, **since, **self._listed.pager.asks(at)}
-            answer = await self._ask(params)
+            answer = await self._ask({**self._bounding(at), **since, **self._listed.pager.asks(at)}, at)
         envelope = self._listed.envelopes.read(answer.reply, self._client.rules)
         return answer, PageSeen(envelope, answer.reply.headers, answer.url, self._listed.records.read)
 
-    async def _ask(self, params: Mapping[str, Param]) -> Answer:
+    def _bounding(self, at: Position) -> Mapping[str, Param]:
+        """Return the parameters that shape and bound the listing, from where a keyset has moved its bound to."""
+        moved = self._request if (since := moved_to(at)) is None else replace(self._request, lower=since)
+        bounded = bounds(moved, self._listed.declared, self._trail.since)
+        return {**self._filled.params, **self._filled.filters, **bounded.params}
+
+    async def _ask(self, params: Mapping[str, Param], at: Position) -> Answer:
         declared = self._listed.declared
         if declared.query is None:
-            return await self._client.ask(declared.method, self._filled.path, params)
+            tree = declared.pager.ties if "tie" in at else declared.body
+            sent = params if tree is None else fill_body(tree, {**self._filled.settings, **params})
+            return await self._client.ask(declared.method, self._filled.path, sent)
         body = {"query": declared.query.text, "variables": _typed(params, declared)}
         answer = await self._client.ask("POST", self._filled.path, body)
         require_no_errors(answer.reply, self._listed.error_codes, self._client.rules)
@@ -140,13 +149,29 @@ class Listing:
         return answer
 
     async def _check_boundary(self, seen: PageSeen) -> None:
-        counted = self._listed.pager
-        if not isinstance(counted, PagePager):
+        at, counted = self._trail.at, self._listed.pager
+        if isinstance(counted, KeysetPager):
+            before = await self._recheck(counted.within, inner(at), seen, lambda position: outer(at, position))
+            if before is not None:
+                raise drifted(before, at)
             return
-        before = counted.recheck(self._trail.at, seen)
-        if before is not None:
-            _, again = await self._read(before)
-            counted.verify(self._trail.at, seen, again)
+        drift = await self._recheck(counted, at, seen, lambda position: position)
+        if drift is not None:
+            raise drift
+
+    async def _recheck(
+        self, counted: Pager, at: Position, seen: PageSeen, whole: Callable[[Position], Position]
+    ) -> Drifted | None:
+        """Return how a counted listing moved, None if it did not: the page before is read again where need be."""
+        before = counted.recheck(at, seen) if isinstance(counted, PagePager) else None
+        if before is None or not isinstance(counted, PagePager):
+            return None
+        _, again = await self._read(whole(before))
+        try:
+            counted.verify(at, seen, again)
+        except Drifted as drift:
+            return drift
+        return None
 
     def _page(self, answer: Answer, seen: PageSeen, following: Position | None) -> Page:
         report = self._report
@@ -192,6 +217,15 @@ class Listing:
             return cursor.parse(msgspec.json.decode(glance.cursor))
         except ValueError:
             return None
+
+
+def _pager(declared: StreamDeclaration) -> Pager:
+    made, cursor = declared.pager, declared.stream.cursor
+    if made.within is None:
+        return pager(made)
+    assert cursor is not None
+    assert declared.lower is not None
+    return KeysetPager(cursor, declared.lower, pager(made.within), made.param)
 
 
 def _typed(params: Mapping[str, Param], declared: StreamDeclaration) -> dict[str, Param]:

@@ -11,9 +11,12 @@ from tidegate.connectors.rest.declaration import (
     Authentication,
     AuthenticationKind,
     BoundParam,
+    ClientAuthentication,
     Declaration,
+    Grant,
     Login,
     Meaning,
+    OAuth,
     PagerDeclaration,
     PagerKind,
     Param,
@@ -22,6 +25,7 @@ from tidegate.connectors.rest.declaration import (
     StreamDeclaration,
 )
 from tidegate.connectors.rest.graphql_section import DEFAULT_PATH, check_asked, read_asked, read_error_codes
+from tidegate.connectors.rest.keyset_section import check_bodies, read_keyset
 from tidegate.connectors.rest.parent_section import adopted, read_parent
 from tidegate.connectors.rest.section import Section, suggest
 from tidegate.connectors.rest.template import placeholders
@@ -110,7 +114,12 @@ def _path(text: str | None) -> Path | None:
 
 
 def _rate_limit(section: Section) -> RateLimit:
-    rate = RateLimit(section.number("requests_per_second", least=0.001), section.integer("burst", 1, least=1))
+    rate = RateLimit(
+        section.number("requests_per_second", least=0.001),
+        section.integer("burst", 1, least=1),
+        section.text("remaining_header", ""),
+        section.text("reset_header", ""),
+    )
     section.finish()
     return rate
 
@@ -136,10 +145,31 @@ def _authentication(section: Section | None, settings: Mapping[str, str | None])
             assert token is not None
             path = _template(section, "path", settings, secrets_allowed=False)
             made = Authentication(kind, login=Login(path, _templates(section, "body", settings), token, expires_in))
+        case AuthenticationKind.OAUTH2:
+            made = Authentication(kind, oauth=_oauth(section, settings))
         case AuthenticationKind.NONE:
             made = Authentication()
     section.finish()
     return made
+
+
+def _oauth(section: Section, settings: Mapping[str, str | None]) -> OAuth:
+    def text(key: str, default: str | None = None, *, secret: bool = True) -> str:
+        return _check(section, key, section.text(key, default), settings, secrets_allowed=secret)
+
+    grant = section.choice("grant", Grant)
+    how = section.choice("client_authentication", ClientAuthentication, ClientAuthentication.BASIC)
+    return OAuth(
+        grant=grant,
+        token_url=text("token_url", secret=False),
+        client_id=text("client_id"),
+        client_secret="" if how is ClientAuthentication.NONE else text("client_secret"),
+        client_authentication=how,
+        refresh_token=text("refresh_token") if grant is Grant.REFRESH_TOKEN else "",
+        scope=text("scope", "", secret=False),
+        audience=text("audience", "", secret=False),
+        params=_templates(section, "params", settings),
+    )
 
 
 def _stream(name: str, section: Section, settings: Mapping[str, str | None]) -> StreamDeclaration:
@@ -165,6 +195,7 @@ def _stream(name: str, section: Section, settings: Mapping[str, str | None]) -> 
         upper=_bound(section, "upper", cursor),
         history=timedelta(seconds=history) or None,
         pager=(asked and asked.pager) or (PagerDeclaration() if pager_section is None else _pager(pager_section)),
+        body=section.tree("body"),
         query=asked.query if asked else None,
         inside=asked.inside if asked else "",
         parent=parent,
@@ -173,6 +204,7 @@ def _stream(name: str, section: Section, settings: Mapping[str, str | None]) -> 
     section.finish()
     _check_stream(section, made)
     check_asked(section, made)
+    check_bodies(section, made, settings)
     return made
 
 
@@ -198,6 +230,8 @@ def _check_stream(section: Section, made: StreamDeclaration) -> None:
         raise section.refuse("pager", "follows links, which carry no body", "Use method GET.")
     bounds = [bound.param for bound in (made.lower, made.upper) if bound is not None]
     sent = [*made.params, *made.filters, *bounds, made.pager.param]
+    if made.pager.within is not None:
+        sent.append(made.pager.within.param)
     if made.changes is not None and made.changes.param != made.pager.param:  # some sources have one token for both
         sent.append(made.changes.param)
     for param in sent:
@@ -206,7 +240,7 @@ def _check_stream(section: Section, made: StreamDeclaration) -> None:
 
 
 def _check_paths(section: Section, made: StreamDeclaration) -> None:
-    pager = made.pager
+    pager = made.pager.within or made.pager
     changes = (made.changes.token, made.changes.removed) if made.changes is not None else ()
     places = (pager.token, pager.has_more, pager.total_pages, pager.total_records, *changes)
     told = list(dict.fromkeys(path for path in places if path is not None))
@@ -296,6 +330,7 @@ def _pager(section: Section) -> PagerDeclaration:
                 total_pages_header=section.optional_text("total_pages_header"),
                 first=section.integer("first", 1),
                 stable=section.flag("stable", False),
+                next_link=section.flag("next_link", False),
             )
         case PagerKind.OFFSET:
             made = PagerDeclaration(
@@ -305,6 +340,8 @@ def _pager(section: Section) -> PagerDeclaration:
                 total_records=path("total_records"),
                 stable=section.flag("stable", False),
             )
+        case PagerKind.KEYSET:
+            made = read_keyset(section, _pager)
         case PagerKind.LINK | PagerKind.NONE:
             made = PagerDeclaration(kind)
     section.finish()

@@ -5,7 +5,9 @@
     last_id   the next page starts after the last record's key; `has_more: false` is the end, and where the source
               has no such field an empty page is: nothing comes after the last key
     link      the reply's Link header names the next page (RFC 8288); none is the end
-    page      `has_more`, or the number of the last page, says the end; where the source says neither, an empty page
+    page      `has_more`, the number of the last page or the Link header says the end; where the source says nothing, an
+              empty page does
+    keyset    the next page asks from the last record's cursor value on (`tidegate.connectors.rest.keyset`)
     offset    `has_more`, or the number of records, says the end; where the source says neither, a page without a
               further record
 
@@ -217,6 +219,7 @@ class PagePager:
     total_pages: Path | None
     total_pages_header: str | None
     stable: bool
+    next_link: bool
 
     @property
     def paths(self) -> tuple[Path, ...]:
@@ -249,6 +252,8 @@ class PagePager:
         if self.total_pages_header is not None:
             said = whole_number(seen.headers.get(self.total_pages_header), self.total_pages_header)
             return number - self.first + 1 >= said
+        if self.next_link:
+            return next_link(",".join(seen.headers.getall("Link", ()))) is None
         return seen.envelope.empty
 
     def recheck(self, position: Position, seen: PageSeen) -> Position | None:
@@ -350,6 +355,9 @@ def pager(declaration: PagerDeclaration) -> Pager:
                 declaration.total_pages,
                 declaration.total_pages_header,
                 declaration.stable,
+                declaration.next_link,
             )
         case PagerKind.OFFSET:
             return OffsetPager(declaration.param, declaration.has_more, declaration.total_records, declaration.stable)
+        case PagerKind.KEYSET:
+            raise AssertionError("a keyset pager is made for its stream (tidegate.connectors.rest.keyset)")

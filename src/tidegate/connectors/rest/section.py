@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from enum import StrEnum
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import yaml
 
@@ -161,6 +161,16 @@ class Section:
         read = {name: section.scalar(name) for name in section}
         return {name: "" if value is None else value for name, value in read.items()}
 
+    def tree(self, key: str) -> Mapping[str, Any] | None:
+        """Return the mapping under ``key`` with all that it holds, None if absent: a document of the platform's form."""
+        node = self._take(key)
+        if node is None:
+            return None
+        if not isinstance(node, yaml.MappingNode):
+            raise self.refuse(key, "is not a mapping", "Write the document's members here.")
+        made: Mapping[str, Any] = _tree(node, self.field(key))
+        return made
+
     def items(self, key: str) -> tuple[Scalar, ...]:
         """Return the list of plain values under ``key``; one plain value is a list of one, absent is empty."""
         node = self._take(key)
@@ -205,6 +215,14 @@ def _scalar(node: yaml.Node, field: str) -> Scalar:
         return str(node.value)
     value: Scalar = yaml.constructor.SafeConstructor().construct_object(node)
     return value
+
+
+def _tree(node: yaml.Node, field: str) -> Any:
+    if isinstance(node, yaml.MappingNode):
+        return {str(_scalar(key, field)): _tree(value, field) for key, value in node.value}
+    if isinstance(node, yaml.SequenceNode):
+        return [_tree(item, field) for item in node.value]
+    return _scalar(node, field)
 
 
 def _invalid(field: str, node: yaml.Node, problem: str, remedy: str) -> InvalidInput:

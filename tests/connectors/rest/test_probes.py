@@ -1,0 +1,145 @@
+"""The mistakes that `connector check` catches by asking a little more, each with its remedy; and right ones that it lets be."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from datetime import timedelta
+
+import pytest
+from aiohttp import web
+
+from tests.connectors.rest.sources import NOW, LeapingClock, declaration, replied, serve
+from tidegate.connectors.base import ConnectionSettings
+from tidegate.connectors.http import open_session
+from tidegate.connectors.rest.connector import RestConnector
+from tidegate.connectors.rest.examination import Examined, examine
+from tidegate.connectors.rest.loader import load
+
+GOOD = declaration("""
+    path: /orders
+    records: data
+    page_size: {param: limit, value: 10}
+    cursor: {field: at, ascending: true}
+    lower: {param: since, meaning: inclusive}
+    pager: {type: page, param: page, total_pages: pages}
+""")
+
+
+@dataclass
+class Platform:
+    """40 orders, ten a page, oldest first, by `since` and `page`; what it is told to do wrong it does."""
+
+    ignores: frozenset[str] = frozenset()
+    exclusive: bool = False
+    newest_first: bool = False
+    one_key: bool = False
+    finer: bool = False
+    pages_unsaid: bool = False
+
+    async def answer(self, request: web.Request) -> web.Response:
+        since = "" if "since" in self.ignores else request.query.get("since", "")
+        page = 1 if "page" in self.ignores else int(request.query.get("page", 1))
+        records = [record for record in self._all() if self._within(str(record["at"]), since)]
+        if self.newest_first:
+            records.reverse()
+        pages = {} if self.pages_unsaid else {"pages": -(-len(records) // 10)}
+        return replied({"data": records[page * 10 - 10 : page * 10], **pages, "next": None})
+
+    def _all(self) -> list[dict[str, object]]:
+        tick = timedelta(hours=1, milliseconds=3 if self.finer else 0)
+        ats = [(NOW - timedelta(days=5) + n * tick).isoformat().replace("+00:00", "Z") for n in range(40)]
+        return [{"id": 1 if self.one_key else n, "at": at} for n, at in enumerate(ats)]
+
+    def _within(self, at: str, since: str) -> bool:
+        return not since or at > since or (at == since and not self.exclusive)
+
+
+def check(platform: Platform, yaml: str = GOOD) -> Examined:
+    async def run() -> Examined:
+        connector = RestConnector(load(yaml))
+        async with serve(platform.answer) as url, open_session(allow_private_addresses=True) as session:
+            clock = LeapingClock()
+            source = connector.open(ConnectionSettings({"url": url}), session, clock)
+            return await examine(connector, source, connector.streams["orders"], clock)
+
+    return asyncio.run(run())
+
+
+def warnings(platform: Platform, yaml: str = GOOD) -> list[str]:
+    found = check(platform, yaml)
+    assert found.error == ""
+    return [warning for warning in found.warnings if "clock" not in warning]
+
+
+def test_a_right_declaration_is_not_warned_of() -> None:
+    assert warnings(Platform()) == []
+    newest_first = GOOD.replace("ascending: true", "ascending: false")
+    assert warnings(Platform(newest_first=True), newest_first) == []
+    assert warnings(Platform(exclusive=True), GOOD.replace("inclusive", "exclusive")) == []
+    assert warnings(Platform(), GOOD.replace("inclusive", "exclusive")) == []
+
+
+KEYSET = "type: keyset, within: {type: page, param: page, total_pages: pages}"
+
+
+@pytest.mark.parametrize(
+    ("platform", "before", "after", "seen", "remedy"),
+    [
+        (Platform(ignores=frozenset({"since"})), "", "", "since has no effect", "Correct `lower.param`"),
+        (Platform(), "param: since", "param: sinc", "sinc has no effect", "leave `lower:` out"),
+        (Platform(exclusive=True), "", "", "exactly the value asked for", "Declare `meaning: exclusive`"),
+        (Platform(newest_first=True), "", "", "does not ascend", "declare `ascending: false`"),
+        (Platform(finer=True), "", "", "finer than the declared 1 s", "smaller precision_seconds"),
+        (Platform(one_key=True), "", "", "share their id", "name more fields in `key:`"),
+        (Platform(ignores=frozenset({"page"})), "", "", "page has no effect", "Name the parameter"),
+        (Platform(), "param: page", "param: pag", "pag has no effect", "Name the parameter"),
+        (Platform(ignores=frozenset({"since"})), "type: page, param: page, total_pages: pages", KEYSET, "since has no effect",
+         "Name the parameter"),
+        (Platform(), "pager: {type: page, param: page, total_pages: pages}", "pager: {type: none}", "10 records and no pager",
+         "Declare `pager:`"),
+        (Platform(), "type: page, param: page, total_pages: pages", "type: cursor, param: after, token: next",
+         "at next nothing says that there is more", "check `pager:`"),
+        (Platform(), "type: page, param: page, total_pages: pages", "type: link", "in the Link header nothing says",
+         "check `pager:`"),
+    ],
+)  # fmt: skip
+def test_a_mistake_is_caught_and_says_what_to_write(
+    platform: Platform, before: str, after: str, seen: str, remedy: str
+) -> None:
+    assert before in GOOD
+    found = warnings(platform, GOOD.replace(before, after) if before else GOOD)
+    assert any(seen in warning and remedy in warning for warning in found), found
+
+
+@pytest.mark.parametrize(
+    ("pager", "said"),
+    [
+        ("total_pages: pages", "Correct where the pager's total stands"),
+        ("has_more: more", "Correct `has_more:`"),
+    ],
+)
+def test_a_total_that_is_missing_fails_with_its_remedy(pager: str, said: str) -> None:
+    found = check(Platform(pages_unsaid=True), GOOD.replace("total_pages: pages", pager))
+    assert said in found.error
+    assert found.records == 0
+
+
+def test_order_that_breaks_between_two_pages_is_noticed() -> None:
+    class Shuffled(Platform):
+        def _all(self) -> list[dict[str, object]]:
+            return [*Platform._all(self)[20:30], *Platform._all(self)[:20]]
+
+    found = warnings(Shuffled())
+    assert any("goes back from the first page to the second" in warning for warning in found), found
+
+
+def test_a_further_request_that_fails_is_a_warning_and_not_the_end() -> None:
+    class Limited(Platform):
+        async def answer(self, request: web.Request) -> web.Response:
+            if request.query.get("page") == "2":
+                return web.Response(status=503)
+            return await Platform.answer(self, request)
+
+    found = warnings(Limited())
+    assert any("not everything could be tried: source_unavailable" in warning for warning in found), found
