@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
+from itertools import islice
 from typing import TYPE_CHECKING
 
+from tidegate.domain.catch_up import cut
 from tidegate.domain.errors import InvalidInput
 from tidegate.domain.instant import render_instant
-from tidegate.domain.run import Lane, Trigger
+from tidegate.domain.run import Trigger
 from tidegate.domain.schedule import next_due
 from tidegate.domain.schedule_document import parse_schedule
 from tidegate.engine.parts import Parts
@@ -16,9 +18,13 @@ from tidegate.store import chains, directory, runs, schedules
 from tidegate.store.chains import Chain
 from tidegate.store.directory import StoredInstallation
 from tidegate.store.runs import PlannedRun
+from tidegate.store.schedules import Move
 
 if TYPE_CHECKING:
     from tidegate.store.database import Connection
+
+MOST_PIECES = 1000
+"""Runs that one request makes of one stream at most."""
 
 
 async def request_runs(
@@ -26,7 +32,8 @@ async def request_runs(
 ) -> list[int]:
     """Request a manual run `[watermark or start, end)` of every stream, or of one, and return the runs' ids (SPEC 2.11).
 
-    ``end`` is now if not given, to the whole second. Asking twice for the same end gives the same runs (HOLE r).
+    ``end`` is now if not given, to the whole second; `max_period` makes several runs of one period.
+    Asking twice for the same end gives the same runs (HOLE r).
     Raises InvalidInput if the installation or stream is not there, is paused, ``end`` is in the future (HOLE m), not
     after the start, or not after the watermark (HOLE n).
     """
@@ -43,14 +50,26 @@ async def request_runs(
         of = await _chains(connection, tenant_id, installation, stream)
         for chain in of:
             _require_after(chain, until)
-        return [await runs.request(connection, _manual(chain, until, now)) for chain in of]
+        planned = [run for chain in of for run in await _manual(connection, chain, until, now)]
+        return [await runs.request(connection, run) for run in planned]
 
 
-def _manual(chain: Chain, until: datetime, now: datetime) -> PlannedRun:
-    return PlannedRun(
-        chain_id=chain.id, trigger=Trigger.MANUAL, first_due_at=until, due_at=until, period_end=until, not_before_at=now,
-        lane=Lane.LIVE,
-    )  # fmt: skip
+async def _manual(connection: Connection, chain: Chain, until: datetime, now: datetime) -> list[PlannedRun]:
+    """Return the run up to ``until``, cut where the schedule says so; each piece waits for the one before it."""
+    kept = await schedules.rule_of(connection, chain.id)
+    longest = parse_schedule(kept.rule).max_period if kept else None
+    begin = chain.watermark or chain.start_at
+    ends = list(islice(cut(begin, until, longest), MOST_PIECES + 1))
+    if len(ends) > MOST_PIECES:
+        remedy = f"Choose an earlier end: {render_instant(ends[-2])} at the latest."
+        raise InvalidInput("end", render_instant(until), f"makes more than {MOST_PIECES} runs of max_period", remedy)
+    return [
+        PlannedRun(
+            chain_id=chain.id, trigger=Trigger.MANUAL, first_due_at=until, due_at=until, period_end=end,
+            not_before_at=now, bounded=end < until, follows_at=before,
+        )
+        for before, end in zip([None, *ends], ends, strict=False)
+    ]  # fmt: skip
 
 
 def _require_after(chain: Chain, until: datetime) -> None:
@@ -115,13 +134,13 @@ async def resume_in(connection: Connection, tenant_id: str, installation: str, *
     await schedules.resume(connection, [move for move in moves if move is not None])
 
 
-async def _caught_up(connection: Connection, chain: Chain) -> tuple[int, datetime, datetime | None] | None:
-    """Return (chain id, planned_until, next due date) from which planning goes on: the watermark, if there is one."""
+async def _caught_up(connection: Connection, chain: Chain) -> Move | None:
+    """Return from where planning goes on: the watermark, if there is one."""
     kept = await schedules.rule_of(connection, chain.id)
     if kept is None:
         return None
     after = max(kept.received_at, chain.watermark or kept.received_at)
-    return chain.id, after, next_due(parse_schedule(kept.rule), after)
+    return Move(chain.id, after, next_due(parse_schedule(kept.rule), after))
 
 
 async def _installation(connection: Connection, tenant_id: str, name: str) -> StoredInstallation:

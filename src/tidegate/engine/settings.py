@@ -37,6 +37,8 @@ class Settings:
     """For how long ended things are kept, by kind, where it is not the default; None: for ever (engine.retention)."""
     plan_batch: int = 4000
     """Schedules planned in one transaction."""
+    plan_ahead: int = 100
+    """Runs of one stream that wait at once where due dates or long periods stay runs of their own (`each`, `max_period`)."""
     batch_bytes: int = 4 * 1024 * 1024
     """Pages are committed together up to about this many bytes of records …"""
     batch_age: timedelta = timedelta(seconds=5)

@@ -29,6 +29,7 @@ class LeasedRun:
     lane: Lane
     due_at: datetime
     period: Period
+    bounded: bool
     coverage_start: datetime
     chain_id: int
     tenant_id: str
@@ -61,8 +62,9 @@ class Counts:
 
 _LEASE = """
 with asked as (
-    select r.id, coalesce(b.watermark, c.start_at) as period_start, coalesce(b.head, c.start_at) as coverage_start,
-           r.period_end <= coalesce(b.watermark, c.start_at) or n.account_id <> c.account_id as covered,
+    select r.id, case when r.lane = 'live' then coalesce(b.watermark, c.start_at) else r.period_start end as period_start,
+           least(coalesce(b.head, c.start_at), r.period_start) as coverage_start,
+           (r.lane = 'live' and r.period_end <= coalesce(b.watermark, c.start_at)) or n.account_id <> c.account_id as covered,
            c.id as chain_id, c.workflow, c.stream, a.name as account_name, i.name as installation, i.connection_id,
            n.fingerprint as connection_fingerprint, i.destination_id, d.fingerprint as destination_fingerprint
       from runs r
@@ -88,8 +90,8 @@ update runs r
        epoch        = r.epoch + 1
   from asked
  where r.id = asked.id
-returning r.id, r.epoch, r.attempt, r.lane, r.due_at, r.period_start, r.period_end, r.tenant_id, r.batch, r.checkpoint,
-          r.not_before_at, coalesce(r.queued_at, $2) as queued_at, r.started_at,
+returning r.id, r.epoch, r.attempt, r.lane, r.due_at, r.period_start, r.period_end, r.bounded, r.tenant_id, r.batch,
+          r.checkpoint, r.not_before_at, coalesce(r.queued_at, $2) as queued_at, r.started_at,
           asked.covered, asked.coverage_start, asked.chain_id, asked.workflow, asked.stream, asked.account_name,
           asked.installation, asked.connection_id, asked.connection_fingerprint, asked.destination_id,
           asked.destination_fingerprint
@@ -107,7 +109,8 @@ async def lease(pool: Pool, run_ids: Sequence[int], now: datetime, until: dateti
     return [
         LeasedRun(
             id=row["id"], epoch=row["epoch"], attempt=row["attempt"], lane=Lane(row["lane"]), due_at=row["due_at"],
-            period=Period(row["period_start"], row["period_end"]), coverage_start=row["coverage_start"],
+            period=Period(row["period_start"], row["period_end"]), bounded=row["bounded"],
+            coverage_start=row["coverage_start"],
             chain_id=row["chain_id"], tenant_id=row["tenant_id"], account_name=row["account_name"],
             workflow=row["workflow"], stream=row["stream"], installation=row["installation"],
             connection_id=row["connection_id"], connection_fingerprint=row["connection_fingerprint"],
@@ -184,13 +187,16 @@ finished as (
        batch = $3, lease_until = null, checkpoint = null, error = null, report = $12::text::jsonb, {_COUNT}
       from (select 1) one left join waits w on true
      where id = $1 and epoch = $2 and state = 'running'
-    returning id, chain_id, period_start, period_end, read_count, state
+    returning id, chain_id, lane, period_start, period_end, read_count, state
 ),
 covered as (
     insert into coverage (chain_id, period_start, period_end, previous_end, kind, run_id, records, committed_at)
     select f.chain_id, f.period_start, f.period_end,
            (select max(c.period_end) from coverage c where c.chain_id = f.chain_id), 'covered', f.id, f.read_count, $11
-      from finished f where f.state = 'succeeded'
+      from finished f where f.state = 'succeeded' and f.lane = 'live'
+),
+looked_at as (
+    update schedules s set held_until = null from finished f where s.chain_id = f.chain_id and s.held_until is not null
 )
 select count(*) from finished
 """
@@ -250,14 +256,17 @@ finished as (
        batch = a.batch, lease_until = null, checkpoint = null, error = null, report = a.report::jsonb
       from asked a
      where r.id = a.id and r.epoch = a.epoch and r.state = 'running'
-    returning r.id, r.chain_id, r.period_start, r.period_end, r.read_count, r.state, r.finished_at
+    returning r.id, r.chain_id, r.lane, r.period_start, r.period_end, r.read_count, r.state, r.finished_at
 ),
 covered as (
     insert into coverage (chain_id, period_start, period_end, previous_end, kind, run_id, records, committed_at)
     select f.chain_id, f.period_start, f.period_end,
            (select max(c.period_end) from coverage c where c.chain_id = f.chain_id), 'covered', f.id, f.read_count,
            f.finished_at
-      from finished f where f.state = 'succeeded'
+      from finished f where f.state = 'succeeded' and f.lane = 'live'
+),
+looked_at as (
+    update schedules s set held_until = null from finished f where s.chain_id = f.chain_id and s.held_until is not null
 )
 select id from finished
 """
