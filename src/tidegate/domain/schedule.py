@@ -192,6 +192,16 @@ def latest_due(schedule: Schedule, after: datetime, until: datetime) -> datetime
     return schedule.due_dates.latest(after, until)
 
 
+def same_due_dates(one: Schedule, other: Schedule) -> bool:
+    """Return whether two schedules have the same due dates behind both starts; policies may differ, and starts."""
+    match one.due_dates, other.due_dates:
+        case ElapsedDueDates(start, interval), ElapsedDueDates(begin, same) if interval == same:
+            return (start - begin) % interval == timedelta(0)
+        case WallDueDates() as wall, WallDueDates() as also:
+            return (wall.zone.name, wall.days, wall.times) == (also.zone.name, also.days, also.times)
+    return False
+
+
 def preview(schedule: Schedule, received_at: datetime, count: int) -> list[Preview]:
     """Return the first ``count`` due dates after receipt, each period as if the one before had succeeded (SPEC 2.7).
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from tidegate.domain.catch_up import cut
 from tidegate.domain.errors import InvalidInput
 from tidegate.domain.instant import render_instant
+from tidegate.domain.period import Period
 from tidegate.domain.run import Trigger
 from tidegate.domain.schedule import next_due
 from tidegate.domain.schedule_document import parse_schedule
@@ -42,16 +43,21 @@ async def request_runs(
     if until > now:
         raise InvalidInput("end", render_instant(until), "is in the future", "Leave it out for a run up to now.")
     async with parts.pool.acquire() as connection, connection.transaction():
-        found = await _installation(connection, tenant_id, installation)
-        if found.paused_at is not None:
-            raise InvalidInput(
-                "installation", f"{tenant_id}/{installation}", f"is paused ({found.paused_reason})", "Resume it first."
-            )
-        of = await _chains(connection, tenant_id, installation, stream)
+        await require_not_paused(connection, tenant_id, installation)
+        of = await find_chains(connection, tenant_id, installation, stream)
         for chain in of:
             _require_after(chain, until)
         planned = [run for chain in of for run in await _manual(connection, chain, until, now)]
         return [await runs.request(connection, run) for run in planned]
+
+
+async def require_not_paused(connection: Connection, tenant_id: str, installation: str) -> None:
+    """Raise InvalidInput if an installation is paused or not there."""
+    found = await find_installation(connection, tenant_id, installation)
+    if found.paused_at is not None:
+        raise InvalidInput(
+            "installation", f"{tenant_id}/{installation}", f"is paused ({found.paused_reason})", "Resume it first."
+        )
 
 
 async def _manual(connection: Connection, chain: Chain, until: datetime, now: datetime) -> list[PlannedRun]:
@@ -98,7 +104,7 @@ async def pause(parts: Parts, tenant_id: str, installation: str, reason: str = "
 
 async def pause_in(connection: Connection, tenant_id: str, installation: str, reason: str, now: datetime) -> int:
     """Pause an installation inside the caller's transaction; one that is paused already keeps its reason."""
-    found = await _installation(connection, tenant_id, installation)
+    found = await find_installation(connection, tenant_id, installation)
     if found.paused_at is None:
         await directory.set_paused(connection, found.id, now, reason)
     ids = [chain.id for chain in await chains.chains(connection, tenant_id, installation)]
@@ -116,12 +122,14 @@ async def resume(parts: Parts, tenant_id: str, installation: str, *, not_importe
     One that was exported is resumed only by whoever says that it was ``not_imported`` elsewhere: InvalidInput otherwise.
     """
     async with parts.pool.acquire() as connection, connection.transaction():
-        await resume_in(connection, tenant_id, installation, not_imported=not_imported)
+        await resume_in(connection, tenant_id, installation, parts.clock.now(), not_imported=not_imported)
 
 
-async def resume_in(connection: Connection, tenant_id: str, installation: str, *, not_imported: bool = False) -> None:
+async def resume_in(
+    connection: Connection, tenant_id: str, installation: str, now: datetime, *, not_imported: bool = False
+) -> None:
     """Resume an installation inside the caller's transaction; one that is not paused is left as it is."""
-    found = await _installation(connection, tenant_id, installation)
+    found = await find_installation(connection, tenant_id, installation)
     if found.paused_at is None:
         return
     if found.paused_reason.startswith(EXPORTED) and not not_imported:
@@ -130,8 +138,18 @@ async def resume_in(connection: Connection, tenant_id: str, installation: str, *
         raise InvalidInput("installation", name, f"was {found.paused_reason}", remedy)
     await directory.set_paused(connection, found.id, None, "")
     await directory.clear_unauthorised(connection, tenant_id, found.connection)
-    moves = [await _caught_up(connection, chain) for chain in await chains.chains(connection, tenant_id, installation)]
+    of = await chains.chains(connection, tenant_id, installation)
+    moves = [await _caught_up(connection, chain) for chain in of]
     await schedules.resume(connection, [move for move in moves if move is not None])
+    for chain in of:
+        await extend_to_start(connection, chain.id, now)
+
+
+async def extend_to_start(connection: Connection, chain_id: int, now: datetime) -> None:
+    """Request the backfill from a chain's start to its head, if the start was moved there (SPEC 2.10)."""
+    start_at, head = await chains.start(connection, chain_id), await chains.head(connection, chain_id)
+    if head is not None and start_at < head:
+        await runs.request_backfill(connection, chain_id, Period(start_at, head), now)
 
 
 async def _caught_up(connection: Connection, chain: Chain) -> Move | None:
@@ -143,7 +161,8 @@ async def _caught_up(connection: Connection, chain: Chain) -> Move | None:
     return Move(chain.id, after, next_due(parse_schedule(kept.rule), after))
 
 
-async def _installation(connection: Connection, tenant_id: str, name: str) -> StoredInstallation:
+async def find_installation(connection: Connection, tenant_id: str, name: str) -> StoredInstallation:
+    """Return an installation. Raises InvalidInput naming those there are."""
     found = await directory.installations(connection, tenant_id, name)
     if not found:
         there = [i.name for i in await directory.installations(connection, tenant_id)]
@@ -156,7 +175,8 @@ async def _installation(connection: Connection, tenant_id: str, name: str) -> St
     return found[0]
 
 
-async def _chains(connection: Connection, tenant_id: str, installation: str, stream: str | None) -> Sequence[Chain]:
+async def find_chains(connection: Connection, tenant_id: str, installation: str, stream: str | None) -> Sequence[Chain]:
+    """Return the chains of one stream of an installation, or of all. Raises InvalidInput naming those there are."""
     found = await chains.chains(connection, tenant_id, installation)
     chosen = [chain for chain in found if stream in (None, chain.stream)]
     if not chosen:

@@ -13,6 +13,7 @@ from tidegate.domain.errors import LeaseLost, TidegateError
 from tidegate.domain.fetch import FetchReport
 from tidegate.domain.period import Period
 from tidegate.domain.run import Lane, RunState
+from tidegate.store import coverage
 from tidegate.store.database import to_json
 
 if TYPE_CHECKING:
@@ -214,11 +215,28 @@ async def finish(
 ) -> None:
     """End a run whose fetch is complete: as succeeded with its coverage, or as unproven without (SPEC 5).
 
-    While batches of its stream wait for their acknowledgement it becomes *delivering* instead, and `store.outbox` ends
-    it. One statement, so one transaction with whatever else the caller has open on ``connection``. Raises LeaseLost if the
-    epoch has moved on; the chain's constraints refuse a period that does not begin at the watermark.
+    While batches of its stream wait for their acknowledgement it becomes *delivering* instead, and `store.sending` ends
+    it. One transaction with whatever else the caller has open on ``connection``; a live run's end is one statement. Raises
+    LeaseLost if the epoch has moved on; the chain's constraints refuse a live period that does not begin at the watermark.
     """
     state = RunState.SUCCEEDED if proven else RunState.UNPROVEN
+    if run.lane is Lane.BACKFILL:
+        async with connection.transaction():
+            await _finish(connection, run, batch, counts, report, state, now)
+            await coverage.backfill(connection, run.id, now)
+    else:
+        await _finish(connection, run, batch, counts, report, state, now)
+
+
+async def _finish(
+    connection: Connection,
+    run: LeasedRun,
+    batch: int,
+    counts: Counts,
+    report: FetchReport,
+    state: RunState,
+    now: datetime,
+) -> None:
     found = await connection.fetchval(
         _FINISH,
         run.id, run.epoch, batch, counts.read, counts.inserted, counts.updated, counts.unchanged, counts.misfits,
@@ -275,8 +293,13 @@ select id from finished
 async def finish_many(pool: Pool, asked: Sequence[Finish]) -> list[bool | Exception]:
     """End several runs in one transaction; return True for each, LeaseLost where the epoch has moved on.
 
-    If the database refuses one of them, each is ended in a transaction of its own, so that none fails its neighbours.
+    If the database refuses one of them, each is ended in a transaction of its own, so that none fails its neighbours; and
+    so are backfills, which may change rows of their chains.
     """
+    if len(asked) > 1 and any(one.run.lane is Lane.BACKFILL for one in asked):
+        return [answer for one in asked for answer in await finish_many(pool, [one])]
+    if asked[0].run.lane is Lane.BACKFILL:
+        return [await _finish_backfill(pool, asked[0])]
     try:
         rows = await pool.fetch(
             _FINISH_MANY,
@@ -295,6 +318,15 @@ async def finish_many(pool: Pool, asked: Sequence[Finish]) -> list[bool | Except
         return [answer for one in asked for answer in await finish_many(pool, [one])]
     ended = {row["id"] for row in rows}
     return [True if one.run.id in ended else _lost(one.run) for one in asked]
+
+
+async def _finish_backfill(pool: Pool, one: Finish) -> bool | Exception:
+    try:
+        async with pool.acquire() as connection:
+            await finish(connection, one.run, one.batch, Counts(), one.report, proven=one.proven, now=one.now)
+    except (LeaseLost, asyncpg.IntegrityConstraintViolationError) as error:
+        return error
+    return True
 
 
 async def retry(

@@ -11,7 +11,8 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 from tidegate.domain.catch_up import Standing
-from tidegate.domain.run import Lane, Trigger
+from tidegate.domain.period import Period
+from tidegate.domain.run import Lane, RunState, Trigger
 
 if TYPE_CHECKING:
     from tidegate.store.database import Connection, Pool
@@ -152,6 +153,69 @@ async def request(connection: Connection, run: PlannedRun) -> int:
         run.chain_id, run.lane, run.period_end,
     )  # fmt: skip
     return run_id
+
+
+@dataclass(frozen=True, slots=True)
+class BackfillRun:
+    """The run of the backfill lane that ends at one instant, as it stands."""
+
+    id: int
+    period_start: datetime
+    state: RunState
+
+
+async def request_backfill(connection: Connection, chain_id: int, period: Period, now: datetime) -> BackfillRun:
+    """Insert a backfill that a person asked for, or return the one that exists for the same chain and end (HOLE r).
+
+    One that has ended is done anew from ``period.start``, under its identity (SPEC 2.12).
+    """
+    await connection.execute(
+        """insert into runs (chain_id, tenant_id, account_id, lane, trigger, state, first_due_at, due_at, period_start,
+                             period_end, not_before_at, bounded)
+           select c.id, c.tenant_id, c.account_id, 'backfill', 'manual', 'waiting', $4, $4, $2, $3, $4, true
+             from chains c where c.id = $1
+           on conflict (chain_id, lane, period_end) do update
+              set state = 'waiting', first_due_at = excluded.first_due_at, due_at = excluded.due_at,
+                  period_start = excluded.period_start, not_before_at = excluded.not_before_at, attempt = 0,
+                  started_at = null, finished_at = null, checkpoint = null, error = null, report = null, read_count = 0,
+                  inserted_count = 0, updated_count = 0, unchanged_count = 0, misfit_count = 0, quarantined_count = 0
+            where runs.state in ('dropped', 'failed', 'unproven', 'succeeded', 'superseded')""",
+        chain_id, period.start, period.end, now,
+    )  # fmt: skip
+    row = await connection.fetchrow(
+        "select id, period_start, state from runs where chain_id = $1 and lane = 'backfill' and period_end = $2",
+        chain_id, period.end,
+    )  # fmt: skip
+    assert row is not None
+    return BackfillRun(row["id"], row["period_start"], RunState(row["state"]))
+
+
+async def drop_backfill(connection: Connection, chain_id: int, period_end: datetime, now: datetime) -> bool:
+    """Drop the backfill that ends there if it has not been chosen yet; return whether none is active now."""
+    await connection.execute(
+        """update runs set state = 'dropped', finished_at = $3
+            where chain_id = $1 and lane = 'backfill' and period_end = $2 and state = 'waiting'""",
+        chain_id, period_end, now,
+    )  # fmt: skip
+    active: bool = await connection.fetchval(
+        """select exists (select 1 from runs where chain_id = $1 and lane = 'backfill' and period_end = $2
+                                               and state in ('queued', 'running', 'retrying'))""",
+        chain_id, period_end,
+    )  # fmt: skip
+    return not active
+
+
+async def hold_waiting(connection: Connection, chain_id: int) -> bool:
+    """Keep the waiting runs of a chain from being chosen until the transaction ends; return whether none is active."""
+    await connection.execute(
+        "select 1 from runs where chain_id = $1 and state = 'waiting' order by id for update", chain_id
+    )
+    active: bool = await connection.fetchval(
+        """select exists (select 1 from runs
+                           where chain_id = $1 and state in ('queued', 'running', 'retrying'))""",
+        chain_id,
+    )
+    return not active
 
 
 _DISPATCH = """

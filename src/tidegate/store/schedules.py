@@ -111,10 +111,10 @@ class KeptRule:
     received_at: datetime
 
 
-async def rule_of(connection: Connection, chain_id: int) -> KeptRule | None:
-    """Return a chain's rule, None if it has none."""
+async def rule_of(connection: Connection, chain_id: int, *, hold: bool = False) -> KeptRule | None:
+    """Return a chain's rule, None if it has none; ``hold`` keeps planners from it until the transaction ends."""
     row = await connection.fetchrow(
-        "select rule::text as rule, received_at from schedules where chain_id = $1", chain_id
+        "select rule::text as rule, received_at from schedules where chain_id = $1" + " for update" * hold, chain_id
     )
     return None if row is None else KeptRule(from_json(row["rule"]), row["received_at"])
 
