@@ -165,8 +165,10 @@ class RuleEdits:
             self.warnings.append(f"{told}, for it is covered to {render_instant(watermark)}.")
             return
         command = f"tidegate waive {self.name} {stream} --until {render_instant(wanted_at)} --reason TEXT"
+        when = " (once that has come)" if wanted_at > self.now else ""
         self.warnings.append(
-            f"{told}: the next period starts at {render_instant(watermark)}. To leave the time before it out: `{command}`."
+            f"{told}: the next period starts at {render_instant(watermark)}. To leave the time before it out, waive it{when}: "
+            f"`{command}`."
         )
 
     def _refuse(self, stream: str, wanted: Schedule, problem: str, remedy: str) -> None:
