@@ -27,6 +27,8 @@ class Settings:
     sweep_every: timedelta = timedelta(seconds=5)
     tick_every: timedelta = timedelta(seconds=1)
     """How often planner and dispatcher look again when nothing wakes them."""
+    compact_after: timedelta = timedelta(days=90)
+    """Neighbouring periods of one kind that ended so long ago become one row of the ledger."""
     requeue_after: timedelta = timedelta(seconds=30)
     """A queued run that no worker took for so long is handed to the queue again."""
     dispatch_pause: timedelta = timedelta(seconds=0.05)

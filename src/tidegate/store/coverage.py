@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
     from tidegate.store.database import Connection
 
-_FOLLOWS = "coverage_chain_id_previous_end_fkey"
+FOLLOWS = "coverage_chain_id_previous_end_fkey"
+"""The constraint by which each row follows another; it can be deferred to the end of a transaction."""
 
 
 async def lock(connection: Connection, chain_id: int) -> None:
@@ -64,7 +65,7 @@ async def backfill(connection: Connection, run_id: int, now: datetime) -> None:
 
 async def _cover(connection: Connection, done: _Backfilled) -> None:
     await lock(connection, done.chain_id)
-    await connection.execute(f"set constraints {_FOLLOWS} deferred")
+    await connection.execute(f"set constraints {FOLLOWS} deferred")
     await _extend_head(connection, done)
     for link in await connection.fetch(
         """select period_start, period_end, previous_end, reason, committed_at from coverage
@@ -72,7 +73,7 @@ async def _cover(connection: Connection, done: _Backfilled) -> None:
         done.chain_id, done.period.start, done.period.end,
     ):  # fmt: skip
         await _split(connection, done, link)
-    await connection.execute(f"set constraints {_FOLLOWS} immediate")
+    await connection.execute(f"set constraints {FOLLOWS} immediate")
 
 
 _INSERT = """
