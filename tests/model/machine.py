@@ -112,6 +112,8 @@ class ChainStory(RuleBasedStateMachine):
             look = self.wait(ledger.look(self.world))
             assert self.last is None or (look.links, look.runs) == (self.last.links, self.last.runs), str(refusal)
             assert refusal.remedy
+        else:
+            self.planned_at = None
         self.tell(what if refusal is None else f"{what}, refused")
 
     async def _apply(self, schedule: dict[str, Any]) -> None:
