@@ -76,6 +76,7 @@ class RuleEdits:
             wanted = _starting(wanted, stored.start_on, stored.start_at)
         if wanted == stored:
             return
+        await schedules.rule_of(self.connection, chain.chain_id, hold=True)  # before the chain, as everyone does
         settled = await self._with_start(chain.chain_id, chain.stream, chain.start_at, chain.watermark, stored, wanted)
         if settled is None or settled == stored:
             return
@@ -107,7 +108,7 @@ class RuleEdits:
 
     async def _keep(self, chain: ScheduledChain, stored: Schedule, rule: Schedule) -> tuple[int, datetime | None]:
         """Store a rule with the same due dates; those not covered yet are planned anew if the way to catch up differs."""
-        kept = await schedules.rule_of(self.connection, chain.chain_id, hold=True)
+        kept = await schedules.rule_of(self.connection, chain.chain_id)
         assert kept is not None
         await schedules.set_rule(self.connection, chain.chain_id, rule.as_json())
         after = max(kept.received_at, chain.watermark or kept.received_at)
