@@ -6,10 +6,11 @@ import asyncio
 from datetime import UTC, datetime, timedelta
 
 import asyncpg
+import pytest
 
 from tests.engine.world import DAILY, World, in_world
 from tidegate.domain.errors import ContractBroken
-from tidegate.engine import commands
+from tidegate.engine import backfilling, commands
 from tidegate.engine.dispatcher import dispatch_ready
 from tidegate.engine.engine import Engine
 from tidegate.engine.planner import plan_due
@@ -82,6 +83,31 @@ def test_the_oldest_failed_period_is_tried_again_first(database_url: str) -> Non
         await world.tick()
         assert await world.covered(chain) == [(utc(day), utc(day + 1)) for day in (13, 14, 15, 16)]
         assert len(await world.runs()) == 4, "each under its own identity (SPEC 2.12)"
+
+    in_world(database_url, story)
+
+
+@pytest.mark.parametrize("unproven", [False, True])
+def test_what_failed_is_not_tried_again_before_a_due_date_passes(unproven: bool, database_url: str) -> None:
+    """SPEC 2.8: not even when something else of the chain succeeds, here a backfill; it would go on for ever."""
+
+    async def story(world: World) -> None:
+        await world.install(rule=EACH)
+        world.clock.set(utc(14))
+        await world.tick()
+        world.clock.set(utc(17))
+        world.shop.shortfall = "sixty days" if unproven else ""
+        world.shop.on_page = lambda _number: None if unproven else ContractBroken("no")
+        await asyncio.wait_for(world.tick(), timeout=60)
+        assert len(world.shop.asked) == 2
+        world.shop.shortfall = ""
+        world.shop.on_page = lambda _number: None
+        await backfilling.request_backfill(world.parts, "acme", "sync", "orders", utc(13), utc(14))
+        await world.tick()
+        assert len(world.shop.asked) == 3
+        world.clock.set(utc(18))
+        await world.tick()
+        assert await chains.uncovered(world.pool, world.clock.now()) == []
 
     in_world(database_url, story)
 

@@ -1,7 +1,7 @@
-"""The model's stories at length: `python -m tests.model.prove_model [--stories N] [--steps N] [--seed N]`.
+"""The model's stories at length: `python -m tests.model.prove_model [--stories N] [--steps N] [--seed N] [--shrink]`.
 
 Prints how many stories and steps there were, what happened in them, and how long it took. The first story that breaks a
-rule is made shorter, printed as code, and ends it with exit code 1.
+rule is printed as code, made shorter if asked for (which takes long), and ends it with exit code 1.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pathlib import Path
 import asyncpg
 import hypothesis
 import structlog
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
 
 from tests.conftest import at
@@ -37,7 +37,7 @@ async def make(dsn: str) -> None:
     await pool.close()
 
 
-def prove(dsn: str, stories: int, steps: int, seed: int) -> bool:
+def prove(dsn: str, stories: int, steps: int, seed: int, *, shrink: bool) -> bool:
     """Play the stories; return whether every rule held."""
 
     class Story(ChainStory):
@@ -50,6 +50,7 @@ def prove(dsn: str, stories: int, steps: int, seed: int) -> bool:
         stateful_step_count=steps,
         deadline=None,
         database=None,
+        phases=[Phase.generate, *([Phase.shrink] if shrink else [])],
         suppress_health_check=list(HealthCheck),
         print_blob=False,
     )
@@ -73,13 +74,16 @@ def main() -> int:
     parser.add_argument("--stories", type=int, default=300)
     parser.add_argument("--steps", type=int, default=50)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--shrink", action="store_true")
     given = parser.parse_args()
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
     with tempfile.TemporaryDirectory(prefix="tidegate-model-", ignore_cleanup_errors=True) as folder:
         server = EmbeddedServer(Path(folder))
         try:
             asyncio.run(make(server.dsn))
-            return 0 if prove(at(server.dsn, "model"), given.stories, given.steps, given.seed) else 1
+            return (
+                0 if prove(at(server.dsn, "model"), given.stories, given.steps, given.seed, shrink=given.shrink) else 1
+            )
         finally:
             server.release()
 

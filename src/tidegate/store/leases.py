@@ -197,7 +197,8 @@ covered as (
       from finished f where f.state = 'succeeded' and f.lane = 'live'
 ),
 looked_at as (
-    update schedules s set held_until = null from finished f where s.chain_id = f.chain_id and s.held_until is not null
+    update schedules s set held_until = null
+      from finished f where s.chain_id = f.chain_id and s.held_until is not null and $10 = 'succeeded'
 )
 select count(*) from finished
 """
@@ -284,7 +285,8 @@ covered as (
       from finished f where f.state = 'succeeded' and f.lane = 'live'
 ),
 looked_at as (
-    update schedules s set held_until = null from finished f where s.chain_id = f.chain_id and s.held_until is not null
+    update schedules s set held_until = null
+      from finished f where s.chain_id = f.chain_id and s.held_until is not null and f.state = 'succeeded'
 )
 select id from finished
 """
