@@ -13,7 +13,7 @@ from tidegate.engine import backfilling, commands, waiving
 from tidegate.engine.backfilling import Backfill
 from tidegate.engine.dispatcher import dispatch_ready
 from tidegate.engine.planner import plan_due
-from tidegate.store import chains, coverage, leases, runs
+from tidegate.store import chains, coverage, leases, runs, sending
 from tidegate.store.leases import Counts, Finish
 
 
@@ -332,6 +332,32 @@ def test_a_lost_lease_writes_no_coverage_in_front(database_url: str) -> None:
         (answer,) = await leases.finish_many(world.pool, [Finish(held, 1, report, True, now)])
         assert isinstance(answer, LeaseLost)
         assert await rows(world) == before
+
+    in_world(database_url, story)
+
+
+def test_a_backfill_extends_the_head_when_its_last_batch_is_acknowledged(database_url: str) -> None:
+    """SPEC 5, webhook: coverage in front waits for the acknowledgement too."""
+
+    async def story(world: World) -> None:
+        chain = await covered_to(world, 14)
+        (first,) = await world.runs()
+        await world.pool.execute(
+            """with route as (
+                   insert into routes (chain_id, destination_id, whole_periods, last_position)
+                   select $1, id, false, 1 from destinations returning id)
+               insert into outbox (route_id, position, message_id, chain_id, tenant_id, run_id, batch, part, records, body,
+                                   created_at)
+               select id, 1, 'm', $1, 'acme', $2, 1, 1, 1, '', now() from route""",
+            chain, first["id"],
+        )  # fmt: skip
+        await backfill(world, utc(1), utc(10))
+        await world.tick()
+        assert [run["state"] for run in await world.runs() if run["lane"] == "backfill"] == ["delivering"]
+        assert await links(world, chain) == [(10, 14, "covered")]
+        await world.pool.execute("update outbox set state = 'acknowledged', settled_at = now()")
+        assert await sending.end_delivered(world.pool, world.clock.now()) == 1
+        assert await links(world, chain) == [(1, 10, "covered"), (10, 14, "covered")]
 
     in_world(database_url, story)
 

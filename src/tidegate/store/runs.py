@@ -199,7 +199,7 @@ async def drop_backfill(connection: Connection, chain_id: int, period_end: datet
     )  # fmt: skip
     active: bool = await connection.fetchval(
         """select exists (select 1 from runs where chain_id = $1 and lane = 'backfill' and period_end = $2
-                                               and state in ('queued', 'running', 'retrying'))""",
+                                               and state in ('queued', 'running', 'retrying', 'delivering'))""",
         chain_id, period_end,
     )  # fmt: skip
     return not active
@@ -212,7 +212,7 @@ async def hold_waiting(connection: Connection, chain_id: int) -> bool:
     )
     active: bool = await connection.fetchval(
         """select exists (select 1 from runs
-                           where chain_id = $1 and state in ('queued', 'running', 'retrying'))""",
+                           where chain_id = $1 and state in ('queued', 'running', 'retrying', 'delivering'))""",
         chain_id,
     )
     return not active

@@ -58,7 +58,10 @@ async def take_due(connection: Connection, now: datetime, limit: int) -> list[Du
 
 async def any_due(connection: Connection | Pool, now: datetime) -> bool:
     """Return whether any schedule is due by ``now``, in one look at an index."""
-    found: bool = await connection.fetchval("select exists (select from schedules where next_due_at <= $1)", now)
+    found: bool = await connection.fetchval(
+        """select exists (select from schedules where next_due_at <= $1 and (held_until is null or held_until <= $1))""",
+        now,
+    )
     return found
 
 
