@@ -193,7 +193,8 @@ async def show_year(parts: Parts) -> None:
 
 async def _plan(parts: Parts, planned: PlannedRun) -> None:
     async with parts.pool.acquire() as connection, connection.transaction():
-        await runs.plan(connection, [planned], parts.clock.now())
+        await runs.plan(connection, [planned])
+        await runs.coalesce(connection, [planned.chain_id], parts.clock.now())
 
 
 async def _lease(parts: Parts) -> None:

@@ -240,6 +240,62 @@ def test_the_sub_commands_of_others_are_mounted(cli: CommandLine) -> None:
     assert first["period"]["start"] == "2026-05-01T00:00:00Z"
 
 
+def test_backfill_and_waive_change_the_ledger_and_say_so(cli: CommandLine, api: OrdersApi) -> None:
+    """SPEC 2.11, 8: what was asked for, what it will change, what the coverage then shows; refusals exit with 2."""
+    cli.apply()
+    cli.ok("run", "acme/orders", "--until", "2026-06-01T00:00:00Z")
+    told = cli.ok("waive", "acme/orders", "orders", "--until", "2026-06-11T00:00:00Z", "--reason", "booked by hand")
+    assert (
+        told
+        == "Waived acme/orders orders: 2026-06-01T00:00:00Z to 2026-06-11T00:00:00Z; the next period starts there.\n"
+    )
+    first = cli.json(
+        "backfill", "acme/orders", "orders", "--from", "2026-04-01T00:00:00Z", "--to", "2026-06-02T00:00:00Z"
+    )
+    assert first["in_front"] == {"start": "2026-04-01T00:00:00Z", "end": "2026-05-01T00:00:00Z"}
+    assert first["waived"] == [{"start": "2026-06-01T00:00:00Z", "end": "2026-06-02T00:00:00Z"}]
+    inside = ("--from", "2026-05-02T00:00:00Z", "--to", "2026-05-03T00:00:00Z")
+    assert "the ledger does not change" in cli.ok("backfill", "acme/orders", "orders", *inside)
+    assert "(backfill)" in cli.ok("runs")
+    cli.ok("pause", "acme/orders")  # so that this tick is about the past only
+    result = cli("backfill", "acme/orders", "orders", *inside, "--json")
+    assert (result.exit_code, json.loads(result.stderr)["field"]) == (2, "installation")
+    cli.ok("resume", "acme/orders")
+    in_database(cli, "update tidegate.schedules set paused_at = now(), held_until = null")
+    in_database(cli, "update tidegate.runs set state = 'waiting' where lane = 'backfill'")
+    cli.ok("tick")
+    (coverage,) = cli.json("coverage", "acme")
+    assert [(one["kind"], one["period"]["start"][:10], one["period"]["end"][:10]) for one in coverage["stretches"]] == [
+        ("covered", "2026-04-01", "2026-06-02"), ("waived", "2026-06-02", "2026-06-11"),
+    ]  # fmt: skip
+    assert "booked by hand" in cli.ok("coverage", "acme", "--links")
+    for wrong, words in (
+        (("waive", "acme/orders", "orders", "--until", "2026-06-12", "--reason", "so"), "--until"),
+        (
+            ("backfill", "acme/orders", "orders", "--from", "2026-01-01T00:00:00Z", "--to", "2026-02-01T00:00:00Z"),
+            "gap",
+        ),
+    ):
+        result = cli(*wrong)
+        assert (result.exit_code, result.stdout) == (2, "")
+        assert words in result.stderr
+
+
+def test_an_edit_shows_the_period_that_bridges_before_it_is_saved(cli: CommandLine) -> None:
+    """SPEC 2.10."""
+    cli.apply()
+    cli.ok("run", "acme/orders", "--until", "2026-06-01T00:00:00Z")
+    edited = CONFIGURATION.replace(
+        '{every: 1m, start_at: "2026-05-01T00:00:00Z"}', "{daily: true, start_date: 2026-04-01}"
+    )
+    shown = cli.ok("apply", "--dry-run", "-f", cli.write("edited.yaml", edited))
+    assert "acme/orders orders: covered to 2026-06-01T00:00:00Z" in shown
+    assert "backfill in front of what is covered: 2026-04-01T00:00:00Z to 2026-05-01T00:00:00Z" in shown
+    assert "its period 2026-06-01T00:00:00Z to " in shown
+    (status,) = cli.json("status")
+    assert status["start_at"] == "2026-05-01T00:00:00Z"
+
+
 def make_due(cli: CommandLine, minutes: int = 2) -> None:
     """Move the next due date some minutes into the past, as if nothing had run since."""
     in_database(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import asyncpg
@@ -11,13 +11,14 @@ import pytest
 
 from tests.engine.world import World, in_world
 from tidegate.domain.errors import InvalidInput, Unauthorised
+from tidegate.domain.period import Period
 from tidegate.engine import applying, commands
-from tidegate.engine.changes import Action, Change, Outcome
+from tidegate.engine.changes import Action, Bridge, Change, Outcome
 from tidegate.engine.configuration import Configuration, load
 from tidegate.engine.dispatcher import dispatch_ready
 from tidegate.engine.document import DocumentFile, InvalidConfiguration
 from tidegate.engine.planner import plan_due
-from tidegate.store import directory
+from tidegate.store import chains, directory
 
 CONFIGURATION = """
 destinations:
@@ -283,26 +284,110 @@ def test_a_start_cannot_move_under_a_run_at_work(database_url: str) -> None:
     in_world(database_url, story)
 
 
-def test_an_earlier_start_after_coverage_is_refused_and_nothing_changes(database_url: str) -> None:
-    """SPEC 2.10: only a backfill can extend the head; until there is one, say so."""
+def test_an_earlier_start_after_coverage_adds_only_what_is_missing_in_front(database_url: str) -> None:
+    """SPEC 2.10, HOLE bb: as a backfill that extends the head; the chain behind it, and what is planned, stay as they are."""
 
     async def story(world: World) -> None:
         await apply(world, text())
-        world.clock.set(utc(14))
+        world.clock.set(utc(15))
         await world.tick()
+        world.shop.put(1, utc(3, month=4))
+        earlier = text(DAILY.replace("2026-05-01", "2026-04-01"))
+        (before,) = await schedule_rows(world)
+        outcome = await apply(world, earlier)
+        (bridge,) = outcome.bridges
+        assert bridge.in_front == Period(utc(1, month=4), utc(1, month=5))
+        assert (bridge.dropped, bridge.period) == (0, Period(utc(15), utc(16)))
+        (row,) = await schedule_rows(world)
+        assert (row["next_due_at"], row["received_at"]) == (before["next_due_at"], before["received_at"])
+        ((_, gap),) = await chains.uncovered(world.pool, world.clock.now())
+        assert (gap.period, gap.reason, gap.in_front) == (bridge.in_front, "waiting", True)
+        assert (await apply(world, earlier)).changes == ()
+        await world.tick()
+        expected = [(utc(1, month=4), utc(1, month=5)), (utc(1, month=5), utc(15))]
+        assert await world.covered(row["chain_id"]) == expected
+        assert set(await world.delivered()) == {1}
+        assert world.shop.asked[-1].upper == utc(1, month=5)
+        assert await chains.uncovered(world.pool, world.clock.now()) == []
+
+    in_world(database_url, story)
+
+
+def test_an_earlier_start_can_be_taken_back_or_moved_on_until_its_backfill_runs(database_url: str) -> None:
+    """SPEC 2.10: nothing half-written; a backfill at work is not moved from under its worker, and a pause forgets none."""
+
+    async def story(world: World) -> None:
+        await apply(world, text())
+        world.clock.set(utc(15))
+        await world.tick()
+        for start in ("2026-04-01", "2026-03-01"):
+            await apply(world, text(DAILY.replace("2026-05-01", start)))
+        outcome = await apply(world, text())
+        assert outcome.bridges[0].in_front is None
+        assert await chains.uncovered(world.pool, world.clock.now()) == []
+        assert [run["state"] for run in await world.runs() if run["lane"] == "backfill"] == ["dropped"]
+
+        march = text(DAILY.replace("2026-05-01", "2026-03-01"))
+        await apply(world, march)
+        await commands.pause(world.parts, "acme", "sync")
+        await commands.resume(world.parts, "acme", "sync")
+        assert await dispatch_ready(world.parts, world.clock.now()) == 1
         rows = await everything(world)
-        with pytest.raises(InvalidConfiguration) as caught:
-            await apply(world, text(DAILY.replace("2026-05-01", "2026-04-01"), concurrency=1))
-        (error,) = caught.value.errors
-        assert (error.field, error.value) == ("tenants.acme.installations.sync.schedule.start_date", "2026-04-01")
-        assert "backfill" in error.remedy
+        with pytest.raises(InvalidConfiguration, match="backfill in front of the coverage is active"):
+            await apply(world, text(DAILY.replace("2026-05-01", "2026-02-01"), concurrency=1))
         assert await everything(world) == rows
+        await world.work()
+        (row,) = await schedule_rows(world)
+        assert (await world.covered(row["chain_id"]))[0] == (utc(1, month=3), utc(1, month=5))
+
+    in_world(database_url, story)
+
+
+def test_an_edit_says_before_it_is_saved_how_each_stream_goes_on(database_url: str) -> None:
+    """SPEC 2.10: watermark, waiting runs planned anew, next due date, the period that bridges; a dry run writes nothing."""
+
+    async def story(world: World) -> None:
+        await apply(world, text(DAILY.replace("daily: true", "daily: true, settle: 3h")))
+        world.clock.set(utc(14, 3))
+        await world.tick()
+        world.clock.set(utc(15, 1))
+        await plan_due(world.parts, world.clock.now())
+        rows = await everything(world)
+        edited = text("{weekly: true, time_zone: America/New_York, start_date: 2026-05-01, settle: 3h}")
+        shown = await apply(world, edited, dry_run=True)
+        due_at = utc(17, 4)  # the Friday after, at midnight in New York
+        assert shown.bridges == (Bridge("acme/sync", "orders", utc(14), 1, due_at, Period(utc(14), due_at)),)
+        assert await everything(world) == rows
+        assert (await apply(world, edited)).bridges == shown.bridges
+        world.clock.set(due_at + timedelta(hours=3))
+        await world.tick()
+        (row,) = await schedule_rows(world)
+        assert (await world.covered(row["chain_id"]))[-1] == (utc(14), due_at)
+
+    in_world(database_url, story)
+
+
+def test_another_way_to_catch_up_holds_for_what_is_not_covered_yet(database_url: str) -> None:
+    """SPEC 2.8, 2.10: the due dates stay; what waits is planned anew by the new policy."""
+
+    async def story(world: World) -> None:
+        await apply(world, text(DAILY.replace("daily: true", "daily: true, settle: 3h")))
+        world.clock.set(utc(14, 3))
+        await world.tick()
+        world.clock.set(utc(17, 1))
+        await plan_due(world.parts, world.clock.now())
+        outcome = await apply(world, text(DAILY.replace("daily: true", "daily: true, settle: 3h, catch_up: each")))
+        assert (outcome.bridges[0].dropped, outcome.bridges[0].next_due_at) == (1, utc(15))
+        world.clock.set(utc(17, 3))
+        await world.tick()
+        (row,) = await schedule_rows(world)
+        assert (await world.covered(row["chain_id"]))[1:] == [(utc(day), utc(day + 1)) for day in (14, 15, 16)]
 
     in_world(database_url, story)
 
 
 def test_a_later_start_after_coverage_changes_nothing_and_warns(database_url: str) -> None:
-    """SPEC 2.10: a waiver will be the way; the rest of the edit is done."""
+    """SPEC 2.10: it offers a waiver; the rest of the edit is done."""
 
     async def story(world: World) -> None:
         await apply(world, text())
@@ -311,7 +396,7 @@ def test_a_later_start_after_coverage_changes_nothing_and_warns(database_url: st
         later = DAILY.replace("2026-05-01", "2026-08-01")
         outcome = await apply(world, text(later))
         assert outcome.changes == ()
-        assert "waiver" in outcome.warnings[0]
+        assert "tidegate waive acme/sync orders --until 2026-08-01T00:00:00Z --reason" in outcome.warnings[0]
         outcome = await apply(world, text(later.replace("daily: true", "daily: true, sync_hour: 6")))
         assert [change.kind for change in outcome.changes] == ["schedule"]
         (row,) = await schedule_rows(world)

@@ -78,8 +78,7 @@ class World:
 
     async def tick(self) -> None:
         """Plan what is due, and dispatch and execute until nothing more can start now."""
-        await plan_due(self.parts, self.clock.now())
-        while await dispatch_ready(self.parts, self.clock.now()):
+        while await plan_due(self.parts, self.clock.now()) + await dispatch_ready(self.parts, self.clock.now()):
             await self.work()
 
     async def work(self) -> None:

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tidegate.cli.output import AsJson, fail, out, print_json
+from tidegate.cli.output import AsJson, fail, humanised, instant, out, print_json
 from tidegate.cli.process import with_parts
 from tidegate.domain.errors import InvalidInput
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from tidegate.engine.changes import Change, FieldChange, Outcome
+    from tidegate.engine.changes import Bridge, Change, FieldChange, Outcome
     from tidegate.engine.document import DocumentFile
     from tidegate.engine.parts import Parts
 
@@ -75,6 +75,8 @@ def show(outcome: Outcome, console: Console) -> None:
         _show_change(change, console)
     if not outcome.changes:
         console.print("Nothing to change.")
+    for bridge in outcome.bridges:
+        _show_bridge(bridge, console)
     for warning in outcome.warnings:
         console.print(f"! {warning}", style="yellow", markup=False)
     if outcome.left_alone:
@@ -93,6 +95,20 @@ def _show_change(change: Change, console: Console) -> None:
     if change.action != "retired":
         for field in change.fields:
             console.print(f"    {_field(field, added=change.action == 'added')}", markup=False)
+
+
+def _show_bridge(bridge: Bridge, console: Console) -> None:
+    """Print how a stream whose rule changes goes on, before it is saved (SPEC 2.10)."""
+    watermark = f"covered to {instant(bridge.watermark)}" if bridge.watermark else "nothing covered yet"
+    dropped = f", {bridge.dropped} waiting runs are planned anew" if bridge.dropped else ""
+    console.print(f"  {bridge.installation} {bridge.stream}: {watermark}{dropped}", markup=False)
+    if bridge.in_front:
+        span = f"{instant(bridge.in_front.start)} to {instant(bridge.in_front.end)}"
+        console.print(f"    backfill in front of what is covered: {span}", markup=False)
+    console.print(f"    next due {instant(bridge.next_due_at, 'never')}", markup=False)
+    if bridge.period:
+        span = f"{instant(bridge.period.start)} to {instant(bridge.period.end)}"
+        console.print(f"    its period {span}, {humanised(bridge.period.duration.total_seconds())}", markup=False)
 
 
 def _field(field: FieldChange, *, added: bool) -> str:

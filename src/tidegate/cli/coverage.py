@@ -54,7 +54,7 @@ def coverage(
 
 def _as_json(each: StreamCoverage, *, links: bool) -> dict[str, object]:
     chain = each.chain
-    uncovered = each.uncovered
+    uncovered, in_front = each.uncovered, each.in_front
     document: dict[str, object] = {
         "tenant_id": chain.tenant_id,
         "installation": chain.installation,
@@ -69,6 +69,7 @@ def _as_json(each: StreamCoverage, *, links: bool) -> dict[str, object]:
             for s in each.stretches
         ],
         "uncovered": None if uncovered is None else {"period": uncovered.period, "reason": uncovered.reason},
+        "in_front": None if in_front is None else {"period": in_front.period, "reason": in_front.reason},
     }
     return document | ({"links": each.links} if links else {})
 
@@ -86,10 +87,11 @@ def _draw(found: list[StreamCoverage], now: datetime, *, links: bool) -> None:
         console.print(f" from {instant(chain.start_at)}, {watermark}, {count}", markup=False)
         if each.dead_records:
             console.print(f" not acknowledged: {each.dead_records:,} records, see `tidegate webhook dead-letters`")
-        if each.uncovered:
-            period = each.uncovered.period
-            told = f" due but not covered: {instant(period.start)} to {instant(period.end)}: {each.uncovered.reason}"
-            console.print(told, markup=False)
+        for missing in (each.in_front, each.uncovered):
+            if missing:
+                period = missing.period
+                told = f" due but not covered: {instant(period.start)} to {instant(period.end)}: {missing.reason}"
+                console.print(told, markup=False)
         for link in each.links if links else ():
             by = f"run {link.run_id}, {link.records:,} records" if link.kind is LinkKind.COVERED else link.reason
             span = f"{instant(link.period.start)} to {instant(link.period.end)}"
@@ -109,8 +111,8 @@ def bar(each: StreamCoverage, now: datetime, cells: int = BAR_CELLS) -> str:
 
 
 def _cell(each: StreamCoverage, start: datetime, end: datetime) -> str:
-    uncovered = each.uncovered
-    if uncovered and uncovered.period.start < end and start < uncovered.period.end:
+    missing = [m.period for m in (each.in_front, each.uncovered) if m]
+    if any(period.start < end and start < period.end for period in missing):
         return UNCOVERED
     inside = [s for s in each.stretches if s.period.start < end and start < s.period.end]
     if any(s.kind is LinkKind.WAIVED for s in inside):

@@ -19,6 +19,8 @@ COMMANDS = {
     "status": "status",
     "runs": "runs",
     "coverage": "coverage",
+    "backfill": "backfill",
+    "waive": "waive",
     "pause": "pausing",
     "resume": "pausing",
     "webhook": "webhook",

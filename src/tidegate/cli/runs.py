@@ -8,7 +8,7 @@ import typer
 
 from tidegate.cli.output import AsJson, humanised, instant, out, print_json
 from tidegate.cli.process import with_parts
-from tidegate.domain.run import RunState
+from tidegate.domain.run import Lane, RunState
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -67,7 +67,7 @@ def table_of(found: Sequence[RunStatus]) -> Table:
         period = f"{instant(run.period_start, 'watermark')} to {instant(run.period_end)}"
         table.add_row(
             str(run.id),
-            escape(f"{run.tenant_id}/{run.installation} {run.stream}"),
+            escape(f"{run.tenant_id}/{run.installation} {run.stream}{' (backfill)' * (run.lane == Lane.BACKFILL)}"),
             instant(run.due_at),
             instant(run.started_at, f"planned {instant(run.not_before_at)}"),
             humanised(each.start_lag_seconds),

@@ -45,8 +45,12 @@ def breaks(links: Sequence[Link]) -> list[tuple[Link, Link]]:
 
 @dataclass(frozen=True, slots=True)
 class Uncovered:
-    """A due but uncovered stretch of one stream, and why it is not covered (SPEC 5: one query names them all)."""
+    """A due but uncovered stretch of one stream, and why it is not covered (SPEC 5: one query names them all).
+
+    ``in_front``: it ends where the coverage begins, for the start was moved earlier (SPEC 2.10).
+    """
 
     period: Period
     reason: str
     run_id: int | None = None
+    in_front: bool = False

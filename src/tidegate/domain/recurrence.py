@@ -48,7 +48,7 @@ class Frequency(StrEnum):
             case Frequency.DAILY:
                 return EveryNthDay(1)
             case Frequency.WEEKLY:
-                return EveryNthDay(7, day_number(anchor))
+                return EveryNthDay(7, day_number(anchor) % 7)
             case Frequency.MONTHLY:
                 return monthly_on(anchor.day)
 

@@ -4,7 +4,7 @@ waiting ──▶ queued ──▶ running ──▶ succeeded | unproven | fail
    │           │ ▲        │  └────▶ delivering ──▶ succeeded | unproven | failed   (a destination that acknowledges later)
    │           │ └─ retrying ◀┘   (after a failure, a lost lease or a graceful stop)
    ▼           ▼
-dropped    superseded            (dropped, failed and unproven runs can be planned anew)
+dropped    superseded            (dropped, failed and unproven runs can be planned anew, and backfills)
 """
 
 from __future__ import annotations
@@ -58,8 +58,9 @@ TRANSITIONS: dict[RunState, frozenset[RunState]] = {
     ),
     RunState.RETRYING: frozenset({RunState.QUEUED, RunState.FAILED}),
     RunState.DELIVERING: frozenset({RunState.SUCCEEDED, RunState.UNPROVEN, RunState.FAILED}),
-    RunState.SUCCEEDED: frozenset(),
-    RunState.SUPERSEDED: frozenset(),
+    # A person may ask for the same backfill again (SPEC 2.11); a live period that is covered is never done anew.
+    RunState.SUCCEEDED: frozenset({RunState.WAITING}),
+    RunState.SUPERSEDED: frozenset({RunState.WAITING}),
     # Ended without covering: resuming a paused installation plans the same due date anew (SPEC 2.11).
     RunState.UNPROVEN: frozenset({RunState.WAITING}),
     RunState.FAILED: frozenset({RunState.WAITING}),

@@ -23,7 +23,7 @@ from tidegate.domain.duration import check_duration, render_duration
 from tidegate.domain.errors import InvalidInput
 from tidegate.domain.instant import DAY_SECONDS, in_utc, instant_of, render_instant
 from tidegate.domain.period import Period
-from tidegate.domain.recurrence import Cron, Every, Frequency, Recurrence
+from tidegate.domain.recurrence import SHORTEST, Cron, Every, Frequency, Recurrence
 from tidegate.domain.zone import Zone, find_zone
 from tidegate.domain.zone_data import HORIZON_YEAR
 
@@ -34,6 +34,7 @@ class CatchUp(StrEnum):
     """What becomes of due dates missed in an outage (SPEC 2.8)."""
 
     COALESCE = "coalesce"  # one period up to the latest of them
+    EACH = "each"  # a period for each of them, in order
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +45,7 @@ class Schedule:
     civil date as written, at the sync hour (SPEC 2.2); ``start_at``: an instant. With neither, the schedule starts when
     it is received: it has no due dates until `started` has pinned that. ``settle``: how long after the due date a run
     waits. ``spread_window``: the longest further wait that the operator allows (SPEC 3); neither moves a due date.
+    ``max_period``: a longer period is cut into consecutive runs (SPEC 2.8); None for no limit.
 
     Raises InvalidInput naming the native field, TypeError for a naive ``start_at``. ``time_zone`` is put into its
     canonical spelling, ``start_at`` into UTC.
@@ -57,6 +59,7 @@ class Schedule:
     settle: timedelta = timedelta(0)
     spread_window: timedelta = timedelta(0)
     catch_up: CatchUp = CatchUp.COALESCE
+    max_period: timedelta | None = None
     _due_dates: DueDates | None = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -65,8 +68,17 @@ class Schedule:
         check_hour(self.sync_hour, "sync_hour")
         check_duration(self.settle, "settle")
         check_duration(self.spread_window, "spread")
+        self._check_max_period()
         self._check_start()
         object.__setattr__(self, "_due_dates", self._compile(zone))
+
+    def _check_max_period(self) -> None:
+        if self.max_period is None:
+            return
+        check_duration(self.max_period, "max_period")
+        if self.max_period < SHORTEST:
+            problem = "is shorter than 1 minute"
+            raise InvalidInput("max_period", render_duration(self.max_period), problem, 'Write "1m" or more.')
 
     def _check_start(self) -> None:
         if self.start_on is not None and self.start_at is not None:
@@ -135,6 +147,8 @@ class Schedule:
         document["settle"] = render_duration(self.settle)
         document["spread"] = render_duration(self.spread_window)
         document["catch_up"] = self.catch_up.value
+        if self.max_period is not None:
+            document["max_period"] = render_duration(self.max_period)
         return document
 
 
@@ -176,6 +190,16 @@ def latest_due(schedule: Schedule, after: datetime, until: datetime) -> datetime
     Its cost does not depend on how many due dates passed. Raises as `next_due` does.
     """
     return schedule.due_dates.latest(after, until)
+
+
+def same_due_dates(one: Schedule, other: Schedule) -> bool:
+    """Return whether two schedules have the same due dates behind both starts; policies may differ, and starts."""
+    match one.due_dates, other.due_dates:
+        case ElapsedDueDates(start, interval), ElapsedDueDates(begin, same) if interval == same:
+            return (start - begin) % interval == timedelta(0)
+        case WallDueDates() as wall, WallDueDates() as also:
+            return (wall.zone.name, wall.days, wall.times) == (also.zone.name, also.days, also.times)
+    return False
 
 
 def preview(schedule: Schedule, received_at: datetime, count: int) -> list[Preview]:

@@ -21,7 +21,9 @@ from tidegate.domain.schedule import CatchUp, Schedule, check_hour, check_year
 from tidegate.domain.zone import find_zone
 
 RECURRENCES: Final = ("every", "daily", "weekly", "monthly", "cron")
-FIELDS: Final = (*RECURRENCES, "sync_hour", "time_zone", "start_date", "start_at", "settle", "spread", "catch_up")
+FIELDS: Final = (
+    *RECURRENCES, "sync_hour", "time_zone", "start_date", "start_at", "settle", "spread", "catch_up", "max_period",
+)  # fmt: skip
 SEED_FIELDS: Final = ("selectedFrequency", "frequencyOptions", "startDate", "syncHour", "syncHourUtc", "timeZone")
 _SEED_RECURRENCES: Final[Mapping[str, Recurrence]] = {
     "daily": Frequency.DAILY,
@@ -52,8 +54,6 @@ def _check_keys(document: Mapping[object, object], known: tuple[str, ...], other
         name = str(key)
         if name in known:
             continue
-        if name == "max_period":
-            raise InvalidInput(name, value, "is not supported yet", "Remove it; a long period is one run for now.")
         if name in others:
             problem = "belongs to the other way of writing a schedule"
             raise InvalidInput(name, value, problem, f"Use only {', '.join(known)}.")
@@ -73,6 +73,7 @@ def _native(given: Mapping[str, object]) -> Schedule:
         settle=parse_duration(given.get("settle", 0), "settle"),
         spread_window=parse_duration(given.get("spread", 0), "spread"),
         catch_up=_catch_up(given.get("catch_up", "coalesce")),
+        max_period=parse_duration(given["max_period"], "max_period") if "max_period" in given else None,
     )
 
 
@@ -96,11 +97,9 @@ def _recurrence(given: Mapping[str, object]) -> Recurrence:
 
 
 def _catch_up(value: object) -> CatchUp:
-    if value == "each":
-        raise InvalidInput("catch_up", value, "is not supported yet", 'Use "coalesce", the default.')
-    if value != "coalesce":
-        raise InvalidInput("catch_up", value, "is not a way to catch up", 'Use "coalesce", the default.')
-    return CatchUp.COALESCE
+    if not isinstance(value, str) or value not in list(CatchUp):
+        raise InvalidInput("catch_up", value, "is not a way to catch up", 'Use "coalesce", the default, or "each".')
+    return CatchUp(value)
 
 
 def _seed(given: Mapping[str, object]) -> Schedule:

@@ -11,7 +11,7 @@ from tidegate.domain.errors import InvalidInput
 from tidegate.domain.schedule import start_instant
 from tidegate.domain.workflow import PLAIN_SYNC
 from tidegate.engine import commands
-from tidegate.engine.changes import Action, Change, FieldChange, Outcome, differences, secret_differences
+from tidegate.engine.changes import Action, Bridge, Change, FieldChange, Outcome, differences, secret_differences
 from tidegate.engine.configuration import Configuration, ConnectionSpec, DestinationSpec, InstallationSpec, TenantSpec
 from tidegate.engine.document import Mistakes
 from tidegate.engine.parts import Parts
@@ -67,7 +67,7 @@ async def apply_in(parts: Parts, connection: Connection, configuration: Configur
     await work.retire_strangers(configuration)
     work.mistakes.refuse_any()
     left_alone = _left_alone(work.state, configuration)
-    return Outcome(tuple(work.changes), tuple(work.warnings), left_alone, applied)
+    return Outcome(tuple(work.changes), tuple(work.warnings), left_alone, applied, tuple(work.bridges))
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +116,7 @@ class _Applying:
     now: datetime
     state: _State
     changes: list[Change] = field(default_factory=list)
+    bridges: list[Bridge] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     mistakes: Mistakes = field(default_factory=Mistakes)
     changed_connections: set[tuple[str, str]] = field(default_factory=set)
@@ -198,6 +199,7 @@ class _Applying:
         for chain in kept.values():
             await edits.edit(chain, spec.schedule_of(chain.stream))
         self.changes += edits.changes()
+        self.bridges += edits.bridges
         await self._retire(name, [chain for chain in there if kept.get(chain.stream) is not chain])
         await self._pause_or_resume(tenant_id, spec, stored)
 
@@ -236,7 +238,7 @@ class _Applying:
         renewed = (tenant_id, spec.connection) in self.changed_connections
         resumes = spec.paused is not True and paused and (renewed if refused else spec.paused is False)
         if resumes:
-            await commands.resume_in(self.connection, tenant_id, spec.name)
+            await commands.resume_in(self.connection, tenant_id, spec.name, self.now)
             self._note("installation", name, [FieldChange("paused", reason, False)], new=False)
         elif paused or spec.paused is True:  # streams added to a paused installation are paused too
             why = "paused in the configuration"
@@ -270,7 +272,7 @@ class _Applying:
                     f"{tenant_id}/{name} uses {stored.connection} too: apply it to go on with the new account."
                 )
             if stored.paused_at is not None and stored.paused_reason.startswith(UNAUTHORISED):
-                await commands.resume_in(self.connection, tenant_id, name)
+                await commands.resume_in(self.connection, tenant_id, name, self.now)
                 self._note(
                     "installation",
                     f"{tenant_id}/{name}",

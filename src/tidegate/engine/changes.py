@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from enum import StrEnum
+
+from tidegate.domain.period import Period
 
 
 class Action(StrEnum):
@@ -36,16 +39,36 @@ class Change:
 
 
 @dataclass(frozen=True, slots=True)
+class Bridge:
+    """What an edited rule means for one stream (SPEC 2.10): from what is covered to the new rule's next due date.
+
+    ``dropped``: runs that waited by the old rule, to be planned anew. ``next_due_at``, ``period``: the next due date and the
+    period that it will account for, None if there is no further one. ``in_front``: the range that an earlier start
+    adds in front of the coverage, as a backfill.
+    """
+
+    installation: str
+    stream: str
+    watermark: datetime | None
+    dropped: int
+    next_due_at: datetime | None
+    period: Period | None
+    in_front: Period | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Outcome:
     """What one `apply` did, or with ``applied`` false would have done.
 
-    ``warnings``: what was not done, and why. ``left_alone``: what the database has and the files do not name.
+    ``warnings``: what was not done, and why. ``left_alone``: what the database has and the files do not name. ``bridges``:
+    how each stream whose rule changes goes on.
     """
 
     changes: tuple[Change, ...]
     warnings: tuple[str, ...]
     left_alone: tuple[str, ...]
     applied: bool
+    bridges: tuple[Bridge, ...] = ()
 
 
 def differences(before: Mapping[str, object], after: Mapping[str, object], prefix: str = "") -> list[FieldChange]:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
+from itertools import islice
 from typing import TYPE_CHECKING
 
+from tidegate.domain.catch_up import cut
 from tidegate.domain.errors import InvalidInput
 from tidegate.domain.instant import render_instant
-from tidegate.domain.run import Lane, Trigger
+from tidegate.domain.period import Period
+from tidegate.domain.run import Trigger
 from tidegate.domain.schedule import next_due
 from tidegate.domain.schedule_document import parse_schedule
 from tidegate.engine.parts import Parts
@@ -16,9 +19,13 @@ from tidegate.store import chains, directory, runs, schedules
 from tidegate.store.chains import Chain
 from tidegate.store.directory import StoredInstallation
 from tidegate.store.runs import PlannedRun
+from tidegate.store.schedules import Move
 
 if TYPE_CHECKING:
     from tidegate.store.database import Connection
+
+MOST_PIECES = 1000
+"""Runs that one request makes of one stream at most."""
 
 
 async def request_runs(
@@ -26,7 +33,8 @@ async def request_runs(
 ) -> list[int]:
     """Request a manual run `[watermark or start, end)` of every stream, or of one, and return the runs' ids (SPEC 2.11).
 
-    ``end`` is now if not given, to the whole second. Asking twice for the same end gives the same runs (HOLE r).
+    ``end`` is now if not given, to the whole second; `max_period` makes several runs of one period.
+    Asking twice for the same end gives the same runs (HOLE r).
     Raises InvalidInput if the installation or stream is not there, is paused, ``end`` is in the future (HOLE m), not
     after the start, or not after the watermark (HOLE n).
     """
@@ -35,22 +43,39 @@ async def request_runs(
     if until > now:
         raise InvalidInput("end", render_instant(until), "is in the future", "Leave it out for a run up to now.")
     async with parts.pool.acquire() as connection, connection.transaction():
-        found = await _installation(connection, tenant_id, installation)
-        if found.paused_at is not None:
-            raise InvalidInput(
-                "installation", f"{tenant_id}/{installation}", f"is paused ({found.paused_reason})", "Resume it first."
-            )
-        of = await _chains(connection, tenant_id, installation, stream)
+        await require_not_paused(connection, tenant_id, installation)
+        of = await find_chains(connection, tenant_id, installation, stream)
         for chain in of:
             _require_after(chain, until)
-        return [await runs.request(connection, _manual(chain, until, now)) for chain in of]
+        planned = [run for chain in of for run in await _manual(connection, chain, until, now)]
+        return [await runs.request(connection, run) for run in planned]
 
 
-def _manual(chain: Chain, until: datetime, now: datetime) -> PlannedRun:
-    return PlannedRun(
-        chain_id=chain.id, trigger=Trigger.MANUAL, first_due_at=until, due_at=until, period_end=until, not_before_at=now,
-        lane=Lane.LIVE,
-    )  # fmt: skip
+async def require_not_paused(connection: Connection, tenant_id: str, installation: str) -> None:
+    """Raise InvalidInput if an installation is paused or not there."""
+    found = await find_installation(connection, tenant_id, installation)
+    if found.paused_at is not None:
+        raise InvalidInput(
+            "installation", f"{tenant_id}/{installation}", f"is paused ({found.paused_reason})", "Resume it first."
+        )
+
+
+async def _manual(connection: Connection, chain: Chain, until: datetime, now: datetime) -> list[PlannedRun]:
+    """Return the run up to ``until``, cut where the schedule says so; each piece waits for the one before it."""
+    kept = await schedules.rule_of(connection, chain.id)
+    longest = parse_schedule(kept.rule).max_period if kept else None
+    begin = chain.watermark or chain.start_at
+    ends = list(islice(cut(begin, until, longest), MOST_PIECES + 1))
+    if len(ends) > MOST_PIECES:
+        remedy = f"Choose an earlier end: {render_instant(ends[-2])} at the latest."
+        raise InvalidInput("end", render_instant(until), f"makes more than {MOST_PIECES} runs of max_period", remedy)
+    return [
+        PlannedRun(
+            chain_id=chain.id, trigger=Trigger.MANUAL, first_due_at=until, due_at=until, period_end=end,
+            not_before_at=now, bounded=end < until, follows_at=before,
+        )
+        for before, end in zip([None, *ends], ends, strict=False)
+    ]  # fmt: skip
 
 
 def _require_after(chain: Chain, until: datetime) -> None:
@@ -79,7 +104,7 @@ async def pause(parts: Parts, tenant_id: str, installation: str, reason: str = "
 
 async def pause_in(connection: Connection, tenant_id: str, installation: str, reason: str, now: datetime) -> int:
     """Pause an installation inside the caller's transaction; one that is paused already keeps its reason."""
-    found = await _installation(connection, tenant_id, installation)
+    found = await find_installation(connection, tenant_id, installation)
     if found.paused_at is None:
         await directory.set_paused(connection, found.id, now, reason)
     ids = [chain.id for chain in await chains.chains(connection, tenant_id, installation)]
@@ -97,12 +122,14 @@ async def resume(parts: Parts, tenant_id: str, installation: str, *, not_importe
     One that was exported is resumed only by whoever says that it was ``not_imported`` elsewhere: InvalidInput otherwise.
     """
     async with parts.pool.acquire() as connection, connection.transaction():
-        await resume_in(connection, tenant_id, installation, not_imported=not_imported)
+        await resume_in(connection, tenant_id, installation, parts.clock.now(), not_imported=not_imported)
 
 
-async def resume_in(connection: Connection, tenant_id: str, installation: str, *, not_imported: bool = False) -> None:
+async def resume_in(
+    connection: Connection, tenant_id: str, installation: str, now: datetime, *, not_imported: bool = False
+) -> None:
     """Resume an installation inside the caller's transaction; one that is not paused is left as it is."""
-    found = await _installation(connection, tenant_id, installation)
+    found = await find_installation(connection, tenant_id, installation)
     if found.paused_at is None:
         return
     if found.paused_reason.startswith(EXPORTED) and not not_imported:
@@ -111,20 +138,31 @@ async def resume_in(connection: Connection, tenant_id: str, installation: str, *
         raise InvalidInput("installation", name, f"was {found.paused_reason}", remedy)
     await directory.set_paused(connection, found.id, None, "")
     await directory.clear_unauthorised(connection, tenant_id, found.connection)
-    moves = [await _caught_up(connection, chain) for chain in await chains.chains(connection, tenant_id, installation)]
+    of = await chains.chains(connection, tenant_id, installation)
+    moves = [await _caught_up(connection, chain) for chain in of]
     await schedules.resume(connection, [move for move in moves if move is not None])
+    for chain in of:
+        await extend_to_start(connection, chain.id, now)
 
 
-async def _caught_up(connection: Connection, chain: Chain) -> tuple[int, datetime, datetime | None] | None:
-    """Return (chain id, planned_until, next due date) from which planning goes on: the watermark, if there is one."""
+async def extend_to_start(connection: Connection, chain_id: int, now: datetime) -> None:
+    """Request the backfill from a chain's start to its head, if the start was moved there (SPEC 2.10)."""
+    start_at, head = await chains.start(connection, chain_id), await chains.head(connection, chain_id)
+    if head is not None and start_at < head:
+        await runs.request_backfill(connection, chain_id, Period(start_at, head), now)
+
+
+async def _caught_up(connection: Connection, chain: Chain) -> Move | None:
+    """Return from where planning goes on: the watermark, if there is one."""
     kept = await schedules.rule_of(connection, chain.id)
     if kept is None:
         return None
     after = max(kept.received_at, chain.watermark or kept.received_at)
-    return chain.id, after, next_due(parse_schedule(kept.rule), after)
+    return Move(chain.id, after, next_due(parse_schedule(kept.rule), after))
 
 
-async def _installation(connection: Connection, tenant_id: str, name: str) -> StoredInstallation:
+async def find_installation(connection: Connection, tenant_id: str, name: str) -> StoredInstallation:
+    """Return an installation. Raises InvalidInput naming those there are."""
     found = await directory.installations(connection, tenant_id, name)
     if not found:
         there = [i.name for i in await directory.installations(connection, tenant_id)]
@@ -137,7 +175,8 @@ async def _installation(connection: Connection, tenant_id: str, name: str) -> St
     return found[0]
 
 
-async def _chains(connection: Connection, tenant_id: str, installation: str, stream: str | None) -> Sequence[Chain]:
+async def find_chains(connection: Connection, tenant_id: str, installation: str, stream: str | None) -> Sequence[Chain]:
+    """Return the chains of one stream of an installation, or of all. Raises InvalidInput naming those there are."""
     found = await chains.chains(connection, tenant_id, installation)
     chosen = [chain for chain in found if stream in (None, chain.stream)]
     if not chosen:

@@ -103,10 +103,10 @@ class Engine:
                 now = self._parts.clock.now()
                 await plan_due(self._parts, now)
                 await dispatch_ready(self._parts, now)
-                due_at = await schedules.next_due_at(self._parts.pool)  # another planner may hold it: asked first
+                look_at = await schedules.next_look_at(self._parts.pool)  # another planner may hold it: asked first
                 outstanding, _ = await runs.outstanding(self._parts.pool, now)
                 outstanding += await sending.outstanding(self._parts.pool, now)
-                if not outstanding and (due_at is None or due_at > now):
+                if not outstanding and (look_at is None or look_at > now):
                     break
                 await asyncio.wait({working}, timeout=DRAIN_LOOK_SECONDS)
         finally:

@@ -44,7 +44,8 @@ async def execute(parts: Parts, ends: Ends, run: LeasedRun, stopping: asyncio.Ev
         if resumed.complete:
             return _ended(delivery)
     since = await leases.change_token(parts.pool, run) if stream.change_feed else None
-    request = request_for(stream, run.period, run.coverage_start, stop_after, resumed.token if resumed else None, since)
+    token = resumed.token if resumed else None
+    request = request_for(stream, run.period, run.coverage_start, stop_after, token, since, bounded=run.bounded)
     async with aclosing(fetch(source, request, run.period)) as fetched:
         through = _through(blocks_of(workflow_of(run)), _told(parts, run, fetched))
         async with ahead(_made_ready(through, writer), parts.settings.pages_ahead) as pages:

@@ -21,11 +21,14 @@ def request_for(
     stop_after: datetime,
     resume: PageToken | None,
     changes_since: str | None = None,
+    *,
+    bounded: bool = False,
 ) -> FetchRequest:
     """Return what to ask of a source for ``period`` (SPEC 4).
 
     The fetch begins at ``period.start - lookback``, never before the coverage's own start (HOLES k, l). It is bounded
-    by the period's end only if records never change after creation; else it is open-ended (HOLE e). ``stop_after`` is
+    by the period's end only if records never change after creation, or if the run is ``bounded``, for a later one follows
+    that is not; else it is open-ended (HOLE e). ``stop_after`` is
     the clock read before the first page, and never before the period's end (HOLES a, hh). A change feed goes on from the
     token with which the run that covers up to the period's start ended.
     """
@@ -36,7 +39,7 @@ def request_for(
     return FetchRequest(
         stream.name,
         lower=max(period.start - stream.lookback, coverage_start),
-        upper=None if stream.open_ended else period.end,
+        upper=None if stream.open_ended and not bounded else period.end,
         stop_after=max(stop_after, period.end),
         resume=resume,
     )

@@ -27,6 +27,7 @@ from tidegate.engine.parts import Parts
 from tidegate.store import chains, database, directory, moves, schedules
 from tidegate.store.directory import StoredInstallation
 from tidegate.store.moves import MovedChain
+from tidegate.store.schedules import Move
 
 if TYPE_CHECKING:
     from tidegate.store.database import Connection
@@ -204,4 +205,4 @@ async def _put_chain(connection: Connection, exported: Exported, chain: MovedCha
         after = max([chain.received_at, *(link.period_end for link in chain.coverage[-1:])])
         following = next_due(parse_schedule(chain.rule), after)
         await schedules.put(connection, chain_id, chain.rule, chain.received_at, following)
-        await schedules.advance(connection, [(chain_id, after, following)])
+        await schedules.advance(connection, [Move(chain_id, after, following)])

@@ -74,7 +74,7 @@ async def status(parts: Parts, tenant_id: str | None = None, installation: str |
 def _stretch(found: Uncovered | None, latest: RunRow | None) -> UncoveredStretch | None:
     if found is None:
         return None
-    waits = latest is not None and latest.state in (RunState.WAITING, RunState.RETRYING)
+    waits = latest is not None and not found.in_front and latest.state in (RunState.WAITING, RunState.RETRYING)
     return UncoveredStretch(
         found.period.start, found.period.end, found.reason, latest.not_before_at if latest and waits else None
     )
@@ -131,9 +131,11 @@ async def list_runs(
 
 @dataclass(frozen=True, slots=True)
 class StreamCoverage:
-    """One stream's ledger as stretches, and as ``links`` if asked for; ``uncovered`` is due and not covered.
+    """One stream's ledger as stretches, and as ``links`` if asked for.
 
-    ``dead_records``: of what is covered, so many records were not acknowledged but are in the dead letter (SPEC 5).
+    ``uncovered`` is due and not covered, ``in_front`` likewise, where the start was moved earlier (SPEC 2.10).
+    ``link_count`` counts the periods that were committed, whether compacted since or not. ``dead_records``: of what is
+    covered, so many records were not acknowledged but are in the dead letter (SPEC 5).
     """
 
     chain: Chain
@@ -142,6 +144,7 @@ class StreamCoverage:
     link_count: int
     dead_records: int = 0
     links: tuple[Link, ...] = ()
+    in_front: Uncovered | None = None
 
 
 async def coverage(
@@ -152,13 +155,16 @@ async def coverage(
     by_chain: dict[int, list[Stretch]] = {}
     for stretch in await reports.stretches(parts.pool, [chain.id for chain in found]):
         by_chain.setdefault(stretch.chain_id, []).append(stretch)
-    uncovered = dict(await chains.uncovered(parts.pool, parts.clock.now(), tenant_id))
+    uncovered = await chains.uncovered(parts.pool, parts.clock.now(), tenant_id)
+    behind = {chain_id: stretch for chain_id, stretch in uncovered if not stretch.in_front}
+    in_front = {chain_id: stretch for chain_id, stretch in uncovered if stretch.in_front}
     dead = await messages.dead_by_chain(parts.pool, [chain.id for chain in found])
     return [
         StreamCoverage(
             chain=chain,
             stretches=tuple(by_chain.get(chain.id, ())),
-            uncovered=uncovered.get(chain.id),
+            uncovered=behind.get(chain.id),
+            in_front=in_front.get(chain.id),
             link_count=sum(stretch.links for stretch in by_chain.get(chain.id, ())),
             dead_records=dead.get(chain.id, 0),
             links=tuple(await chains.links(parts.pool, chain.id)) if with_links else (),

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Set
 from dataclasses import dataclass, field, replace
-from datetime import date, datetime, timedelta
+from datetime import date, datetime
 from typing import TYPE_CHECKING
 
 from tidegate.domain.errors import InvalidInput
 from tidegate.domain.instant import render_instant
+from tidegate.domain.period import Period
 from tidegate.domain.recurrence import Frequency
-from tidegate.domain.schedule import Schedule, next_due, start_instant
+from tidegate.domain.schedule import Schedule, next_due, same_due_dates, start_instant
 from tidegate.domain.schedule_document import parse_schedule
-from tidegate.engine.changes import Action, Change, FieldChange, differences
+from tidegate.engine import commands
+from tidegate.engine.changes import Action, Bridge, Change, FieldChange, differences
 from tidegate.engine.document import Mistakes
 from tidegate.store import chains, runs, schedules
 from tidegate.store.reports import ScheduledChain
+from tidegate.store.schedules import Move
 
 if TYPE_CHECKING:
     from tidegate.store.database import Connection
@@ -36,7 +39,9 @@ class RuleEdits:
     path: str
     name: str
     own: Set[str] = frozenset()
+    bridges: list[Bridge] = field(default_factory=list)
     _edited: dict[tuple[FieldChange, ...], list[str]] = field(default_factory=dict)
+    _in_front: dict[int, Period] = field(default_factory=dict)
 
     def changes(self) -> list[Change]:
         """Return the edits made, those alike in all streams as one."""
@@ -57,6 +62,7 @@ class RuleEdits:
                 return
             wanted = settled
         await self._put(chain_id, wanted, watermark)
+        await commands.extend_to_start(self.connection, chain_id, self.now)
 
     async def edit(self, chain: ScheduledChain, wanted: Schedule) -> None:
         """Replace the rule of a chain by ``wanted``, or by as much of it as its coverage allows; the same rule stays.
@@ -70,21 +76,50 @@ class RuleEdits:
             wanted = _starting(wanted, stored.start_on, stored.start_at)
         if wanted == stored:
             return
+        await schedules.rule_of(self.connection, chain.chain_id, hold=True)  # before the chain, as everyone does
         settled = await self._with_start(chain.chain_id, chain.stream, chain.start_at, chain.watermark, stored, wanted)
         if settled is None or settled == stored:
             return
-        if _due_dates_of(settled) == _due_dates_of(stored):
-            await schedules.set_rule(self.connection, chain.chain_id, settled.as_json())
+        begun = chain.watermark is not None or start_instant(settled) == chain.start_at
+        if begun and same_due_dates(settled, stored):
+            dropped, next_due_at = await self._keep(chain, stored, settled)
         else:
-            await self._put(chain.chain_id, settled, chain.watermark)
+            dropped, next_due_at = await self._put(chain.chain_id, settled, chain.watermark)
         fields = tuple(differences(stored.as_json(), settled.as_json()))
         self._edited.setdefault(fields, []).append(chain.stream)
+        begin = chain.watermark or start_instant(settled)
+        self.bridges.append(
+            Bridge(
+                installation=self.name,
+                stream=chain.stream,
+                watermark=chain.watermark,
+                dropped=dropped,
+                next_due_at=next_due_at,
+                period=Period(begin, next_due_at) if next_due_at is not None and begin < next_due_at else None,
+                in_front=self._in_front.get(chain.chain_id),
+            )
+        )
 
-    async def _put(self, chain_id: int, rule: Schedule, watermark: datetime | None) -> None:
+    async def _put(self, chain_id: int, rule: Schedule, watermark: datetime | None) -> tuple[int, datetime | None]:
         """Store the rule first, which waits for a planner that holds it, then drop what was planned by the old one."""
         next_due_at = next_due(rule, max(self.now, watermark or self.now))
         await schedules.put(self.connection, chain_id, rule.as_json(), self.now, next_due_at)
-        await runs.drop_waiting(self.connection, [chain_id], self.now, only_planned=True)
+        return await self._drop_planned(chain_id), next_due_at
+
+    async def _keep(self, chain: ScheduledChain, stored: Schedule, rule: Schedule) -> tuple[int, datetime | None]:
+        """Store a rule with the same due dates; those not covered yet are planned anew if the way to catch up differs."""
+        kept = await schedules.rule_of(self.connection, chain.chain_id)
+        assert kept is not None
+        await schedules.set_rule(self.connection, chain.chain_id, rule.as_json())
+        after = max(kept.received_at, chain.watermark or kept.received_at)
+        next_due_at = next_due(rule, after)
+        if (stored.catch_up, stored.max_period) == (rule.catch_up, rule.max_period):
+            return 0, next_due_at
+        await schedules.advance(self.connection, [Move(chain.chain_id, after, next_due_at)])
+        return await self._drop_planned(chain.chain_id), next_due_at
+
+    async def _drop_planned(self, chain_id: int) -> int:
+        return await runs.drop_waiting(self.connection, [chain_id], self.now, only_planned=True)
 
     async def _with_start(
         self,
@@ -106,18 +141,36 @@ class RuleEdits:
             return wanted
         if (wanted.start_on, wanted.start_at) == (stored.start_on, stored.start_at) or wanted_at == start_at:
             return wanted
-        if wanted_at < start_at:
-            problem = f"is before {render_instant(start_at)}, where the coverage of {stream} begins"
-            remedy = (
-                "A backfill that extends coverage to the front comes with a later version; keep the start until then."
-            )
-            self._refuse(stream, wanted, problem, remedy)
-            return None
-        self.warnings.append(
-            f"{self.name} {stream}: the later start {render_instant(wanted_at)} changes nothing by itself, it is covered "
-            f"to {render_instant(watermark)}. To leave time out, a waiver will be the way, in a later version."
-        )
+        head = await chains.head(self.connection, chain_id)
+        assert head is not None
+        if wanted_at <= head:
+            return wanted if await self._extend(chain_id, stream, wanted, wanted_at, head) else None
+        self._offer_waiver(stream, wanted_at, watermark)
         return _starting(wanted, stored.start_on, stored.start_at)
+
+    async def _extend(self, chain_id: int, stream: str, wanted: Schedule, wanted_at: datetime, head: datetime) -> bool:
+        """Let the chain start earlier: the missing range in front becomes a backfill, in place of one that waits."""
+        if not await runs.drop_backfill(self.connection, chain_id, head, self.now):
+            remedy = "Apply again when it has ended."
+            self._refuse(stream, wanted, "cannot change while the backfill in front of the coverage is active", remedy)
+            return False
+        await chains.move_start(self.connection, chain_id, wanted_at)
+        await commands.extend_to_start(self.connection, chain_id, self.now)
+        if wanted_at < head:
+            self._in_front[chain_id] = Period(wanted_at, head)
+        return True
+
+    def _offer_waiver(self, stream: str, wanted_at: datetime, watermark: datetime) -> None:
+        told = f"{self.name} {stream}: the later start {render_instant(wanted_at)} changes nothing by itself"
+        if wanted_at <= watermark:
+            self.warnings.append(f"{told}, for it is covered to {render_instant(watermark)}.")
+            return
+        command = f"tidegate waive {self.name} {stream} --until {render_instant(wanted_at)} --reason TEXT"
+        when = " (once that has come)" if wanted_at > self.now else ""
+        self.warnings.append(
+            f"{told}: the next period starts at {render_instant(watermark)}. To leave the time before it out, waive it{when}: "
+            f"`{command}`."
+        )
 
     def _refuse(self, stream: str, wanted: Schedule, problem: str, remedy: str) -> None:
         key = "start_date" if wanted.start_on is not None else "start_at"
@@ -130,8 +183,3 @@ def _starting(schedule: Schedule, start_on: date | None, start_at: datetime | No
     """Return the schedule with another start; a sync hour that would mean nothing with it goes."""
     meaningless = start_on is None and not isinstance(schedule.recurrence, Frequency)
     return replace(schedule, start_on=start_on, start_at=start_at, sync_hour=0 if meaningless else schedule.sync_hour)
-
-
-def _due_dates_of(schedule: Schedule) -> Schedule:
-    """Return the schedule without what moves no due date."""
-    return replace(schedule, settle=timedelta(0), spread_window=timedelta(0))

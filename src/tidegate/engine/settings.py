@@ -27,6 +27,8 @@ class Settings:
     sweep_every: timedelta = timedelta(seconds=5)
     tick_every: timedelta = timedelta(seconds=1)
     """How often planner and dispatcher look again when nothing wakes them."""
+    compact_after: timedelta = timedelta(days=90)
+    """Neighbouring periods of one kind that ended so long ago become one row of the ledger."""
     requeue_after: timedelta = timedelta(seconds=30)
     """A queued run that no worker took for so long is handed to the queue again."""
     dispatch_pause: timedelta = timedelta(seconds=0.05)
@@ -37,6 +39,8 @@ class Settings:
     """For how long ended things are kept, by kind, where it is not the default; None: for ever (engine.retention)."""
     plan_batch: int = 4000
     """Schedules planned in one transaction."""
+    plan_ahead: int = 100
+    """Runs of one stream that wait at once where due dates or long periods stay runs of their own (`each`, `max_period`)."""
     batch_bytes: int = 4 * 1024 * 1024
     """Pages are committed together up to about this many bytes of records …"""
     batch_age: timedelta = timedelta(seconds=5)

@@ -6,12 +6,12 @@ from datetime import datetime
 
 from tidegate.engine.observing import LeasesReclaimed
 from tidegate.engine.parts import Parts
-from tidegate.store import database, leases, queue, runs
+from tidegate.store import compaction, database, leases, queue, runs
 
 
 async def sweep(parts: Parts, now: datetime) -> int:
     """Free what frozen processes have locked for longer than a lease, take back expired leases and hand forgotten runs to
-    the queue again; return how many runs were helped.
+    the queue again; return how many runs were helped. Old coverage is compacted by and by.
     """
     await database.end_frozen(parts.pool, parts.settings.lease)
     reclaimed = await leases.reclaim(parts.pool, now, parts.settings.retry.attempts)
@@ -19,6 +19,7 @@ async def sweep(parts: Parts, now: datetime) -> int:
         forgotten = await runs.stale_queued(connection, now, parts.settings.requeue_after)
         await queue.enqueue(connection, forgotten)
     await queue.prune(parts.pool)
+    await compaction.compact(parts.pool, now, parts.settings.compact_after)
     if reclaimed:
         parts.signal("leases.reclaimed")
         parts.observe(LeasesReclaimed(len(reclaimed)))

@@ -103,6 +103,19 @@ async def start(connection: Connection | Pool, chain_id: int) -> datetime:
     return found
 
 
+async def head(connection: Connection | Pool, chain_id: int) -> datetime | None:
+    """Return where the coverage of a chain begins, None if nothing is covered."""
+    found: datetime | None = await connection.fetchval(
+        "select period_start from coverage where chain_id = $1 and previous_end is null", chain_id
+    )
+    return found
+
+
+async def move_start(connection: Connection, chain_id: int, start_at: datetime) -> None:
+    """Let a chain of which something is covered start at or before its head; what is missing in front is then named."""
+    await connection.execute("update chains set start_at = $2 where id = $1", chain_id, start_at)
+
+
 async def watermark(connection: Connection | Pool, chain_id: int) -> datetime | None:
     """Return the end of the chain, None if nothing is covered."""
     found: datetime | None = await connection.fetchval(
@@ -129,11 +142,7 @@ async def links(connection: Connection | Pool, chain_id: int) -> list[Link]:
     ]
 
 
-_UNCOVERED = """
-select c.id as chain_id, coalesce(b.watermark, c.start_at) as period_start, p.until as period_end, r.id as run_id,
-       case when r.id is null and i.paused_at is not null then 'paused: ' || i.paused_reason
-            when r.id is null and s.paused_at is not null then 'paused'
-            when r.id is null then 'not planned yet'
+_REASON = """
             when r.state = 'dropped' and i.paused_at is not null then 'dropped when the installation was paused'
             when r.state = 'dropped' then 'dropped'
             when r.state = 'waiting' then 'waiting'
@@ -143,7 +152,14 @@ select c.id as chain_id, coalesce(b.watermark, c.start_at) as period_start, p.un
                    from outbox o where o.route_id = r.waits_for_route and o.state = 'open')
             when r.error is not null then r.state || ': ' || coalesce(r.error ->> 'message', r.error ->> 'code')
             when r.state = 'unproven' then 'unproven: the source did not show the whole period'
-            else r.state end as reason
+            else r.state end as reason"""
+
+_UNCOVERED = f"""
+select c.id as chain_id, coalesce(b.watermark, c.start_at) as period_start, p.until as period_end, r.id as run_id,
+       false as in_front,
+       case when r.id is null and i.paused_at is not null then 'paused: ' || i.paused_reason
+            when r.id is null and s.paused_at is not null then 'paused'
+            when r.id is null then 'not planned yet'{_REASON}
   from chains c
   join installations i on i.id = c.installation_id
   left join schedules s on s.chain_id = c.id
@@ -154,21 +170,36 @@ select c.id as chain_id, coalesce(b.watermark, c.start_at) as period_start, p.un
                        (select max(due_at) from runs
                          where chain_id = c.id and lane = 'live' and due_at <= $1
                            and due_at > coalesce(b.watermark, '-infinity'))) as until) p
-  left join lateral (
+  left join lateral (  -- the run that is at it; else one that can start, or what keeps the others from starting
        select id, state, error, waits_for_route from runs
         where chain_id = c.id and lane = 'live' and period_end > coalesce(b.watermark, '-infinity')
-        order by (state in ('queued', 'running', 'retrying', 'delivering')) desc, period_end desc limit 1) r on true
+        order by (state in ('queued', 'running', 'retrying', 'delivering')) desc,
+                 (state = 'waiting' and follows_at is not null and follows_at > coalesce(b.watermark, c.start_at)),
+                 period_end desc limit 1) r on true
  where p.until > coalesce(b.watermark, c.start_at) and ($2::text is null or c.tenant_id = $2)
- order by c.id
+union all
+select c.id, c.start_at, h.period_start, r.id, true, case when r.id is null then 'not planned yet'{_REASON}
+  from chains c
+  join installations i on i.id = c.installation_id
+  join coverage h on h.chain_id = c.id and h.previous_end is null
+  left join runs r on r.chain_id = c.id and r.lane = 'backfill' and r.period_end = h.period_start
+ where h.period_start > c.start_at and ($2::text is null or c.tenant_id = $2)
+ order by chain_id, period_start
 """
 
 
 async def uncovered(
     connection: Connection | Pool, now: datetime, tenant_id: str | None = None
 ) -> list[tuple[int, Uncovered]]:
-    """Return every (chain id, due but uncovered stretch) with the reason, in one query (SPEC 5)."""
+    """Return every (chain id, due but uncovered stretch) with the reason, in one query (SPEC 5).
+
+    Of a chain that is at most the stretch behind its watermark and the one in front of its head (SPEC 2.10).
+    """
     rows = await connection.fetch(_UNCOVERED, now, tenant_id)
     return [
-        (row["chain_id"], Uncovered(Period(row["period_start"], row["period_end"]), row["reason"], row["run_id"]))
+        (
+            row["chain_id"],
+            Uncovered(Period(row["period_start"], row["period_end"]), row["reason"], row["run_id"], row["in_front"]),
+        )
         for row in rows
     ]

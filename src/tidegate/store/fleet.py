@@ -45,7 +45,7 @@ select * from
             count(*) filter (where state = 'running' and lease_until < $1) as expired_leases
        from runs where state in ('queued', 'running')) in_hand,
     (select count(*) as overdue_schedules, min(next_due_at) as oldest_due_at
-       from schedules where next_due_at <= $1 and paused_at is null) due,
+       from schedules where next_due_at <= $1 and paused_at is null and (held_until is null or held_until <= $1)) due,
     (select count(*) as jobs,
             count(*) filter (where status = 'picked' and heartbeat < clock_timestamp() - interval '1 minute') as orphaned_jobs
        from pgqueuer) jobs

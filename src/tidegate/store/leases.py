@@ -13,6 +13,7 @@ from tidegate.domain.errors import LeaseLost, TidegateError
 from tidegate.domain.fetch import FetchReport
 from tidegate.domain.period import Period
 from tidegate.domain.run import Lane, RunState
+from tidegate.store import coverage
 from tidegate.store.database import to_json
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ class LeasedRun:
     lane: Lane
     due_at: datetime
     period: Period
+    bounded: bool
     coverage_start: datetime
     chain_id: int
     tenant_id: str
@@ -61,8 +63,9 @@ class Counts:
 
 _LEASE = """
 with asked as (
-    select r.id, coalesce(b.watermark, c.start_at) as period_start, coalesce(b.head, c.start_at) as coverage_start,
-           r.period_end <= coalesce(b.watermark, c.start_at) or n.account_id <> c.account_id as covered,
+    select r.id, case when r.lane = 'live' then coalesce(b.watermark, c.start_at) else r.period_start end as period_start,
+           least(coalesce(b.head, c.start_at), r.period_start) as coverage_start,
+           (r.lane = 'live' and r.period_end <= coalesce(b.watermark, c.start_at)) or n.account_id <> c.account_id as covered,
            c.id as chain_id, c.workflow, c.stream, a.name as account_name, i.name as installation, i.connection_id,
            n.fingerprint as connection_fingerprint, i.destination_id, d.fingerprint as destination_fingerprint
       from runs r
@@ -88,8 +91,8 @@ update runs r
        epoch        = r.epoch + 1
   from asked
  where r.id = asked.id
-returning r.id, r.epoch, r.attempt, r.lane, r.due_at, r.period_start, r.period_end, r.tenant_id, r.batch, r.checkpoint,
-          r.not_before_at, coalesce(r.queued_at, $2) as queued_at, r.started_at,
+returning r.id, r.epoch, r.attempt, r.lane, r.due_at, r.period_start, r.period_end, r.bounded, r.tenant_id, r.batch,
+          r.checkpoint, r.not_before_at, coalesce(r.queued_at, $2) as queued_at, r.started_at,
           asked.covered, asked.coverage_start, asked.chain_id, asked.workflow, asked.stream, asked.account_name,
           asked.installation, asked.connection_id, asked.connection_fingerprint, asked.destination_id,
           asked.destination_fingerprint
@@ -107,7 +110,8 @@ async def lease(pool: Pool, run_ids: Sequence[int], now: datetime, until: dateti
     return [
         LeasedRun(
             id=row["id"], epoch=row["epoch"], attempt=row["attempt"], lane=Lane(row["lane"]), due_at=row["due_at"],
-            period=Period(row["period_start"], row["period_end"]), coverage_start=row["coverage_start"],
+            period=Period(row["period_start"], row["period_end"]), bounded=row["bounded"],
+            coverage_start=row["coverage_start"],
             chain_id=row["chain_id"], tenant_id=row["tenant_id"], account_name=row["account_name"],
             workflow=row["workflow"], stream=row["stream"], installation=row["installation"],
             connection_id=row["connection_id"], connection_fingerprint=row["connection_fingerprint"],
@@ -184,13 +188,17 @@ finished as (
        batch = $3, lease_until = null, checkpoint = null, error = null, report = $12::text::jsonb, {_COUNT}
       from (select 1) one left join waits w on true
      where id = $1 and epoch = $2 and state = 'running'
-    returning id, chain_id, period_start, period_end, read_count, state
+    returning id, chain_id, lane, period_start, period_end, read_count, state
 ),
 covered as (
     insert into coverage (chain_id, period_start, period_end, previous_end, kind, run_id, records, committed_at)
     select f.chain_id, f.period_start, f.period_end,
            (select max(c.period_end) from coverage c where c.chain_id = f.chain_id), 'covered', f.id, f.read_count, $11
-      from finished f where f.state = 'succeeded'
+      from finished f where f.state = 'succeeded' and f.lane = 'live'
+),
+looked_at as (
+    update schedules s set held_until = null
+      from finished f where s.chain_id = f.chain_id and s.held_until is not null and $10 = 'succeeded'
 )
 select state from finished
 """
@@ -208,11 +216,28 @@ async def finish(
 ) -> RunState:
     """End a run whose fetch is complete: as succeeded with its coverage, or as unproven without (SPEC 5). Return its state.
 
-    While batches of its stream wait for their acknowledgement it becomes *delivering* instead, and `store.outbox` ends
-    it. One statement, so one transaction with whatever else the caller has open on ``connection``. Raises LeaseLost if the
-    epoch has moved on; the chain's constraints refuse a period that does not begin at the watermark.
+    While batches of its stream wait for their acknowledgement it becomes *delivering* instead, and `store.sending` ends
+    it. One transaction with whatever else the caller has open on ``connection``; a live run's end is one statement. Raises
+    LeaseLost if the epoch has moved on; the chain's constraints refuse a live period that does not begin at the watermark.
     """
     state = RunState.SUCCEEDED if proven else RunState.UNPROVEN
+    if run.lane is Lane.BACKFILL:
+        async with connection.transaction():
+            await _finish(connection, run, batch, counts, report, state, now)
+            await coverage.backfill(connection, run.id, now)
+    else:
+        await _finish(connection, run, batch, counts, report, state, now)
+
+
+async def _finish(
+    connection: Connection,
+    run: LeasedRun,
+    batch: int,
+    counts: Counts,
+    report: FetchReport,
+    state: RunState,
+    now: datetime,
+) -> None:
     found = await connection.fetchval(
         _FINISH,
         run.id, run.epoch, batch, counts.read, counts.inserted, counts.updated, counts.unchanged, counts.misfits,
@@ -251,14 +276,18 @@ finished as (
        batch = a.batch, lease_until = null, checkpoint = null, error = null, report = a.report::jsonb
       from asked a
      where r.id = a.id and r.epoch = a.epoch and r.state = 'running'
-    returning r.id, r.chain_id, r.period_start, r.period_end, r.read_count, r.state, r.finished_at
+    returning r.id, r.chain_id, r.lane, r.period_start, r.period_end, r.read_count, r.state, r.finished_at
 ),
 covered as (
     insert into coverage (chain_id, period_start, period_end, previous_end, kind, run_id, records, committed_at)
     select f.chain_id, f.period_start, f.period_end,
            (select max(c.period_end) from coverage c where c.chain_id = f.chain_id), 'covered', f.id, f.read_count,
            f.finished_at
-      from finished f where f.state = 'succeeded'
+      from finished f where f.state = 'succeeded' and f.lane = 'live'
+),
+looked_at as (
+    update schedules s set held_until = null
+      from finished f where s.chain_id = f.chain_id and s.held_until is not null and f.state = 'succeeded'
 )
 select id, state from finished
 """
@@ -267,8 +296,13 @@ select id, state from finished
 async def finish_many(pool: Pool, asked: Sequence[Finish]) -> list[RunState | Exception]:
     """End several runs in one transaction; return the state of each, LeaseLost where the epoch has moved on.
 
-    If the database refuses one of them, each is ended in a transaction of its own, so that none fails its neighbours.
+    If the database refuses one of them, each is ended in a transaction of its own, so that none fails its neighbours; and
+    so are backfills, which may change rows of their chains.
     """
+    if len(asked) > 1 and any(one.run.lane is Lane.BACKFILL for one in asked):
+        return [answer for one in asked for answer in await finish_many(pool, [one])]
+    if asked[0].run.lane is Lane.BACKFILL:
+        return [await _finish_backfill(pool, asked[0])]
     try:
         rows = await pool.fetch(
             _FINISH_MANY,
@@ -287,6 +321,15 @@ async def finish_many(pool: Pool, asked: Sequence[Finish]) -> list[RunState | Ex
         return [answer for one in asked for answer in await finish_many(pool, [one])]
     ended = {row["id"]: RunState(row["state"]) for row in rows}
     return [ended[one.run.id] if one.run.id in ended else _lost(one.run) for one in asked]
+
+
+async def _finish_backfill(pool: Pool, one: Finish) -> bool | Exception:
+    try:
+        async with pool.acquire() as connection:
+            await finish(connection, one.run, one.batch, Counts(), one.report, proven=one.proven, now=one.now)
+    except (LeaseLost, asyncpg.IntegrityConstraintViolationError) as error:
+        return error
+    return True
 
 
 async def retry(

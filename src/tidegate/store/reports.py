@@ -155,7 +155,7 @@ class Stretch:
 async def stretches(connection: Connection | Pool, chain_ids: Sequence[int]) -> list[Stretch]:
     """Return the coverage of these chains, oldest first, neighbours of one kind as one: a chain has no gaps."""
     rows = await connection.fetch(
-        """select chain_id, kind, min(period_start) as period_start, max(period_end) as period_end, count(*) as links,
+        """select chain_id, kind, min(period_start) as period_start, max(period_end) as period_end, sum(periods)::bigint as links,
                   sum(records)::bigint as records, (array_agg(reason order by period_end desc))[1] as reason
              from (select *, row_number() over (partition by chain_id order by period_end)
                            - row_number() over (partition by chain_id, kind order by period_end) as island

@@ -10,7 +10,9 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
-from tidegate.domain.run import Lane, Trigger
+from tidegate.domain.catch_up import Standing
+from tidegate.domain.period import Period
+from tidegate.domain.run import Lane, RunState, Trigger
 
 if TYPE_CHECKING:
     from tidegate.store.database import Connection, Pool
@@ -18,7 +20,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class PlannedRun:
-    """A due date that has become a run."""
+    """A due date that has become a run.
+
+    ``bounded``: fetched to its end only, whatever its stream. ``follows_at``: it starts only once the chain is covered to
+    there; None for at once.
+    """
 
     chain_id: int
     trigger: Trigger
@@ -27,24 +33,28 @@ class PlannedRun:
     period_end: datetime
     not_before_at: datetime
     lane: Lane = Lane.LIVE
+    bounded: bool = False
+    follows_at: datetime | None = None
 
 
 _ANEW = """
 on conflict (chain_id, lane, period_end) do update
    set state = 'waiting', trigger = excluded.trigger, first_due_at = excluded.first_due_at, due_at = excluded.due_at,
        not_before_at = excluded.not_before_at, attempt = 0, started_at = null, finished_at = null, period_start = null,
-       checkpoint = null
+       checkpoint = null, bounded = excluded.bounded, follows_at = excluded.follows_at
  where runs.state in ('dropped', 'failed', 'unproven')
 """
 """A run that ended without covering its period is planned anew under its own identity, from the beginning."""
 
 _PLAN = (
     """
-insert into runs (chain_id, tenant_id, account_id, lane, trigger, state, first_due_at, due_at, period_end, not_before_at)
+insert into runs (chain_id, tenant_id, account_id, lane, trigger, state, first_due_at, due_at, period_end, not_before_at,
+                  bounded, follows_at)
 select p.chain_id, c.tenant_id, c.account_id, p.lane, p.trigger, 'waiting', p.first_due_at, p.due_at, p.period_end,
-       p.not_before_at
+       p.not_before_at, p.bounded, p.follows_at
   from unnest($1::bigint[], $2::text[], $3::text[], $4::timestamptz[], $5::timestamptz[], $6::timestamptz[],
-              $7::timestamptz[]) as p(chain_id, lane, trigger, first_due_at, due_at, period_end, not_before_at)
+              $7::timestamptz[], $8::boolean[], $9::timestamptz[])
+       as p(chain_id, lane, trigger, first_due_at, due_at, period_end, not_before_at, bounded, follows_at)
   join chains c on c.id = p.chain_id
 """
     + _ANEW
@@ -66,12 +76,11 @@ update runs r set first_due_at = ready.first_due_at, not_before_at = ready.not_b
 """
 
 
-async def plan(connection: Connection, runs: Sequence[PlannedRun], now: datetime) -> None:
-    """Turn due dates into waiting runs, and merge those of a chain whose run date has come without their having started.
+async def plan(connection: Connection, runs: Sequence[PlannedRun]) -> None:
+    """Turn due dates into waiting runs.
 
-    What is merged is one run up to the newest of these due dates, which remembers the oldest (coalesce, SPEC 2.8). A due
-    date whose run exists already, under the identity of SPEC 2.12, adds nothing; if that run ended without covering, it
-    is planned anew.
+    A due date whose run exists already, under the identity of SPEC 2.12, adds nothing; if that run ended without covering,
+    it is planned anew.
     """
     await connection.execute(
         _PLAN,
@@ -82,24 +91,131 @@ async def plan(connection: Connection, runs: Sequence[PlannedRun], now: datetime
         [run.due_at for run in runs],
         [run.period_end for run in runs],
         [run.not_before_at for run in runs],
+        [run.bounded for run in runs],
+        [run.follows_at for run in runs],
     )
-    await connection.execute(_COALESCE, [run.chain_id for run in runs], now)
+
+
+async def coalesce(connection: Connection, chain_ids: Sequence[int], now: datetime) -> None:
+    """Merge the planned runs of each chain whose run date has come without their having started (SPEC 2.8).
+
+    What is merged is one run up to the newest of these due dates, which remembers the oldest.
+    """
+    await connection.execute(_COALESCE, chain_ids, now)
+
+
+_STANDING = """
+select c.id, coalesce(b.watermark, c.start_at) as covered_until, l.*
+  from chains c
+ cross join lateral (select max(period_end) as watermark from coverage where chain_id = c.id) b
+ cross join lateral (
+       select max(period_end) filter (where state in ('waiting', 'queued', 'running', 'retrying', 'delivering')) as taken_until,
+              count(*) filter (where state = 'waiting') as waiting,
+              count(*) filter (where state in ('queued', 'running', 'retrying', 'delivering')) as active,
+              (array_agg(follows_at order by period_end) filter (where state = 'waiting'))[1] as front_until,
+              count(*) filter (where state in ('failed', 'unproven')) > 0 as failed,
+              max(started_at) filter (where state in ('failed', 'unproven')) as tried_at
+         from runs where chain_id = c.id and lane = 'live' and period_end > coalesce(b.watermark, c.start_at)) l
+ where c.id = any($1::bigint[])
+"""
+
+
+async def standings(connection: Connection, chain_ids: Sequence[int], now: datetime) -> dict[int, Standing]:
+    """Return where these chains stand, by id; runs that wait for a period covered meanwhile end as superseded."""
+    if not chain_ids:
+        return {}
+    await supersede(connection, chain_ids, now)
+    rows = await connection.fetch(_STANDING, chain_ids)
+    return {row["id"]: Standing(**{name: value for name, value in row.items() if name != "id"}) for row in rows}
+
+
+async def supersede(connection: Connection, chain_ids: Sequence[int], now: datetime) -> None:
+    """End the live runs that have not started and whose period has been covered or waived meanwhile (SPEC 2.7)."""
+    await connection.execute(
+        """update runs r set state = 'superseded', finished_at = $2
+            where chain_id = any($1::bigint[]) and lane = 'live' and state = 'waiting'
+              and period_end <= (select max(k.period_end) from coverage k where k.chain_id = r.chain_id)""",
+        chain_ids, now,
+    )  # fmt: skip
 
 
 async def request(connection: Connection, run: PlannedRun) -> int:
     """Insert a run that a person asked for, or return the one that exists for the same chain, lane and end (HOLE r)."""
     await connection.execute(
         """insert into runs (chain_id, tenant_id, account_id, lane, trigger, state, first_due_at, due_at, period_end,
-                             not_before_at)
-           select c.id, c.tenant_id, c.account_id, $2, $3, 'waiting', $4, $4, $5, $6 from chains c where c.id = $1"""
+                             not_before_at, bounded, follows_at)
+           select c.id, c.tenant_id, c.account_id, $2, $3, 'waiting', $4, $4, $5, $6, $7, $8 from chains c where c.id = $1"""
         + _ANEW,
-        run.chain_id, run.lane, run.trigger, run.due_at, run.period_end, run.not_before_at,
+        run.chain_id, run.lane, run.trigger, run.due_at, run.period_end, run.not_before_at, run.bounded, run.follows_at,
     )  # fmt: skip
     run_id: int = await connection.fetchval(
         "select id from runs where chain_id = $1 and lane = $2 and period_end = $3",
         run.chain_id, run.lane, run.period_end,
     )  # fmt: skip
     return run_id
+
+
+@dataclass(frozen=True, slots=True)
+class BackfillRun:
+    """The run of the backfill lane that ends at one instant, as it stands."""
+
+    id: int
+    period_start: datetime
+    state: RunState
+
+
+async def request_backfill(connection: Connection, chain_id: int, period: Period, now: datetime) -> BackfillRun:
+    """Insert a backfill that a person asked for, or return the one that exists for the same chain and end (HOLE r).
+
+    One that has ended is done anew from ``period.start``, under its identity (SPEC 2.12).
+    """
+    await connection.execute(
+        """insert into runs (chain_id, tenant_id, account_id, lane, trigger, state, first_due_at, due_at, period_start,
+                             period_end, not_before_at, bounded)
+           select c.id, c.tenant_id, c.account_id, 'backfill', 'manual', 'waiting', $4, $4, $2, $3, $4, true
+             from chains c where c.id = $1
+           on conflict (chain_id, lane, period_end) do update
+              set state = 'waiting', first_due_at = excluded.first_due_at, due_at = excluded.due_at,
+                  period_start = excluded.period_start, not_before_at = excluded.not_before_at, attempt = 0,
+                  started_at = null, finished_at = null, checkpoint = null, error = null, report = null, read_count = 0,
+                  inserted_count = 0, updated_count = 0, unchanged_count = 0, misfit_count = 0, quarantined_count = 0
+            where runs.state in ('dropped', 'failed', 'unproven', 'succeeded', 'superseded')""",
+        chain_id, period.start, period.end, now,
+    )  # fmt: skip
+    row = await connection.fetchrow(
+        "select id, period_start, state from runs where chain_id = $1 and lane = 'backfill' and period_end = $2",
+        chain_id, period.end,
+    )  # fmt: skip
+    assert row is not None
+    return BackfillRun(row["id"], row["period_start"], RunState(row["state"]))
+
+
+async def drop_backfill(connection: Connection, chain_id: int, period_end: datetime, now: datetime) -> bool:
+    """Drop the backfill that ends there if it has not been chosen yet; return whether none is active now."""
+    await connection.execute(
+        """update runs set state = 'dropped', finished_at = $3
+            where chain_id = $1 and lane = 'backfill' and period_end = $2 and state = 'waiting'""",
+        chain_id, period_end, now,
+    )  # fmt: skip
+    active: bool = await connection.fetchval(
+        """select exists (select 1 from runs where chain_id = $1 and lane = 'backfill' and period_end = $2
+                                               and state in ('queued', 'running', 'retrying', 'delivering'))""",
+        chain_id, period_end,
+    )  # fmt: skip
+    return not active
+
+
+async def hold_waiting(connection: Connection, chain_id: int) -> bool:
+    """Keep the waiting runs of a chain from being chosen until the transaction ends; return whether none is active."""
+    await connection.execute(
+        "select 1 from runs where chain_id = $1 and state = 'waiting' order by id for update", chain_id
+    )
+    active: bool = await connection.fetchval(
+        """select exists (select 1 from runs
+                           where chain_id = $1 and state in ('queued', 'running', 'retrying', 'delivering'))""",
+        chain_id,
+    )
+    return not active
 
 
 _DISPATCH = """
@@ -113,6 +229,8 @@ candidates as (
       join accounts a on a.id = r.account_id
       left join in_hand h on h.account_id = r.account_id
      where r.state in ('waiting', 'retrying') and r.not_before_at <= $1 and coalesce(h.runs, 0) < a.concurrency_limit
+       and (r.follows_at is null
+            or exists (select 1 from coverage k where k.chain_id = r.chain_id and k.period_end >= r.follows_at))
        and not exists (select 1 from runs o where o.chain_id = r.chain_id and o.lane = r.lane and o.id <> r.id
                                               and o.state in ('queued', 'running', 'retrying', 'delivering'))
      order by r.not_before_at
@@ -185,13 +303,15 @@ async def drop_waiting(
 async def outstanding(connection: Connection | Pool, now: datetime) -> tuple[int, datetime | None]:
     """Return how many runs are to be started by ``now`` or in hand, and the earliest planned run date of the others.
 
-    A run behind one of its chain that is put back until later cannot start by ``now``.
+    A run behind one of its chain that is put back until later, or behind a period that is not covered, cannot start by
+    ``now``.
     """
     row = await connection.fetchrow(
         """select count(*) filter (where state in ('queued', 'running') or not_before_at <= $1 and not exists (
                       select 1 from runs a where a.chain_id = r.chain_id and a.lane = r.lane and a.id <> r.id
-                                             and (a.state = 'retrying' and a.not_before_at > $1 or a.state = 'delivering')
-                  )) as now,
+                                             and (a.state = 'retrying' and a.not_before_at > $1 or a.state = 'delivering'))
+                  and (follows_at is null or exists (
+                      select 1 from coverage k where k.chain_id = r.chain_id and k.period_end >= r.follows_at))) as now,
                   min(not_before_at) filter (where state in ('waiting', 'retrying') and not_before_at > $1) as later
              from runs r where state in ('waiting', 'queued', 'running', 'retrying')""",
         now,

@@ -19,9 +19,24 @@ class DueSchedule:
 
     chain_id: int
     rule: str
+    received_at: datetime
     planned_until: datetime
     paused: bool
     seed: str
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """Where the planning of a schedule stands: due dates up to ``planned_until`` have passed.
+
+    ``next_due_at``: the first due date that has not become a run, None if there is none. ``held_until``: planned ahead far
+    enough, look again then or when coverage moves on; None to look again at the next due date.
+    """
+
+    chain_id: int
+    planned_until: datetime
+    next_due_at: datetime | None
+    held_until: datetime | None = None
 
 
 async def take_due(connection: Connection, now: datetime, limit: int) -> list[DueSchedule]:
@@ -31,18 +46,21 @@ async def take_due(connection: Connection, now: datetime, limit: int) -> list[Du
     planners never wait for one another.
     """
     rows = await connection.fetch(
-        """select s.chain_id, s.rule::text as rule, s.planned_until, s.paused_at is not null as paused,
+        """select s.chain_id, s.rule::text as rule, s.received_at, s.planned_until, s.paused_at is not null as paused,
                   c.installation_id || '/' || c.stream as seed
              from schedules s join chains c on c.id = s.chain_id
-            where s.next_due_at <= $1
+            where s.next_due_at <= $1 and (s.held_until is null or s.held_until <= $1)
             order by s.next_due_at limit $2 for update of s skip locked""",
         now, limit,
     )  # fmt: skip
     return [DueSchedule(**row) for row in rows]
 
 
-ANY_DUE = "select coalesce(min(next_due_at) <= $1, false) from schedules"
-"""The minimum is the index's first entry whatever the server believes; for `exists` a kept plan reads the whole table."""
+ANY_DUE = """
+select coalesce(least((select min(next_due_at) from schedules where held_until is null),
+                      (select min(held_until) from schedules where held_until is not null)) <= $1, false)
+"""
+"""Each minimum is an index's first entry whatever the server believes; for `exists` a kept plan reads the whole table."""
 
 
 async def any_due(connection: Connection | Pool, now: datetime) -> bool:
@@ -51,19 +69,30 @@ async def any_due(connection: Connection | Pool, now: datetime) -> bool:
     return found
 
 
-async def advance(connection: Connection, moves: Sequence[tuple[int, datetime, datetime | None]]) -> None:
-    """Set (chain id, planned_until, next_due_at) of schedules taken by `take_due`, in the same transaction."""
+async def advance(connection: Connection, moves: Sequence[Move]) -> None:
+    """Set where the planning of schedules stands that `take_due` has taken, in the same transaction."""
     await connection.execute(
-        """update schedules s set planned_until = m.planned_until, next_due_at = m.next_due_at
-             from unnest($1::bigint[], $2::timestamptz[], $3::timestamptz[]) as m(chain_id, planned_until, next_due_at)
+        """update schedules s set planned_until = m.planned_until, next_due_at = m.next_due_at, held_until = m.held_until
+             from unnest($1::bigint[], $2::timestamptz[], $3::timestamptz[], $4::timestamptz[])
+                  as m(chain_id, planned_until, next_due_at, held_until)
             where s.chain_id = m.chain_id""",
-        [move[0] for move in moves], [move[1] for move in moves], [move[2] for move in moves],
+        [move.chain_id for move in moves], [move.planned_until for move in moves],
+        [move.next_due_at for move in moves], [move.held_until for move in moves],
     )  # fmt: skip
 
 
 async def next_due_at(connection: Connection | Pool) -> datetime | None:
     """Return the earliest due date that has not become a run yet, None if there is none."""
     found: datetime | None = await connection.fetchval("select min(next_due_at) from schedules where paused_at is null")
+    return found
+
+
+async def next_look_at(connection: Connection | Pool) -> datetime | None:
+    """Return when the planner has something to do next: `next_due_at`, or later for what is planned ahead far enough."""
+    found: datetime | None = await connection.fetchval(
+        """select least((select min(next_due_at) from schedules where paused_at is null and held_until is null),
+                        (select min(held_until) from schedules where paused_at is null and held_until is not null))"""
+    )
     return found
 
 
@@ -76,7 +105,7 @@ async def put(
            values ($1, $2::text::jsonb, $3, $3, $4)
            on conflict (chain_id) do update
               set rule = excluded.rule, received_at = excluded.received_at, planned_until = excluded.planned_until,
-                  next_due_at = excluded.next_due_at""",
+                  next_due_at = excluded.next_due_at, held_until = null""",
         chain_id, to_json(rule), received_at, next_due_at,
     )  # fmt: skip
 
@@ -89,10 +118,10 @@ class KeptRule:
     received_at: datetime
 
 
-async def rule_of(connection: Connection, chain_id: int) -> KeptRule | None:
-    """Return a chain's rule, None if it has none."""
+async def rule_of(connection: Connection, chain_id: int, *, hold: bool = False) -> KeptRule | None:
+    """Return a chain's rule, None if it has none; ``hold`` keeps planners from it until the transaction ends."""
     row = await connection.fetchrow(
-        "select rule::text as rule, received_at from schedules where chain_id = $1", chain_id
+        "select rule::text as rule, received_at from schedules where chain_id = $1" + " for update" * hold, chain_id
     )
     return None if row is None else KeptRule(from_json(row["rule"]), row["received_at"])
 
@@ -114,9 +143,9 @@ async def pause(connection: Connection, chain_ids: Sequence[int], now: datetime)
     )
 
 
-async def resume(connection: Connection, moves: Sequence[tuple[int, datetime, datetime | None]]) -> None:
-    """Plan again for (chain id, planned_until, next_due_at): a due date in the past is catch-up (SPEC 2.11)."""
+async def resume(connection: Connection, moves: Sequence[Move]) -> None:
+    """Plan again from where ``moves`` say: a due date in the past is catch-up (SPEC 2.11)."""
     await advance(connection, moves)
     await connection.execute(
-        "update schedules set paused_at = null where chain_id = any($1::bigint[])", [move[0] for move in moves]
+        "update schedules set paused_at = null where chain_id = any($1::bigint[])", [move.chain_id for move in moves]
     )

@@ -17,6 +17,7 @@ from tidegate.domain.errors import LeaseLost, TidegateError
 from tidegate.domain.outgoing import Answer, MessageState, Sending, Waiting
 from tidegate.domain.period import Period
 from tidegate.domain.run import Lane
+from tidegate.store import coverage
 from tidegate.store.database import to_json
 
 if TYPE_CHECKING:
@@ -223,12 +224,16 @@ _END = """
 with ended as (
     update runs r set state = r.ends_as, finished_at = $2, ends_as = null, waits_for_route = null, waits_for_position = null
      where r.id = $1 and r.state = 'delivering'
-    returning r.id, r.chain_id, r.period_start, r.period_end, r.read_count, r.state
+    returning r.id, r.chain_id, r.lane, r.period_start, r.period_end, r.read_count, r.state
+),
+looked_at as (
+    update schedules s set held_until = null
+      from ended f where s.chain_id = f.chain_id and s.held_until is not null and f.state = 'succeeded'
 )
 insert into coverage (chain_id, period_start, period_end, previous_end, kind, run_id, records, committed_at)
 select f.chain_id, f.period_start, f.period_end,
        (select max(c.period_end) from coverage c where c.chain_id = f.chain_id), 'covered', f.id, f.read_count, $2
-  from ended f where f.state = 'succeeded'
+  from ended f where f.state = 'succeeded' and f.lane = 'live'
 """
 
 _REFUSE = """
@@ -247,7 +252,9 @@ async def end_delivered(pool: Pool, now: datetime, route_id: int | None = None) 
     complete = [row["id"] for row in await pool.fetch(_COMPLETE, route_id)]
     for run_id in complete:
         try:
-            await pool.execute(_END, run_id, now)
+            async with pool.acquire() as connection, connection.transaction():
+                await connection.execute(_END, run_id, now)
+                await coverage.backfill(connection, run_id, now)
         except asyncpg.IntegrityConstraintViolationError as error:
             told = {"code": "coverage_refused", "message": f"The chain refuses the period: {error}."}
             await pool.execute(_REFUSE, run_id, now, to_json(told))
