@@ -121,7 +121,7 @@ def _small_run(tell: object, number: int) -> None:
         id=number, epoch=1, attempt=1, lane=Lane.LIVE, due_at=at, period=Period(at - timedelta(hours=1), at),
         coverage_start=at, chain_id=number, tenant_id="acme", account_name="a", workflow="sync", stream="orders",
         installation="sync", connection_id=1, connection_fingerprint="", destination_id=1, destination_fingerprint="",
-        batch=0, checkpoint=None, not_before_at=at, queued_at=at, started_at=at,
+        batch=0, checkpoint=None, bounded=False, not_before_at=at, queued_at=at, started_at=at,
     )  # fmt: skip
     assert callable(tell)
     tell(AttemptStarted(run, at))

@@ -223,10 +223,10 @@ async def finish(
     state = RunState.SUCCEEDED if proven else RunState.UNPROVEN
     if run.lane is Lane.BACKFILL:
         async with connection.transaction():
-            await _finish(connection, run, batch, counts, report, state, now)
+            ended = await _finish(connection, run, batch, counts, report, state, now)
             await coverage.backfill(connection, run.id, now)
-    else:
-        await _finish(connection, run, batch, counts, report, state, now)
+            return ended
+    return await _finish(connection, run, batch, counts, report, state, now)
 
 
 async def _finish(
@@ -237,7 +237,7 @@ async def _finish(
     report: FetchReport,
     state: RunState,
     now: datetime,
-) -> None:
+) -> RunState:
     found = await connection.fetchval(
         _FINISH,
         run.id, run.epoch, batch, counts.read, counts.inserted, counts.updated, counts.unchanged, counts.misfits,
@@ -323,13 +323,12 @@ async def finish_many(pool: Pool, asked: Sequence[Finish]) -> list[RunState | Ex
     return [ended[one.run.id] if one.run.id in ended else _lost(one.run) for one in asked]
 
 
-async def _finish_backfill(pool: Pool, one: Finish) -> bool | Exception:
+async def _finish_backfill(pool: Pool, one: Finish) -> RunState | Exception:
     try:
         async with pool.acquire() as connection:
-            await finish(connection, one.run, one.batch, Counts(), one.report, proven=one.proven, now=one.now)
+            return await finish(connection, one.run, one.batch, Counts(), one.report, proven=one.proven, now=one.now)
     except (LeaseLost, asyncpg.IntegrityConstraintViolationError) as error:
         return error
-    return True
 
 
 async def retry(
