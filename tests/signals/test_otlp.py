@@ -12,6 +12,7 @@ from tests.cli.conftest import CommandLine
 from tests.cli.orders_api import OrdersApi
 from tests.cli.test_commands import make_due
 from tests.signals.collector import Collector, attributes, collecting
+from tidegate.bootstrap import from_environment
 
 HEADER = "c0llector-s3cret"
 
@@ -87,6 +88,12 @@ def test_a_collector_that_is_away_costs_no_run(cli: CommandLine, api: OrdersApi)
         ({"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "http://127.0.0.1:9/v1/traces"}, True),
     ],
 )
+def test_the_standard_variables_turn_traces_on_and_off(variables: dict[str, str], wanted: bool) -> None:
+    """docs/reference/signals.md."""
+    assert from_environment(variables).traces is wanted
+
+
+@pytest.mark.parametrize(("variables", "wanted"), [({}, False), ({"OTEL_TRACES_EXPORTER": "otlp"}, True)])
 def test_without_being_asked_for_the_sdk_is_not_even_imported(variables: dict[str, str], wanted: bool) -> None:
     """Off at no cost: neither its import nor its threads."""
     code = (

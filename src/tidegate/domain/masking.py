@@ -23,7 +23,8 @@ _TEXTS = (
         re.compile(r"(\bauthorization[\"']?\s*[:=]\s*[\"']?)(?!(?:Bearer|Basic|Token)\b)[^\s\"',}]+", re.IGNORECASE),
         rf"\1{MASK}",
     ),
-    (re.compile(r"\b(Bearer|Basic|Token)\s+[\w.~+/=-]{6,}", re.IGNORECASE), rf"\1 {MASK}"),
+    (re.compile(r"\b(Bearer)\s+[\w.~+/=-]{6,}", re.IGNORECASE), rf"\1 {MASK}"),
+    (re.compile(r"\b(Basic|Token)\s+(?=\S*[\d=])[\w.~+/=-]{6,}", re.IGNORECASE), rf"\1 {MASK}"),  # no plain words
     (
         re.compile(
             r"((?:\b|_)(?:token|api_?key|secret|signature|sig|password|passwd|pwd)(?:[\"']?\s*=\s*[\"']?|[\"']\s*:\s*[\"']))"
