@@ -202,7 +202,9 @@ def _refusal(reply: Reply, url: str, rules: ReplyRules) -> SourceError:
         return as_any
     if as_any.retryable or said.error not in {*REMEDIES, *PASSING}:
         return as_any
-    message = f"The token endpoint answered {rules.mask(f'{said.error}: {said.error_description[:200]}').rstrip(': ')}."
+    message = (
+        f"The authorisation server answered {rules.mask(f'{said.error}: {said.error_description[:200]}').rstrip(': ')}."
+    )
     if said.error in PASSING:
         return SourceUnavailable(message, retry_after_seconds=retry_after_seconds(reply))
     kind = _InvalidGrant if said.error == "invalid_grant" else Unauthorised
@@ -215,14 +217,14 @@ def _tokens(reply: Reply, asked_at: datetime, refresh_token: str, origin: str) -
         said = REPLY.decode(reply.body)
     except msgspec.DecodeError as error:
         if str(error) == "Input data was truncated" or reply.body.lstrip()[:1] == b"<":
-            raise SourceUnavailable("The token endpoint sent no complete JSON document.") from None
+            raise SourceUnavailable("The authorisation server sent no complete JSON document.") from None
         raise ContractBroken(
-            f"The token endpoint answered {reply.status} without an access token as RFC 6749 (5.1) has it."
+            f"The authorisation server answered {reply.status} without an access token as RFC 6749 (5.1) has it."
         ) from None
     if said.token_type.lower() != "bearer":
-        raise ContractBroken("The token endpoint gave another type of token than bearer.")
+        raise ContractBroken("The authorisation server gave another type of token than bearer.")
     if not said.access_token or not said.access_token.isascii() or not said.access_token.isprintable():
-        raise ContractBroken("The token endpoint gave an access token that no header can carry.")
+        raise ContractBroken("The authorisation server gave an access token that no header can carry.")
     refresh = said.refresh_token or refresh_token
     previous = refresh_token if refresh != refresh_token else ""
     return Tokens(said.access_token, _renew_at(asked_at, said.expires_in), refresh, previous, origin)
