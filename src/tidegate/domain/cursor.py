@@ -83,7 +83,7 @@ class CursorField:
     def _wall(self, local: datetime) -> datetime:
         """Return a wall time as an instant, all of a repeated stretch as the stretch's first beginning."""
         first = local.replace(tzinfo=self._zone, fold=0)
-        back = (first.utcoffset() or _NONE) - (local.replace(tzinfo=self._zone, fold=1).utcoffset() or _NONE)
+        back = self._repeated(local)
         if back <= _NONE:
             return first.astimezone(UTC)
         # The stretch begins after low, and at high or before it.
@@ -94,6 +94,11 @@ class CursorField:
             again = wall.replace(tzinfo=self._zone, fold=1).astimezone(UTC)
             low, high = (low, middle) if again > middle else (middle, high)
         return high
+
+    def _repeated(self, local: datetime) -> timedelta:
+        """Return by how much the clocks go back over a wall time, if it occurs twice; otherwise nothing, or less."""
+        passes = [local.replace(tzinfo=self._zone, fold=fold).utcoffset() or _NONE for fold in (0, 1)]
+        return passes[0] - passes[1]
 
     def floor(self, instant: datetime) -> datetime:
         """Return the cursor value that a change at ``instant`` may be shown with: the beginning of its grain, in UTC.
@@ -115,6 +120,18 @@ class CursorField:
             next_day = instant.astimezone(self._zone).date() + timedelta(days=1)
             return midnight if midnight == instant else self._midnight(next_day)
         return _up(instant.astimezone(UTC), self.precision)
+
+    def latest_before(self, instant: datetime) -> datetime:
+        """Return the `ceiling` of every true instant whose cursor value is before ``instant``.
+
+        The two differ in wall time only: a repeated stretch has one value, its first beginning, up to its second end.
+        """
+        if self.format is CursorFormat.LOCAL:
+            wall = instant.astimezone(self._zone).replace(tzinfo=None, fold=0)
+            begin = self._wall(wall)
+            if begin < instant and (back := self._repeated(wall)) > _NONE:
+                return _up(begin + 2 * back, self.precision)
+        return self.ceiling(instant)
 
     def render(self, instant: datetime) -> str | int:
         """Return ``instant`` as the source writes it, rounded down to the format's own grain."""

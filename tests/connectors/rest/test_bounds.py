@@ -144,6 +144,17 @@ def test_every_record_before_the_upper_bound_is_shown(
         assert value < parameter  # type: ignore[operator]
 
 
+@pytest.mark.parametrize("upper", ["2026-11-01T05:00:00.000001", "2026-11-01T05:30:00", "2026-11-01T06:59:59"])
+def test_an_upper_bound_inside_a_repeated_hour_reaches_its_second_end(upper: str) -> None:
+    """HOLES i, j: 01:45 on New York's wall, the second time, reads as before the bound and lies after it."""
+    cursor = CursorField(("at",), CursorFormat.LOCAL, "America/New_York", timedelta(microseconds=1))
+    bound = BoundParam("p", Meaning.EXCLUSIVE, CursorFormat.ISO, timedelta(microseconds=1), "Etc/UTC")
+    true = datetime(2026, 11, 1, 6, 45, tzinfo=UTC)
+    instant = datetime.fromisoformat(upper).replace(tzinfo=UTC)
+    assert cursor.parse("2026-11-01T01:45:00") < instant
+    assert datetime.fromisoformat(render_upper(bound, cursor, instant)) > true
+
+
 LONDON = CursorField(("at",), CursorFormat.LOCAL, "Europe/London", SECOND)
 ON_THE_WALL = BoundParam("p", Meaning.INCLUSIVE, CursorFormat.LOCAL, SECOND, "Europe/London")
 

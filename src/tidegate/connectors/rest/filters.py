@@ -65,10 +65,11 @@ def render_upper(bound: BoundParam, cursor: CursorField, instant: datetime) -> s
     zone = ZoneInfo(bound.time_zone)
     if bound.format is CursorFormat.DATE:
         return ((reached - TICK).astimezone(zone).date() + DAY).isoformat()
-    offset = timedelta(0)
     if bound.format is CursorFormat.LOCAL:
-        offset = max(_offset(zone, reached), _offset(zone, reached - DAY))
-    return _write(bound, EPOCH - (EPOCH - reached - offset) // bound.grain * bound.grain)
+        reached += max(_offset(zone, reached), _offset(zone, reached - DAY))
+    else:
+        reached = cursor.latest_before(instant)
+    return _write(bound, EPOCH - (EPOCH - reached) // bound.grain * bound.grain)
 
 
 def _offset(zone: ZoneInfo, instant: datetime) -> timedelta:
