@@ -29,8 +29,9 @@ class EmbeddedServer:
         data_dir.mkdir(parents=True, exist_ok=True)
         self._server = get_server(data_dir / FOLDER)
         users = self._server.global_process_id_list
-        with self._server._lock:
-            users.put([pid for pid in users._get() if _alive(pid)])
+        if not all(_alive(pid) for pid in users._get()):
+            with self._server._lock:  # one for all servers of this user: not taken without need
+                users.put([pid for pid in users._get() if _alive(pid)])
 
     @property
     def dsn(self) -> str:
