@@ -66,9 +66,13 @@ class Handing:
     refusal: Callable[[Seen], str]
 
 
-def message_id(route: Route, key: DeliveryKey, part: int) -> str:
-    """Return the id of one part of one batch: the same on every attempt, another for every other part, batch, run or route."""
-    name = f"{route.seed}/{key.run_id}/{key.batch}/{part}"
+def message_id(route: Route, key: DeliveryKey, part: int, body: bytes) -> str:
+    """Return the id of one part of one batch: the same on every attempt, another for every other part, batch, run or route.
+
+    And for another body: a ledger restored from a backup makes the same batches again, perhaps with more in them, and a
+    receiver that keeps ids must not take those for the ones it has.
+    """
+    name = f"{route.seed}/{key.run_id}/{key.batch}/{part}/{sha256(body).hexdigest()}"
     return f"msg_{sha256(name.encode()).hexdigest()[:32]}"
 
 

@@ -7,19 +7,25 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 
+import msgspec
 import pytest
 
 from tests.destinations.webhook.receiver import SECRET, Reply
 from tests.destinations.webhook.world import Sending, in_sending
+from tests.engine.doubles import ORDERS
 from tidegate import bootstrap
 from tidegate.connectors.http import open_session
+from tidegate.destinations.base import DeliveryKey, Target
+from tidegate.destinations.records import Seen, read
+from tidegate.destinations.webhook.message import messages as messages_of
 from tidegate.domain.errors import InternalError, InvalidInput, LeaseLost, SourceUnavailable
+from tidegate.domain.fetch import FetchReport, Page
 from tidegate.domain.outgoing import Answer, MessageState, Verdict
 from tidegate.domain.retry import RetryPolicy
 from tidegate.engine import queries
 from tidegate.engine.messages import replay
 from tidegate.engine.retention import prune
-from tidegate.store import chains, messages
+from tidegate.store import chains, messages, outbox
 from tidegate.store import sending as store
 from tidegate.store.messages import Choice
 
@@ -217,14 +223,19 @@ def test_two_senders_never_interleave_a_stream(database_url: str) -> None:
         following = await store.following(sending.pool, one[0])
         assert following is not None
         sending.world.clock.advance(seconds=16)
-        await sending.tick()
-        assert [record["id"] for record in sending.receiver.records()] == [1, 2, 3, 4, 5, 6]
+        (two,) = await store.take(sending.pool, now(), now() + timedelta(seconds=15), "two", 9)
         answer = Answer(Verdict.REFUSED, 400, "late")
         with pytest.raises(LeaseLost):
             await store.settle(sending.pool, one[0], following, MessageState.DEAD, answer, now(), now())
         with pytest.raises(LeaseLost):
             await store.put_back(sending.pool, one[0], following, answer, InternalError("late"), now(), now())
         await store.release(sending.pool, one[0], now())
+        assert await store.renew(sending.pool, [(one[0].id, one[0].epoch)], now()) == set()
+        assert await store.renew(sending.pool, [(two.id, two.epoch)], now()) == {two.id}
+        assert {row["attempts"] for row in await sending.outbox()} == {0}
+        await store.release(sending.pool, two, now())
+        await sending.tick()
+        assert [record["id"] for record in sending.receiver.records()] == [1, 2, 3, 4, 5, 6]
         assert {row["state"] for row in await sending.outbox()} == {"acknowledged"}
 
     in_sending(database_url, story)
@@ -393,3 +404,25 @@ def test_secrets_in_an_answer_are_not_kept(database_url: str) -> None:
         assert len(dead["answer"]) < 600
 
     in_sending(database_url, story)
+
+
+def test_a_restored_ledger_gives_no_id_to_another_body(database_url: str) -> None:
+    """A receiver that keeps ids must not take a batch made after a restore, with more in it, for the one it has."""
+
+    async def story(sending: Sending) -> None:
+        await prepare(sending, records=1)
+        await sending.tick()
+        async with sending.pool.acquire() as connection, connection.transaction():
+            route = await outbox.enter(connection, 1, 1, whole_periods=False)
+        target, key = Target("acme", "acme.example", "fake", ORDERS), DeliveryKey(1, 1, 1)
+        one, again, other = (messages_of(target, route, key, seen(count), 1 << 20) for count in (2, 2, 3))
+        assert [message.id for message in one] == [message.id for message in again]
+        assert one[0].id != other[0].id
+
+    in_sending(database_url, story)
+
+
+def seen(count: int) -> list[Seen]:
+    """Return so many records, as a page would show them."""
+    records = [{"id": number, "updated_at": "2026-07-01T00:00:00Z"} for number in range(count)]
+    return read([Page(msgspec.json.encode(records), None, utc(14), FetchReport(None, None))], ORDERS)[0]

@@ -81,7 +81,7 @@ class Files:
 
 def _lines(target: Target, route: Route, key: DeliveryKey, records: Sequence[Seen]) -> list[Message]:
     body = b"".join(entry(seen) + b"\n" for seen in records)
-    return [Message(message_id(route, key, 1), route.last_position + 1, 1, len(records), body)]
+    return [Message(message_id(route, key, 1, body), route.last_position + 1, 1, len(records), body)]
 
 
 def _prepare(root: Path, place: Path) -> None:

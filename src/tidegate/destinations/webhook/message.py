@@ -85,7 +85,7 @@ def messages(
         position = route.last_position + part
         head = _head(target, route, key, part, position, len(texts))
         body = head + b'"records":[' + b",".join(texts) + b"]}}"
-        made.append(Message(message_id(route, key, part), position, part, len(texts), body))
+        made.append(Message(message_id(route, key, part, body), position, part, len(texts), body))
     return made
 
 
