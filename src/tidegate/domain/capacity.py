@@ -1,8 +1,9 @@
-"""The run date: when a due run may start at the earliest (SPEC 3)."""
+"""The run date: when a due run may start at the earliest, and how fast a platform account may be asked (SPEC 3)."""
 
 from __future__ import annotations
 
 import hashlib
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 
@@ -31,3 +32,11 @@ def fraction(seed: str) -> float:
     """Return a number in [0, 1) that depends on ``seed`` alone, evenly spread over seeds."""
     digest = hashlib.blake2b(seed.encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big") / 2**64
+
+
+@dataclass(frozen=True, slots=True)
+class RateLimit:
+    """How fast a source may be asked: ``burst`` requests at once, then ``per_second``."""
+
+    per_second: float
+    burst: int

@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from tidegate.domain.errors import InvalidInput
+from tidegate.domain.failing import PausedBy
 from tidegate.domain.schedule import start_instant
 from tidegate.domain.workflow import PLAIN_SYNC
 from tidegate.engine import commands
@@ -22,9 +23,6 @@ from tidegate.store.reports import ScheduledChain
 
 if TYPE_CHECKING:
     from tidegate.store.database import Connection
-
-UNAUTHORISED = "unauthorised:"
-"""How the reason begins for which a refused connection's installations are paused (store.directory)."""
 
 
 async def apply(
@@ -232,7 +230,7 @@ class _Applying:
     async def _pause_or_resume(self, tenant_id: str, spec: InstallationSpec, stored: StoredInstallation | None) -> None:
         name = f"{tenant_id}/{spec.name}"
         paused, reason = (stored.paused_at is not None, stored.paused_reason) if stored else (False, "")
-        refused = paused and reason.startswith(UNAUTHORISED)
+        refused = stored is not None and stored.paused_by is PausedBy.UNAUTHORISED
         renewed = (tenant_id, spec.connection) in self.changed_connections
         resumes = spec.paused is not True and paused and (renewed if refused else spec.paused is False)
         if resumes:
@@ -269,7 +267,7 @@ class _Applying:
                 self.warnings.append(
                     f"{tenant_id}/{name} uses {stored.connection} too: apply it to go on with the new account."
                 )
-            if stored.paused_at is not None and stored.paused_reason.startswith(UNAUTHORISED):
+            if stored.paused_by is PausedBy.UNAUTHORISED:
                 await commands.resume_in(self.connection, tenant_id, name)
                 self._note(
                     "installation",

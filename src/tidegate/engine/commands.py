@@ -7,12 +7,13 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from tidegate.domain.errors import InvalidInput
+from tidegate.domain.failing import PausedBy
 from tidegate.domain.instant import render_instant
 from tidegate.domain.run import Lane, Trigger
 from tidegate.domain.schedule import next_due
 from tidegate.domain.schedule_document import parse_schedule
 from tidegate.engine.parts import Parts
-from tidegate.store import chains, directory, runs, schedules
+from tidegate.store import chains, directory, failures, runs, schedules
 from tidegate.store.chains import Chain
 from tidegate.store.directory import StoredInstallation
 from tidegate.store.runs import PlannedRun
@@ -77,11 +78,18 @@ async def pause(parts: Parts, tenant_id: str, installation: str, reason: str = "
         return await pause_in(connection, tenant_id, installation, reason, parts.clock.now())
 
 
-async def pause_in(connection: Connection, tenant_id: str, installation: str, reason: str, now: datetime) -> int:
+async def pause_in(
+    connection: Connection,
+    tenant_id: str,
+    installation: str,
+    reason: str,
+    now: datetime,
+    by: PausedBy = PausedBy.PERSON,
+) -> int:
     """Pause an installation inside the caller's transaction; one that is paused already keeps its reason."""
     found = await _installation(connection, tenant_id, installation)
     if found.paused_at is None:
-        await directory.set_paused(connection, found.id, now, reason)
+        await directory.set_paused(connection, found.id, now, by, reason)
     ids = [chain.id for chain in await chains.chains(connection, tenant_id, installation)]
     await schedules.pause(connection, ids, now)
     return await runs.drop_waiting(connection, ids, now)
@@ -101,7 +109,10 @@ async def resume(parts: Parts, tenant_id: str, installation: str, *, not_importe
 
 
 async def resume_in(connection: Connection, tenant_id: str, installation: str, *, not_imported: bool = False) -> None:
-    """Resume an installation inside the caller's transaction; one that is not paused is left as it is."""
+    """Resume an installation inside the caller's transaction; one that is not paused is left as it is.
+
+    Its streams count failing days anew, and its connection may try again (SPEC 5, "Failures").
+    """
     found = await _installation(connection, tenant_id, installation)
     if found.paused_at is None:
         return
@@ -109,8 +120,9 @@ async def resume_in(connection: Connection, tenant_id: str, installation: str, *
         name = f"{tenant_id}/{installation}"
         remedy = f"If it was not imported anywhere: tidegate resume {name} --not-imported"
         raise InvalidInput("installation", name, f"was {found.paused_reason}", remedy)
-    await directory.set_paused(connection, found.id, None, "")
+    await directory.set_resumed(connection, found.id)
     await directory.clear_unauthorised(connection, tenant_id, found.connection)
+    await failures.forget(connection, found.id)
     moves = [await _caught_up(connection, chain) for chain in await chains.chains(connection, tenant_id, installation)]
     await schedules.resume(connection, [move for move in moves if move is not None])
 

@@ -14,8 +14,9 @@ import msgspec
 from yarl import URL
 
 from tidegate.connectors.http import Reply, ReplyRules, read_json, send
-from tidegate.connectors.rest.declaration import Authentication, AuthenticationKind, Login, RateLimit
+from tidegate.connectors.rest.declaration import Authentication, AuthenticationKind, Login
 from tidegate.connectors.rest.pagers import Position
+from tidegate.domain.capacity import RateLimit
 from tidegate.domain.clock import Clock
 from tidegate.domain.errors import ContractBroken, Unauthorised
 

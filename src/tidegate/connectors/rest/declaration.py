@@ -9,6 +9,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, TypeAlias
 
 from tidegate.connectors.graphql import ErrorCodes
+from tidegate.domain.capacity import RateLimit
 from tidegate.domain.cursor import CursorFormat
 from tidegate.domain.stream import Stream
 
@@ -105,14 +106,6 @@ class PagerDeclaration:
     total_pages_header: str | None = None
     first: int = 1
     stable: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class RateLimit:
-    """How fast the source may be asked by one open source: ``burst`` at once, then ``per_second``."""
-
-    per_second: float
-    burst: int
 
 
 @dataclass(frozen=True, slots=True)
