@@ -19,6 +19,8 @@ COMMANDS = {
     "status": "status",
     "runs": "runs",
     "coverage": "coverage",
+    "alerts": "alerts",
+    "quarantine": "quarantine",
     "pause": "pausing",
     "resume": "pausing",
     "webhook": "webhook",

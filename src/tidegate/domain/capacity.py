@@ -40,3 +40,18 @@ class RateLimit:
 
     per_second: float
     burst: int
+
+
+SHARE_OF_RATE = 0.98
+"""Of what a source allows, used: clocks drift apart, and a bucket that is never quite full forgives."""
+
+SHARE_OF_BURST = 0.5
+"""Of a source's burst, ours to bunch; the rest absorbs what the network and busy processes bunch."""
+
+
+def lateness_allowed(limit: RateLimit) -> timedelta:
+    """Return how late a granted request may still be sent: the other part of the burst, at least a gap.
+
+    Later it would bunch with those after it; it is given up, and another one asked for.
+    """
+    return timedelta(seconds=max(1.0, limit.burst * (1 - SHARE_OF_BURST)) / limit.per_second)

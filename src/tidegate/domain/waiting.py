@@ -52,9 +52,7 @@ def summed_up(waits: Iterable[tuple[WaitReason, datetime]]) -> list[WaitingFor]:
     counts: dict[WaitReason, list[datetime]] = {}
     for reason, due_at in waits:
         counts.setdefault(reason, []).append(due_at)
-    return [
-        WaitingFor(reason, len(counts[reason]), min(counts[reason])) for reason in WaitReason if reason in counts
-    ]
+    return [WaitingFor(reason, len(counts[reason]), min(counts[reason])) for reason in WaitReason if reason in counts]
 
 
 def worst(durations: Iterable[timedelta]) -> timedelta | None:

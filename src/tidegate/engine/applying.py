@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING
 
+from tidegate.domain.capacity import RateLimit
 from tidegate.domain.errors import InvalidInput
 from tidegate.domain.failing import PausedBy
 from tidegate.domain.schedule import start_instant
@@ -163,7 +164,8 @@ class _Applying:
                 id=0, tenant_id=tenant_id, name=spec.name, connector=spec.connector, account=spec.account,
                 concurrency_limit=spec.concurrency, settings=spec.settings,
                 sealed=self.parts.sealer.seal(spec.secrets, place), fingerprint=fingerprint, unauthorised_at=None,
-                unauthorised_reason="", platform=spec.platform,
+                unauthorised_reason="", platform=spec.platform, rate_limit=spec.rate_limit,
+                own_concurrency_limit=spec.own_concurrency,
             ),
         )  # fmt: skip
         self.changed_connections.add((tenant_id, spec.name))
@@ -179,8 +181,7 @@ class _Applying:
             if (chain.connector, chain.account) == account and chain.stream in spec.streams
         }
         new_streams = [stream for stream in spec.streams if stream not in kept]
-        before = {"connection": stored.connection, "destination": stored.destination} if stored else {}
-        fields = differences(before, {"connection": spec.connection, "destination": spec.destination})
+        fields = differences(_installation_fields(stored) if stored else {}, _installation_fields(spec))
         if stored is None:
             fields += differences({}, {"streams": list(spec.streams), **_under("schedule.", spec.schedule.as_json())})
             fields += _own_schedule_fields(spec, spec.streams)
@@ -203,7 +204,7 @@ class _Applying:
         self, tenant_id: str, spec: InstallationSpec, streams: Sequence[str], edits: RuleEdits, *, told: bool
     ) -> None:
         installation_id, account_id = await directory.put_installation(
-            self.connection, tenant_id, spec.name, spec.connection, spec.destination
+            self.connection, tenant_id, spec.name, spec.connection, spec.destination, spec.pause_after_failing_days
         )
         for stream in streams:
             started = spec.schedule_of(stream).started(self.now)
@@ -306,8 +307,15 @@ def _connection_fields(stored: StoredConnection) -> dict[str, object]:
         "connector": stored.connector,
         "account": stored.account,
         "concurrency": stored.concurrency_limit,
+        "connection_concurrency": stored.own_concurrency_limit,
+        **_rate_fields(stored.rate_limit),
         **_under("settings.", stored.settings),
     }
+
+
+def _installation_fields(of: StoredInstallation | InstallationSpec) -> dict[str, object]:
+    days = of.pause_after_failing_days
+    return {"connection": of.connection, "destination": of.destination, "pause_after_failing_days": days}
 
 
 def _spec_fields(spec: ConnectionSpec) -> dict[str, object]:
@@ -315,5 +323,11 @@ def _spec_fields(spec: ConnectionSpec) -> dict[str, object]:
         "connector": spec.connector,
         "account": spec.account,
         "concurrency": spec.concurrency,
+        "connection_concurrency": spec.own_concurrency,
+        **_rate_fields(spec.rate_limit),
         **_under("settings.", spec.settings),
     }
+
+
+def _rate_fields(limit: RateLimit | None) -> dict[str, object]:
+    return {} if limit is None else {"requests_per_second": limit.per_second, "burst": limit.burst}

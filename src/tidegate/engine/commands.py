@@ -108,13 +108,21 @@ async def resume(parts: Parts, tenant_id: str, installation: str, *, not_importe
         await resume_in(connection, tenant_id, installation, not_imported=not_imported)
 
 
-async def resume_in(connection: Connection, tenant_id: str, installation: str, *, not_imported: bool = False) -> None:
-    """Resume an installation inside the caller's transaction; one that is not paused is left as it is.
+async def resume_in(
+    connection: Connection,
+    tenant_id: str,
+    installation: str,
+    *,
+    not_imported: bool = False,
+    paused_by: PausedBy | None = None,
+) -> None:
+    """Resume an installation inside the caller's transaction; one that is not paused is left as it is, and so is
+    one that is not ``paused_by`` that, if given.
 
     Its streams count failing days anew, and its connection may try again (SPEC 5, "Failures").
     """
     found = await _installation(connection, tenant_id, installation)
-    if found.paused_at is None:
+    if found.paused_at is None or paused_by not in (None, found.paused_by):
         return
     if found.paused_reason.startswith(EXPORTED) and not not_imported:
         name = f"{tenant_id}/{installation}"

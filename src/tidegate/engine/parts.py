@@ -16,6 +16,7 @@ from tidegate.domain.clock import Clock
 from tidegate.domain.errors import InternalError, InvalidInput
 from tidegate.domain.masking import Mask
 from tidegate.domain.stream import Stream
+from tidegate.engine.allowance import Allowances
 from tidegate.engine.observing import Observe, unobserved
 from tidegate.engine.settings import Settings
 from tidegate.engine.together import Together
@@ -62,11 +63,13 @@ class Parts:
 class Ends:
     """The two ends of runs, opened once and kept: sources by connection, destinations by id.
 
-    ``finishing`` ends the runs that found nothing new, many in one transaction.
+    ``finishing`` ends the runs that found nothing new, many in one transaction. ``allowances``: what their platform
+    accounts allow.
     """
 
     parts: Parts
     finishing: Together[Finish, bool] = field(init=False)
+    allowances: Allowances = field(init=False)
     _sources: OrderedDict[int, tuple[str, Connector, Source]] = field(default_factory=OrderedDict)
     _read: dict[int, StoredConnection] = field(default_factory=dict)
     _opening: asyncio.Lock = field(default_factory=asyncio.Lock)
@@ -74,6 +77,7 @@ class Ends:
 
     def __post_init__(self) -> None:
         self.finishing = Together(lambda asked: leases.finish_many(self.parts.pool, asked))
+        self.allowances = Allowances(self.parts.pool, self.parts.clock)
 
     async def prepare(self, leased: Sequence[LeasedRun]) -> None:
         """Read the connections of these runs in one statement, those whose source is not open yet."""
@@ -87,6 +91,7 @@ class Ends:
 
         Raises InvalidInput if the connector or stream is not there any more, or a setting or secret is missing.
         """
+        self.allowances.learn(run.account_id, run.rate_limit)
         stored = self._read.pop(run.connection_id, None)
         if stored is not None:
             self._sources[run.connection_id] = self._open_source(stored)
@@ -107,8 +112,11 @@ class Ends:
     def _open_source(self, stored: StoredConnection) -> tuple[str, Connector, Source]:
         connector = self.parts.connector(stored.connector)
         secrets = self.parts.sealer.unseal(stored.sealed, stored.place)
+        allowance = self.allowances.of(stored.account_id)
         source = connector.open(
-            ConnectionSettings(settings=stored.settings, secrets=secrets), self.parts.session, self.parts.clock
+            ConnectionSettings(settings=stored.settings, secrets=secrets, allowance=allowance),
+            self.parts.session,
+            self.parts.clock,
         )
         return stored.fingerprint, connector, source
 

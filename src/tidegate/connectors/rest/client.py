@@ -13,6 +13,7 @@ import aiohttp
 import msgspec
 from yarl import URL
 
+from tidegate.connectors.base import Allowance, Unlimited
 from tidegate.connectors.http import Reply, ReplyRules, read_json, send
 from tidegate.connectors.rest.declaration import Authentication, AuthenticationKind, Login
 from tidegate.connectors.rest.pagers import Position
@@ -97,8 +98,10 @@ class Client:
         *,
         login: Login | None = None,
         pace: Pace | None = None,
+        allowance: Allowance | None = None,
     ) -> None:
         self._session, self._clock, self._login, self._pace = session, clock, login, pace
+        self._allowance = allowance or Unlimited()
         self._base = base_url.rstrip("/")
         self._origin = URL(self._base).origin()
         self._headers, self._params = {**headers, **held.headers}, held.params
@@ -144,6 +147,7 @@ class Client:
     async def _send(self, method: str, url: URL, body: bytes | None, headers: Mapping[str, str]) -> Answer:
         if self._pace is not None:
             await self._pace.wait()
+        await self._allowance.wait()
         if body is not None:
             headers = {**headers, "Content-Type": "application/json"}
         requested_at = self._clock.now()

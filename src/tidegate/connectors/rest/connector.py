@@ -16,6 +16,7 @@ from tidegate.connectors.rest.declaration import Authentication, Declaration, Pa
 from tidegate.connectors.rest.listing import Filled, ListedStream, Listing
 from tidegate.connectors.rest.section import suggest
 from tidegate.connectors.rest.template import fill, fill_address, placeholders
+from tidegate.domain.capacity import RateLimit
 from tidegate.domain.clock import Clock
 from tidegate.domain.errors import InvalidInput
 from tidegate.domain.fetch import FetchRequest, Page
@@ -48,6 +49,11 @@ class RestConnector:
         """Return the declared streams by name."""
         return {name: declared.stream for name, declared in self.declaration.streams.items()}
 
+    @property
+    def rate_limit(self) -> RateLimit | None:
+        """Return the declared rate."""
+        return self.declaration.rate_limit
+
     def open(self, connection: ConnectionSettings, session: aiohttp.ClientSession, clock: Clock) -> RestSource:
         """Return the source of ``connection``. Raises InvalidInput naming a missing setting or secret."""
         declared = self.declaration
@@ -67,6 +73,7 @@ class RestConnector:
             ),
             login=authentication.login,
             pace=None if declared.rate_limit is None else Pace(declared.rate_limit, clock),
+            allowance=connection.allowance,
         )
         filled = {name: _filled_stream(stream, settings) for name, stream in declared.streams.items()}
         return RestSource(self._listed, self._children, filled, client, clock)
