@@ -40,6 +40,8 @@ class FakeShop:
     streams: Mapping[str, Stream] = field(default_factory=lambda: {"orders": ORDERS, "events": EVENTS})
     pages_served: int = 0
     rate_limit: RateLimit | None = None
+    raw: bytes | None = None
+    """The text of every page, whatever there is to show."""
 
     def put(self, order_id: int, updated_at: datetime, **fields: Any) -> None:
         """Create or edit an order."""
@@ -65,7 +67,7 @@ class FakeShop:
             if rows:
                 after = [rows[-1]["updated_at"], rows[-1]["id"]]
             yield Page(
-                records=msgspec.json.encode(rows),
+                records=msgspec.json.encode(rows) if self.raw is None else self.raw,
                 token={"after": after} if more else None,
                 requested_at=requested_at,
                 report=FetchReport(lower=request.lower, upper=request.upper, shortfall=self.shortfall),

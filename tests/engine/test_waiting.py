@@ -126,9 +126,7 @@ async def another_run(world: World) -> None:
     await plan_due(world.parts, world.clock.now())
     assert not await starts(world, chain)
     waits = [each for each in await waiting.explain(world.pool, world.clock.now()) if each.run_id != active["id"]]
-    assert [(each.wait.reason, each.wait.detail) for each in waits] == [
-        (WaitReason.ANOTHER_RUN, f"run {active['id']}")
-    ]
+    assert [(each.wait.reason, each.wait.detail) for each in waits] == [(WaitReason.ANOTHER_RUN, f"run {active['id']}")]
     await world.work()
     assert await starts(world, chain)
 
@@ -188,7 +186,9 @@ def test_what_is_told_is_what_the_dispatcher_does(database_url: str, story: Stor
 def test_every_reason_has_its_story() -> None:
     """Issue 2: no reason is told that nobody has seen come and go. Settle's story tells of spread, paused's of unplanned."""
     by_story = {"settle": ["settle", "spread"], "paused": ["paused", "unplanned"]}
-    stories = "settle slots account_limit connection_limit account_held another_run retrying paused unauthorised".split()
+    stories = (
+        "settle slots account_limit connection_limit account_held another_run retrying paused unauthorised".split()
+    )
     assert sorted(reason for story in stories for reason in by_story.get(story, [story])) == sorted(WaitReason)
 
 
@@ -210,7 +210,7 @@ def test_the_sum_counts_each_due_run_once(database_url: str) -> None:
         ]
         assert {each.oldest_due_at for each in found.waiting} == {utc(14)}
         assert (found.streams, found.nothing_covered_yet, found.worst_lag_seconds) == (6, 6, 5400)
-        (listed,) = [each for each in await queries.list_runs(world.parts, "still")]
+        (listed,) = await queries.list_runs(world.parts, "still")
         assert listed.waits is not None
         assert listed.waits.reason == WaitReason.SETTLE
         (stream,) = await queries.status(world.parts, "still")
@@ -254,7 +254,12 @@ def test_what_a_tenant_has_in_hand_counts(database_url: str) -> None:
             await commands.request_runs(world.parts, tenant, "sync")
         world.with_settings(queue_depth=4)
         assert await dispatch_ready(world.parts, world.clock.now()) == 2
-        assert sorted(run["tenant_id"] for run in await world.runs() if run["state"] == "queued") == ["a", "a", "y", "z"]
+        assert sorted(run["tenant_id"] for run in await world.runs() if run["state"] == "queued") == [
+            "a",
+            "a",
+            "y",
+            "z",
+        ]
 
     in_world(database_url, story)
 

@@ -63,9 +63,20 @@ class World:
             await directory.put_connection(
                 connection,
                 StoredConnection(
-                    0, tenant, "shop", "fake", account or f"{tenant}.example", limit, {}, sealed, "f", None, "",
-                    rate_limit=rate, own_concurrency_limit=own_limit,
-                ),  # fmt: skip
+                    0,
+                    tenant,
+                    "shop",
+                    "fake",
+                    account or f"{tenant}.example",
+                    limit,
+                    {},
+                    sealed,
+                    "f",
+                    None,
+                    "",
+                    rate_limit=rate,
+                    own_concurrency_limit=own_limit,
+                ),
             )
             await directory.put_destination(
                 connection,
