@@ -173,11 +173,12 @@ async def unauthorised(world: World) -> None:
     assert await starts(world, chain)
 
 
-@pytest.mark.parametrize(
-    "story",
-    [settle, slots, account_limit, connection_limit, account_held, another_run, retrying, paused, unauthorised],
-    ids=lambda story: story.__name__,
-)
+STORIES: list[Story] = [
+    settle, slots, account_limit, connection_limit, account_held, another_run, retrying, paused, unauthorised,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("story", STORIES, ids=lambda story: story.__name__)
 def test_what_is_told_is_what_the_dispatcher_does(database_url: str, story: Story) -> None:
     """SPEC 3: the run waits while the reason is told and no longer."""
     in_world(database_url, story)
@@ -185,11 +186,9 @@ def test_what_is_told_is_what_the_dispatcher_does(database_url: str, story: Stor
 
 def test_every_reason_has_its_story() -> None:
     """Issue 2: no reason is told that nobody has seen come and go. Settle's story tells of spread, paused's of unplanned."""
-    by_story = {"settle": ["settle", "spread"], "paused": ["paused", "unplanned"]}
-    stories = (
-        "settle slots account_limit connection_limit account_held another_run retrying paused unauthorised".split()
-    )
-    assert sorted(reason for story in stories for reason in by_story.get(story, [story])) == sorted(WaitReason)
+    beside = {"settle": ["spread"], "paused": ["unplanned"]}
+    seen = [reason for story in STORIES for reason in [story.__name__, *beside.get(story.__name__, [])]]
+    assert sorted(seen) == sorted(WaitReason)
 
 
 def test_the_sum_counts_each_due_run_once(database_url: str) -> None:

@@ -6,7 +6,6 @@ wait in this process; a pause that one run was asked for holds all of them back.
 
 from __future__ import annotations
 
-import asyncio
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field

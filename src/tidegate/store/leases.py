@@ -95,8 +95,8 @@ update runs r
 returning r.id, r.epoch, r.attempt, r.lane, r.due_at, r.period_start, r.period_end, r.tenant_id, r.batch, r.checkpoint,
           r.not_before_at, coalesce(r.queued_at, $2) as queued_at, r.started_at,
           asked.covered, asked.coverage_start, asked.chain_id, asked.workflow, asked.stream, asked.account_name,
-          asked.account_id, asked.rate_per_second, asked.rate_burst, asked.installation, asked.connection_id, asked.connection_fingerprint, asked.destination_id,
-          asked.destination_fingerprint
+          asked.account_id, asked.rate_per_second, asked.rate_burst, asked.installation, asked.connection_id,
+          asked.connection_fingerprint, asked.destination_id, asked.destination_fingerprint
 """
 
 
