@@ -2,7 +2,8 @@
 
     python -m benchmarks.shared_account [--processes 16] [--tenants 1000] [--rate 200] [--burst 40] [--pages 4]
 
-Real worker processes (`tidegate worker`), one PostgreSQL, one HTTP server with a leaky bucket. All tenants are due at the
+Real processes (`tidegate worker --role worker`, and one that plans, dispatches and sweeps), one PostgreSQL, one HTTP server
+with a leaky bucket. All tenants are due at the
 same instant, every two minutes: a first round warms up, the second is the baseline, and in the third one more tenant is
 fetching 1,000,000 records in 4,000 pages. Printed: the share of 429 answers, the use of the allowed rate once a round is
 under way, and the others' start lag with and without the big tenant.
@@ -64,6 +65,7 @@ class Round:
     use: float
     p50_lag: float
     p99_lag: float
+    last_lag: float
 
 
 def main() -> None:
@@ -99,10 +101,15 @@ async def measure(folder: Path, scale: Scale, *, rounds: int, with_big: bool) ->
             async with assemble(Options(data_dir=folder, database_url=server.dsn, key_source={})) as parts:
                 first_due = await install(parts, url, scale)
                 environment = {
-                    "TIDEGATE_DATABASE_URL": server.dsn, "TIDEGATE_DATA_DIR": str(folder), "TIDEGATE_ALLOW_PRIVATE_ADDRESSES": "1",
-                }  # fmt: skip
+                    "TIDEGATE_DATABASE_URL": server.dsn,
+                    "TIDEGATE_DATA_DIR": str(folder),
+                    "TIDEGATE_ALLOW_PRIVATE_ADDRESSES": "1",
+                }
                 for number in range(scale.processes):
-                    processes.enter_context(worker(environment, scale.slots, folder / f"worker-{number}.log"))
+                    roles = ["worker"]
+                    processes.enter_context(worker(environment, roles, scale.slots, folder / f"worker-{number}.log"))
+                roles = ["planner", "dispatcher", "sweeper"]
+                processes.enter_context(worker(environment, roles, scale.slots, folder / "others.log"))
                 found = []
                 for number in range(rounds):
                     due_at = first_due + number * INTERVAL
@@ -110,8 +117,9 @@ async def measure(folder: Path, scale: Scale, *, rounds: int, with_big: bool) ->
                         await asyncio.sleep(max(0, (due_at - HEAD_START - datetime.now(UTC)).total_seconds()))
                         await commands.request_runs(parts, BIG, "sync")
                     found.append(await play(parts, url, scale, due_at))
+                    print(f"due {due_at:%H:%M:%S}: {found[-1]}", file=sys.stderr)
                 if with_big:
-                    await require_big_at_work(parts)
+                    await require_big_at_work(parts, found[-1])
     finally:
         server.release()
     return found
@@ -132,7 +140,8 @@ async def play(parts: Parts, url: str, scale: Scale, due_at: datetime) -> Round:
     async with asyncio.timeout((due_at + INTERVAL - datetime.now(UTC)).total_seconds() + 60):
         while (
             await parts.pool.fetchval(
-                "select count(*) from coverage c join chains h on h.id = c.chain_id where c.period_end >= $1 and h.tenant_id <> $2",
+                """select count(*) from coverage c join chains h on h.id = c.chain_id
+                    where c.period_end >= $1 and h.tenant_id <> $2""",
                 due_at, BIG,
             )
         ) < scale.tenants:  # fmt: skip
@@ -152,6 +161,7 @@ async def play(parts: Parts, url: str, scale: Scale, due_at: datetime) -> Round:
         use=use_of(served, due_at, scale),
         p50_lag=sorted_lags[len(sorted_lags) // 2],
         p99_lag=sorted_lags[int(len(sorted_lags) * 0.99)],
+        last_lag=sorted_lags[-1],
     )
 
 
@@ -166,23 +176,17 @@ def use_of(served: dict[int, int], due_at: datetime, scale: Scale) -> float:
     return counted / ((last - first) / 10 * scale.limit.per_second)
 
 
-async def require_big_at_work(parts: Parts) -> None:
-    """Make sure that the big tenant was at it all the time, and let it come to its end."""
-    pages = BIG_RECORDS // BIG_PAGE
-    async with asyncio.timeout(600):
-        while True:
-            row = await parts.pool.fetchrow("select * from runs where tenant_id = $1 order by id limit 1", BIG)
-            assert row is not None
-            done = row["read_count"] // BIG_PAGE
-            if row["state"] == "succeeded":
-                break
-            print(f"\rbig: {row['state']}, {done:,} of {pages:,} pages", end="", file=sys.stderr)
-            await asyncio.sleep(1)
-    others = await parts.pool.fetchval("select max(started_at) from runs where tenant_id <> $1", BIG)
-    assert row["read_count"] == BIG_RECORDS, row["read_count"]
-    took = (row["finished_at"] - row["started_at"]).total_seconds()
-    overlap = "beside" if row["finished_at"] > others else "NOT beside"
-    print(f"\rthe big tenant: {BIG_RECORDS:,} records in {took:.0f} s, {overlap} all the others' starts")
+async def require_big_at_work(parts: Parts, others: Round) -> None:
+    """Make sure that the big tenant was at it while the others were to start, and say how far it has come."""
+    row = await parts.pool.fetchrow("select * from runs where tenant_id = $1 order by id limit 1", BIG)
+    last = await parts.pool.fetchval("select max(started_at) from runs where tenant_id <> $1", BIG)
+    assert row is not None
+    assert row["started_at"] < last, "the big tenant started first"
+    until = row["finished_at"] or datetime.now(UTC)
+    print(
+        f"the big tenant: {row['state']}, {row['read_count'] // BIG_PAGE:,} of {BIG_RECORDS // BIG_PAGE:,} pages in "
+        f"{(until - row['started_at']).total_seconds():.0f} s; the others started within {others.last_lag:.0f} s"
+    )
 
 
 async def install(parts: Parts, url: str, scale: Scale) -> datetime:
@@ -231,9 +235,10 @@ def source(scale: Scale) -> Iterator[str]:
 
 
 @contextmanager
-def worker(environment: dict[str, str], slots: int, log: Path) -> Iterator[None]:
-    """Run a worker process, logging to a file."""
+def worker(environment: dict[str, str], roles: list[str], slots: int, log: Path) -> Iterator[None]:
+    """Run an engine process of these roles, logging to a file."""
     command = [sys.executable, "-m", "tidegate", "worker", "--slots", str(slots), "--json"]
+    command += [argument for role in roles for argument in ("--role", role)]
     with (
         log.open("w") as output,
         subprocess.Popen(command, env={**os.environ, **environment}, stderr=output) as process,

@@ -118,6 +118,29 @@ def test_a_turn_that_was_missed_is_given_up(database_url: str) -> None:
     in_world(database_url, story)
 
 
+def test_a_process_that_is_always_late_still_gets_on(database_url: str) -> None:
+    """Issue 2 figure 3: a turn is given up once at most, so that a busy machine is slow and not stuck."""
+
+    async def story(world: World) -> None:
+        limit = RateLimit(2, 2)
+        await world.install(rate=limit)
+        account = await account_of(world)
+        allowances = Allowances(world.pool, world.clock)
+        allowances.learn(account, limit)
+        await allowances.wait(account)
+        late = asyncio.create_task(allowances.wait(account))
+        await until(lambda: bool(world.clock._sleepers))
+        later = world.clock.now() + timedelta(seconds=30)
+        await accounts.reserve(world.pool, [(account, 1)], later, HORIZON)  # so that the next turn has to be waited for
+        world.clock.set(later)
+        await until(lambda: late.done() or bool(world.clock._sleepers))
+        assert not late.done(), "the first turn was given up"
+        world.clock.advance(seconds=30)
+        await until(late.done)
+
+    in_world(database_url, story)
+
+
 def test_a_pause_stops_fetches_under_way_in_other_processes(database_url: str) -> None:
     """SPEC 3: a short one is sat out where it is; the other process knows of it within one look."""
 

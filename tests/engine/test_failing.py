@@ -1,4 +1,4 @@
-"""Failures that last: what counts as a failing day, what is paused by it, and what resumes (SPEC 5, decision 0005)."""
+"""Failures that last: what counts as a failing day, what is paused by it, and what resumes (SPEC 5, decision 0008)."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def test_a_success_ends_the_failure_and_a_retry_is_none(database_url: str) -> No
 
 
 def test_an_outage_of_our_own_is_no_failing_day(database_url: str) -> None:
-    """Decision 0005: due dates that were never tried are in one run; that it fails once is one failure."""
+    """Decision 0008: due dates that were never tried are in one run; that it fails once is one failure."""
 
     async def story(world: World) -> None:
         await world.install()

@@ -72,7 +72,11 @@ class Allowances:
         self._held[account_id] = max(until, self._held.get(account_id, until))
 
     async def wait(self, account_id: int) -> None:
-        """Return when a request of this account may be sent. Raises AccountHeld if that is not to be soon."""
+        """Return when a request of this account may be sent. Raises AccountHeld if that is not to be soon.
+
+        A turn that this process was too busy to take is given up, once: a machine that is always busy still gets on.
+        """
+        given_up = False
         while True:
             await self._sit_out(account_id)
             limit = self._limits.get(account_id)
@@ -80,9 +84,11 @@ class Allowances:
                 return
             turn = await self._turns.ask(account_id)
             await self._sleep_until(turn.again_at if turn.at is None else turn.at)
-            late = None if turn.at is None else self.clock.now() - turn.at
-            if late is not None and late <= lateness_allowed(limit) and not self._is_held(account_id):
+            if turn.at is None or self._is_held(account_id):
+                continue
+            if given_up or self.clock.now() - turn.at <= lateness_allowed(limit):
                 return
+            given_up = True
 
     def _is_held(self, account_id: int) -> bool:
         until = self._held.get(account_id)
@@ -108,18 +114,19 @@ class Allowances:
         wanted = Counter(asked)
         now = self.clock.now()
         granted = await accounts.reserve(self.pool, sorted(wanted.items()), now, HORIZON)
+        arrived = self.clock.now()  # what the database took to answer is not a turn missed
         taken: Counter[int] = Counter()
         turns = []
         for account_id in asked:
             got = granted.get(account_id)
             if got is None:  # no rate any more
                 self._limits.pop(account_id, None)
-                turns.append(Turn(now, now))
+                turns.append(Turn(arrived, arrived))
                 continue
             if got.held_until is not None:
                 self.hold(account_id, got.held_until)
             nth, taken[account_id] = taken[account_id], taken[account_id] + 1
-            at = max(now, got.first_at + nth * got.gap) if nth < got.count else None
+            at = max(arrived, got.first_at + nth * got.gap) if nth < got.count else None
             turns.append(Turn(at, got.again_at))
         return turns
 

@@ -23,9 +23,6 @@ from tidegate.engine.parts import Parts
 from tidegate.store.directory import StoredDestination
 
 DEFAULT_CONCURRENCY = 4
-CONNECTION_KEYS = (
-    "connector", "account", "concurrency", "connection_concurrency", "requests_per_second", "burst", "settings", "secrets",
-)  # fmt: skip
 DESTINATION_KINDS: Mapping[str, tuple[frozenset[str], frozenset[str]]] = {
     "postgresql": (frozenset({"schema"}), frozenset({"url"})),
     "webhook": (webhook.SETTINGS, webhook.SECRETS),
@@ -219,7 +216,10 @@ class _Reading:
     ) -> ConnectionSpec | None:
         before = len(self._mistakes)
         self._once(part, "connection", tenant_id, name)
-        part.require_known(*CONNECTION_KEYS)
+        part.require_known(
+            "connector", "account", "concurrency", "connection_concurrency", "requests_per_second", "burst", "settings",
+            "secrets",
+        )  # fmt: skip
         connector = self._connector(tenant_id, name, part)
         settings = self._settings(part)
         spec = ConnectionSpec(

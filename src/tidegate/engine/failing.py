@@ -1,4 +1,4 @@
-"""Failures that last: what they pause, and what resumes by itself (SPEC 5, "Failures"; decision 0005)."""
+"""Failures that last: what they pause, and what resumes by itself (SPEC 5, "Failures"; decision 0008)."""
 
 from __future__ import annotations
 
