@@ -286,7 +286,15 @@ class _Reading:
         if schedule is None or len(self._mistakes) > before:
             return None
         return InstallationSpec(
-            name, connection, destination, streams, schedule, paused, part.path, days, own_schedules=own_schedules
+            name,
+            connection,
+            destination,
+            streams,
+            schedule,
+            paused,
+            part.path,
+            own_schedules=own_schedules,
+            pause_after_failing_days=days,
         )
 
     def _streams(self, part: Part, connector: Connector | None) -> tuple[str, ...]:

@@ -128,8 +128,9 @@ class Engine:
             self._dispatch_now.set()
         return helped
 
-    async def _watch(self, now: datetime) -> None:
-        await watch(self._parts, now)
+    async def _watch(self, now: datetime) -> int:
+        changed = await watch(self._parts, now)
+        return len(changed.raised) + len(changed.resolved)
 
     async def _prune(self, now: datetime) -> int:
         return sum(pruned.count for pruned in await prune(self._parts, now))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from tidegate.connectors.http import ReplyRules
-from tidegate.destinations.base import DeliveryKey, Destination, Target, Written
+from tidegate.destinations.base import DeliveryKey, Destination, Target, Written, at_once
 from tidegate.domain.errors import InvalidInput
 from tidegate.domain.fetch import FetchReport, Page
 from tidegate.engine.parts import Parts, stream_of
@@ -187,7 +187,7 @@ class _Delivery:
         writer = self.destination.writer(self.target, number, 1)
         await writer.committed()
         pages = [_page(kept) for kept in records.values()]
-        await writer.write(pages, DeliveryKey(number, 1, 1), b"", ledger)
+        await writer.write(pages, DeliveryKey(number, 1, 1), b"", ledger, at_once)
         return sorted(outcomes, key=lambda each: each.id)
 
 

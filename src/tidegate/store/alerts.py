@@ -21,7 +21,7 @@ not_ended as (
     select chain_id, min(due_at) as due_at, max(id) as run_id,
            min(due_at) filter (where state in ('retrying', 'running') and error is not null) as erring_since,
            max(error ->> 'message') filter (where state in ('retrying', 'running') and error is not null) as message
-      from runs where state in ('waiting', 'queued', 'running', 'retrying') and lane = 'live' group by chain_id
+      from runs where state in ('waiting', 'queued', 'running', 'retrying', 'delivering') and lane = 'live' group by chain_id
 ),
 troubled as (
     select chain_id from not_ended

@@ -32,7 +32,7 @@ ready as (  -- every run whose planned run date has come, and what keeps it back
            a.concurrency_limit - coalesce(ha.runs, 0) as room_of_account,
            l.concurrency_limit - coalesce(hc.runs, 0) as room_of_connection,
            case when exists (select 1 from runs o where o.chain_id = r.chain_id and o.lane = r.lane and o.id <> r.id
-                                                    and o.state in ('queued', 'running', 'retrying', 'delivering')) then 'another_run'
+                                and o.state in ('queued', 'running', 'retrying', 'delivering')) then 'another_run'
                 when a.hold_until > $1 then 'account_held'
                 when coalesce(ha.runs, 0) >= a.concurrency_limit then 'account_limit'
                 when coalesce(hc.runs, 0) >= l.concurrency_limit then 'connection_limit' end as blocked_by
@@ -142,7 +142,7 @@ select null::bigint as run_id, s.chain_id, 'live' as lane,
  where (s.paused_at is null and s.next_due_at <= $1 or s.paused_at is not null and s.planned_until > greatest(
             s.received_at, (select max(period_end) from coverage where chain_id = s.chain_id)))
    and not exists (select 1 from runs r where r.chain_id = s.chain_id and r.lane = 'live'
-                                          and r.state in ('waiting', 'queued', 'running', 'retrying'))
+                                          and r.state in ('waiting', 'queued', 'running', 'retrying', 'delivering'))
    and ($2::text is null or c.tenant_id = $2)
 """
 
