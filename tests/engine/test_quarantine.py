@@ -205,6 +205,28 @@ def test_what_is_not_there_or_not_named_is_refused(database_url: str) -> None:
     in_world(database_url, story)
 
 
+@pytest.mark.parametrize("kind", ["webhook", "files"])
+def test_a_destination_that_takes_runs_only_says_so(database_url: str, kind: str) -> None:
+    """Issue 2: what cannot be done yet is refused with words, and the record stays."""
+
+    async def story(world: World) -> None:
+        chain = await world.install()
+        world.clock.set(utc(14))
+        await world.tick()
+        (run,) = await world.runs()
+        await world.pool.execute(
+            "insert into quarantine (tenant_id, chain_id, run_id, reason, record, quarantined_at) "
+            "values ('acme', $1, $2, 'no key', '{}', $3)",
+            chain, run["id"], utc(14),
+        )  # fmt: skip
+        await world.pool.execute("update destinations set kind = $1", kind)
+        with pytest.raises(InvalidInput, match=f"of kind {kind}"):
+            await quarantine.retry(world.parts, ALL, "ann")
+        assert len(await quarantine.listing(world.parts, ALL)) == 1
+
+    in_world(database_url, story)
+
+
 def test_a_record_is_shown_without_its_connections_secrets(database_url: str) -> None:
     """SPEC 5 "secrets masked": a source that repeats a token in its records does not show it to whoever looks."""
 

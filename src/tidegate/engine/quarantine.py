@@ -21,6 +21,9 @@ from tidegate.store.quarantine import Chosen, Exit, Gone, Kept, Poisoned
 if TYPE_CHECKING:
     from tidegate.store.database import Connection
 
+OF_RUNS_ONLY = frozenset({"webhook", "files"})
+"""Kinds of destination whose batches belong to a run: the outbox has no place for a delivery that is none."""
+
 AT_ONCE = 50
 """Records delivered in one transaction."""
 
@@ -69,7 +72,8 @@ async def retry(parts: Parts, chosen: Chosen, person: str, note: str = "retried"
 
     A record leaves the quarantine in the transaction in which it lands, or stays with its new reason. Where rows are
     elsewhere, they commit first: a crash between leaves the record in quarantine, and the next retry finds it landed.
-    Raises InvalidInput if nothing is meant or named, a DestinationError if the destination cannot take any of them.
+    Raises InvalidInput if nothing is meant or named, or the destination takes batches of runs only; a DestinationError if
+    it cannot take any of them.
     """
     by_chain = await _meant(parts, chosen)
     outcomes: list[Retried] = []
@@ -155,6 +159,13 @@ class _Delivery:
         connector = parts.connector(stored.connector)
         stream = stream_of(connector, whose.stream)
         place = await directory.destination_by_id(parts.pool, whose.destination_id)
+        if place.kind in OF_RUNS_ONLY:
+            raise InvalidInput(
+                "records",
+                place.name,
+                f"is a destination of kind {place.kind}, into which single records cannot be retried yet",
+                "Correct the cause; what the source changes or shows again is delivered, and drop the stored version.",
+            )
         secrets = parts.sealer.unseal(place.sealed, directory.destination_place(place.name))
         destination = await parts.open_destination(place, secrets)
         open_ends.push_async_callback(destination.close)
