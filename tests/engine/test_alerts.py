@@ -31,12 +31,12 @@ async def open_kinds(world: World) -> list[AlertKind]:
 
 async def connection_unauthorised(world: World) -> None:
     await world.install()
-    world.shop.on_page = lambda _number: Unauthorised("token revoked")
+    world.shop.on_page = lambda _number: Unauthorised("scope withdrawn")
     world.clock.set(utc(14))
     await world.tick()
     assert await open_kinds(world) == [AlertKind.CONNECTION_UNAUTHORISED]
     (alert,) = await queries.list_alerts(world.parts)
-    assert alert.message == "acme/shop is refused by acme.example: token revoked"
+    assert alert.message == "acme/shop is refused by acme.example: scope withdrawn"
     assert "Renew its secrets" in alert.remedy
     await commands.resume(world.parts, "acme", "sync")
 

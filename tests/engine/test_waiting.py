@@ -162,7 +162,7 @@ async def paused(world: World) -> None:
 async def unauthorised(world: World) -> None:
     chain = await world.install()
     await due(world)
-    world.shop.on_page = lambda _number: Unauthorised("token revoked")
+    world.shop.on_page = lambda _number: Unauthorised("scope withdrawn")
     assert await starts(world, chain)
     await world.work()
     assert not await starts(world, chain)
