@@ -44,6 +44,7 @@ if TYPE_CHECKING:
 DATABASE_VARIABLE = "TIDEGATE_DATABASE_URL"
 DATA_DIR_VARIABLE = "TIDEGATE_DATA_DIR"
 SLOTS_VARIABLE = "TIDEGATE_SLOTS"
+FAILING_DAYS_VARIABLE = "TIDEGATE_PAUSE_AFTER_FAILING_DAYS"
 PRIVATE_VARIABLE = "TIDEGATE_ALLOW_PRIVATE_ADDRESSES"
 OTLP_VARIABLES = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
 OTLP_HEADERS = ("OTEL_EXPORTER_OTLP_HEADERS", "OTEL_EXPORTER_OTLP_TRACES_HEADERS")
@@ -84,7 +85,11 @@ def from_environment(environment: Mapping[str, str] | None = None) -> Options:
         database_url=given.get(DATABASE_VARIABLE) or None,
         key_source=given,
         allow_private_addresses=_flag(given, PRIVATE_VARIABLE),
-        settings=Settings(slots=_positive(given, SLOTS_VARIABLE, Settings().slots), keep=_kept(given)),
+        settings=Settings(
+            slots=_positive(given, SLOTS_VARIABLE, Settings().slots),
+            pause_after_failing_days=_positive(given, FAILING_DAYS_VARIABLE, Settings().pause_after_failing_days),
+            keep=_kept(given),
+        ),
         traces=_traces(given),
         mask=mask,
     )

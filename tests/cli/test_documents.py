@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
-import typer.main
 
 from tests.cli.conftest import CommandLine
 from tests.simulated import SimulatedClock
@@ -148,6 +147,8 @@ def test_the_commands_page_names_every_option(name: str) -> None:
     page = COMMANDS_PAGE.read_text("utf-8")
     section = next(part for part in page.split("\n### ") if f"`tidegate {name}" in part.partition("\n")[0])
     command = LazyGroup(name="tidegate").get_command(None, name)
-    assert isinstance(command, typer.core.TyperCommand)
-    options = [option for parameter in command.params for option in parameter.opts if option.startswith("--")]
+    assert command is not None
+    parameters = [option for each in getattr(command, "commands", {"": command}).values() for option in each.params]
+    options = [option for parameter in parameters for option in parameter.opts if option.startswith("--")]
+    assert options
     assert [option for option in options if option not in section] == []

@@ -12,8 +12,9 @@ import aiohttp
 import asyncpg
 import msgspec
 
-from tidegate.connectors.base import ConnectionSettings, Source
+from tidegate.connectors.base import Allowance, ConnectionSettings, Source
 from tidegate.destinations.base import DeliveryKey, Ledger, Target, Turn, Written
+from tidegate.domain.capacity import RateLimit
 from tidegate.domain.clock import Clock
 from tidegate.domain.cursor import CursorField
 from tidegate.domain.fetch import FetchReport, FetchRequest, Page
@@ -38,20 +39,24 @@ class FakeShop:
     name: str = "fake"
     streams: Mapping[str, Stream] = field(default_factory=lambda: {"orders": ORDERS, "events": EVENTS})
     pages_served: int = 0
+    rate_limit: RateLimit | None = None
+    raw: bytes | None = None
+    """The text of every page, whatever there is to show."""
 
     def put(self, order_id: int, updated_at: datetime, **fields: Any) -> None:
         """Create or edit an order."""
         self.orders[order_id] = {"id": order_id, "updated_at": updated_at.isoformat(), **fields}
 
     def open(self, connection: ConnectionSettings, session: aiohttp.ClientSession, clock: Clock) -> Source:
-        return self
+        return OpenedShop(self, connection.allowance)
 
-    async def fetch(self, request: FetchRequest) -> AsyncIterator[Page]:
+    async def fetch(self, request: FetchRequest, allowance: Allowance) -> AsyncIterator[Page]:
         self.asked.append(request)
         after: Any = dict(request.resume or {}).get("after", ["", 0])
         while True:
             if self.gate is not None:
                 await self.gate.wait()
+            await allowance.wait()
             self.pages_served += 1
             if error := self.on_page(self.pages_served):
                 raise error
@@ -62,7 +67,7 @@ class FakeShop:
             if rows:
                 after = [rows[-1]["updated_at"], rows[-1]["id"]]
             yield Page(
-                records=msgspec.json.encode(rows),
+                records=msgspec.json.encode(rows) if self.raw is None else self.raw,
                 token={"after": after} if more else None,
                 requested_at=requested_at,
                 report=FetchReport(lower=request.lower, upper=request.upper, shortfall=self.shortfall),
@@ -77,6 +82,17 @@ class FakeShop:
             return (request.lower is None or at >= request.lower) and (request.upper is None or at < request.upper)
 
         return [row for row in self.orders.values() if inside(row)]
+
+
+@dataclass
+class OpenedShop:
+    """One connection to the platform; it waits for its account's allowance before each page."""
+
+    shop: FakeShop
+    allowance: Allowance
+
+    def fetch(self, request: FetchRequest) -> AsyncIterator[Page]:
+        return self.shop.fetch(request, self.allowance)
 
 
 class TableDestination:

@@ -365,3 +365,38 @@ def test_the_whole_stretch_missed_in_a_pause_is_named(database_url: str) -> None
         assert await chains.uncovered(world.pool, world.clock.now()) == []
 
     in_world(database_url, story)
+
+
+def test_what_the_store_plans_for_one_midnight_is_spread_and_repeatable(database_url: str) -> None:
+    """SPEC 3, HOLE kk, issue 2 figure 4: 2,000 installations, one midnight, a window of 20 minutes; by five minutes."""
+
+    async def story(world: World) -> None:
+        count, window = 2000, timedelta(minutes=20)
+        await world.install(rule={**DAILY, "spread": "20m"})
+        await world.pool.execute(
+            """with made as (
+                   insert into installations (tenant_id, name, connection_id, destination_id)
+                   select 'acme', 'sync' || n, connection_id, destination_id
+                     from installations, generate_series(2, $1::int) n returning id, tenant_id),
+               chained as (
+                   insert into chains (tenant_id, installation_id, workflow, stream, account_id, start_at)
+                   select m.tenant_id, m.id, 'sync', 'orders', c.account_id, c.start_at from made m, chains c returning id)
+               insert into schedules (chain_id, rule, received_at, planned_until, next_due_at)
+               select h.id, s.rule, s.received_at, s.planned_until, s.next_due_at from chained h, schedules s""",
+            count,
+        )
+        world.clock.set(utc(14))
+        plans = []
+        for _ in range(2):
+            await plan_due(world.parts, world.clock.now())
+            plans.append({run["chain_id"]: run["not_before_at"] for run in await world.runs()})
+            await world.pool.execute("delete from runs")
+            await world.pool.execute("update schedules set next_due_at = $1, planned_until = received_at", utc(14))
+        assert plans[0] == plans[1]
+        dates = list(plans[0].values())
+        assert len(dates) == count
+        assert all(utc(14) <= date < utc(14) + window for date in dates)
+        by_five_minutes = [sum(1 for date in dates if (date - utc(14)).seconds // 300 == part) for part in range(4)]
+        assert max(by_five_minutes) <= 1.5 * count / 4
+
+    in_world(database_url, story)

@@ -14,6 +14,7 @@ import asyncpg
 
 from tests.engine.doubles import FakeShop, TableDestination
 from tests.simulated import SimulatedClock
+from tidegate.domain.capacity import RateLimit
 from tidegate.domain.run import RunState, may_follow
 from tidegate.domain.schedule import next_due, start_instant
 from tidegate.domain.schedule_document import parse_schedule
@@ -50,6 +51,8 @@ class World:
         *,
         account: str = "",
         limit: int = 4,
+        own_limit: int | None = None,
+        rate: RateLimit | None = None,
     ) -> int:
         """Set up a tenant with one installation of one stream and return its chain's id."""
         now = self.clock.now()
@@ -60,7 +63,19 @@ class World:
             await directory.put_connection(
                 connection,
                 StoredConnection(
-                    0, tenant, "shop", "fake", account or f"{tenant}.example", limit, {}, sealed, "f", None, ""
+                    0,
+                    tenant,
+                    "shop",
+                    "fake",
+                    account or f"{tenant}.example",
+                    limit,
+                    {},
+                    sealed,
+                    "f",
+                    None,
+                    "",
+                    rate_limit=rate,
+                    own_concurrency_limit=own_limit,
                 ),
             )
             await directory.put_destination(

@@ -21,6 +21,8 @@ COMMANDS = {
     "coverage": "coverage",
     "backfill": "backfill",
     "waive": "waive",
+    "alerts": "alerts",
+    "quarantine": "quarantine",
     "pause": "pausing",
     "resume": "pausing",
     "webhook": "webhook",

@@ -30,7 +30,7 @@ def runs(
     limit: Annotated[int, typer.Option(min=1, max=10_000, help="How many, newest first.")] = 20,
     as_json: AsJson = False,
 ) -> None:
-    """List runs, newest first: due date, run date and the lag between them, period, counts, state and error."""
+    """List runs, newest first: due date, run date, the lag between them, period, counts, state, error, what it waits for."""
 
     async def work(parts: Parts) -> list[RunStatus]:
         from tidegate.engine import queries
@@ -39,11 +39,15 @@ def runs(
 
     found = with_parts(work, as_json=as_json)
     if as_json:
-        print_json([run_json(each.run) | {"start_lag_seconds": each.start_lag_seconds} for each in found])
+        print_json([_as_json(each) for each in found])
     elif not found:
         out().print("No runs.")
     else:
         out().print(table_of(found))
+
+
+def _as_json(each: RunStatus) -> dict[str, object]:
+    return run_json(each.run) | {"start_lag_seconds": each.start_lag_seconds, "waits": each.waits}
 
 
 def run_json(run: RunRow) -> dict[str, object]:
@@ -69,11 +73,11 @@ def table_of(found: Sequence[RunStatus]) -> Table:
             str(run.id),
             escape(f"{run.tenant_id}/{run.installation} {run.stream}{' (backfill)' * (run.lane == Lane.BACKFILL)}"),
             instant(run.due_at),
-            instant(run.started_at, f"planned {instant(run.not_before_at)}"),
+            instant(run.started_at, f"planned {instant(each.waits.planned_at if each.waits else run.not_before_at)}"),
             humanised(each.start_lag_seconds),
             period,
             counts_of(run),
-            escape(state_of(run)),
+            escape(f"{run.state}: {each.waits}" if each.waits else state_of(run)),
             style={"failed": "red", "unproven": "yellow", "retrying": "yellow"}.get(run.state),
         )
     return table

@@ -15,29 +15,53 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from tidegate.engine.parts import Parts
-    from tidegate.engine.queries import StreamStatus
+    from tidegate.engine.queries import StreamStatus, Summary
 
 app = typer.Typer()
 
 
 @app.command()
 def status(
-    tenant: Annotated[str, typer.Option(metavar="TENANT", help="Only this tenant.")] = "", as_json: AsJson = False
+    tenant: Annotated[str, typer.Option(metavar="TENANT", help="Only this tenant.")] = "",
+    only_summary: Annotated[bool, typer.Option("--summary", help="Only the sum: how many wait for what.")] = False,
+    as_json: AsJson = False,
 ) -> None:
-    """Show per stream: covered to when, how stale, next due when, and what is due but not covered and why."""
+    """Show per stream: covered to when, how stale, next due when, what is due but not covered and why; and the sum."""
 
-    async def work(parts: Parts) -> list[StreamStatus]:
+    async def work(parts: Parts) -> tuple[list[StreamStatus], Summary]:
         from tidegate.engine import queries
 
-        return await queries.status(parts, tenant or None)
+        found = [] if only_summary else await queries.status(parts, tenant or None)
+        return found, await queries.summary(parts, tenant or None)
 
-    found = with_parts(work, as_json=as_json)
+    found, summary = with_parts(work, as_json=as_json)
     if as_json:
-        print_json(found)
-    elif not found:
+        print_json(summary if only_summary else found)
+    elif not summary.streams:
         out().print("Nothing is installed yet: `tidegate apply -f FILE`.")
     else:
-        out().print(table_of(found))
+        if found:
+            out().print(table_of(found))
+            out().print()
+        for line in lines_of(summary):
+            out().print(line, markup=False)
+
+
+def lines_of(summary: Summary) -> list[str]:
+    """Return the sum in words: how many streams, what due runs wait for, the worst lag and staleness, open alerts."""
+    counts = [f"{summary.streams:,} streams"]
+    counts += [f"{summary.paused:,} paused"] if summary.paused else []
+    counts += [f"{summary.nothing_covered_yet:,} not covered at all yet"] if summary.nothing_covered_yet else []
+    counts += [f"worst staleness {humanised(summary.worst_staleness_seconds)}"]
+    lines = [", ".join(counts)]
+    for each in summary.waiting:
+        words = each.reason.replace("_", " ")
+        lines.append(f"{each.runs:,} due wait: {words}, the oldest due {instant(each.oldest_due_at)}")
+    if summary.waiting:
+        lines.append(f"worst lag of what waits {humanised(summary.worst_lag_seconds)}")
+    if summary.open_alerts:
+        lines.append(f"{summary.open_alerts:,} open alerts: `tidegate alerts`")
+    return lines
 
 
 def table_of(found: Sequence[StreamStatus]) -> Table:

@@ -12,21 +12,39 @@ from typing import Protocol
 import aiohttp
 
 from tidegate.connectors.tokens import MemoryVault, TokenVault
+from tidegate.domain.capacity import RateLimit
 from tidegate.domain.clock import Clock
 from tidegate.domain.fetch import FetchRequest, Page
 from tidegate.domain.stream import Stream
+
+
+class Allowance(Protocol):
+    """What a platform account allows, shared by all that ask it in whatever process (SPEC 3)."""
+
+    async def wait(self) -> None:
+        """Return when the next request may be sent; call it before each. Raises AccountHeld if that is not to be soon."""
+        ...
+
+
+class Unlimited:
+    """An allowance that lets every request through at once."""
+
+    async def wait(self) -> None:
+        """Return at once."""
 
 
 @dataclass(frozen=True, slots=True)
 class ConnectionSettings:
     """What one connection adds to its connector: plain ``settings`` (base_url, shop) and unsealed ``secrets``.
 
-    ``vault``: where its OAuth tokens are kept; unless given, for as long as this process lives.
+    ``vault``: where its OAuth tokens are kept; unless given, for as long as this process lives. ``allowance``: its platform
+    account's, to be waited for before each request.
     """
 
     settings: Mapping[str, object] = field(default_factory=dict)
     secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
     vault: TokenVault = field(default_factory=MemoryVault, repr=False)
+    allowance: Allowance = field(default_factory=Unlimited, repr=False, compare=False)
 
 
 class Source(Protocol):
@@ -53,6 +71,11 @@ class Connector(Protocol):
     @property
     def streams(self) -> Mapping[str, Stream]:
         """Return the streams by name."""
+        ...
+
+    @property
+    def rate_limit(self) -> RateLimit | None:
+        """Return how fast one platform account may be asked unless its connection says otherwise, None if not known."""
         ...
 
     def open(self, connection: ConnectionSettings, session: aiohttp.ClientSession, clock: Clock) -> Source:

@@ -4,6 +4,7 @@
     ├── InvalidInput            what the person gave us           exit code 2, HTTP 4xx
     ├── SourceError             the third party
     │   ├── RateLimited         retryable, says when
+    │   │   └── AccountHeld     another run of the account was told so; retryable, says when
     │   ├── SourceUnavailable   retryable
     │   ├── SourceClockBehind   retryable, says when
     │   ├── Unauthorised        marks the connection
@@ -84,6 +85,12 @@ class RateLimited(SourceError):
     def __init__(self, message: str, *, retry_after_seconds: float | None = None) -> None:
         super().__init__(message, retry_after_seconds=retry_after_seconds)
         self.retry_after_seconds = retry_after_seconds
+
+
+class AccountHeld(RateLimited):
+    """Nothing was asked: the platform account has asked another run for a pause, and all of its runs wait (SPEC 3)."""
+
+    code = "account_held"
 
 
 class SourceUnavailable(SourceError):

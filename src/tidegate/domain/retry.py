@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import timedelta
 
-from tidegate.domain.errors import RateLimited, SourceClockBehind, SourceUnavailable, TidegateError
+from tidegate.domain.errors import AccountHeld, RateLimited, SourceClockBehind, SourceUnavailable, TidegateError
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,8 +33,11 @@ class RetryPolicy:
         """Return how long to wait before the next attempt, or None if there is none.
 
         What the source asked for (Retry-After) is honoured as a minimum, up to ``longest``. A source's clock that is
-        behind (SPEC 3) is waited for and never given up; it is asked again after ``cap`` at the latest.
+        behind (SPEC 3) is waited for and never given up; it is asked again after ``cap`` at the latest. A pause that the
+        account asked of another run is waited for as it is.
         """
+        if isinstance(error, AccountHeld):
+            return self._bounded(error.retry_after_seconds or 0.0, self.longest)
         if isinstance(error, SourceClockBehind):
             return self._bounded(error.wait_seconds, self.cap)
         if not error.retryable or attempt >= self.attempts:

@@ -7,7 +7,9 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING
 
+from tidegate.domain.capacity import RateLimit
 from tidegate.domain.errors import InvalidInput
+from tidegate.domain.failing import PausedBy
 from tidegate.domain.schedule import start_instant
 from tidegate.domain.workflow import PLAIN_SYNC
 from tidegate.engine import commands
@@ -22,9 +24,6 @@ from tidegate.store.reports import ScheduledChain
 
 if TYPE_CHECKING:
     from tidegate.store.database import Connection
-
-UNAUTHORISED = "unauthorised:"
-"""How the reason begins for which a refused connection's installations are paused (store.directory)."""
 
 
 async def apply(
@@ -166,7 +165,8 @@ class _Applying:
                 id=0, tenant_id=tenant_id, name=spec.name, connector=spec.connector, account=spec.account,
                 concurrency_limit=spec.concurrency, settings=spec.settings,
                 sealed=self.parts.sealer.seal(spec.secrets, place), fingerprint=fingerprint, unauthorised_at=None,
-                unauthorised_reason="", platform=spec.platform,
+                unauthorised_reason="", platform=spec.platform, rate_limit=spec.rate_limit,
+                own_concurrency_limit=spec.own_concurrency,
             ),
         )  # fmt: skip
         self.changed_connections.add((tenant_id, spec.name))
@@ -182,8 +182,7 @@ class _Applying:
             if (chain.connector, chain.account) == account and chain.stream in spec.streams
         }
         new_streams = [stream for stream in spec.streams if stream not in kept]
-        before = {"connection": stored.connection, "destination": stored.destination} if stored else {}
-        fields = differences(before, {"connection": spec.connection, "destination": spec.destination})
+        fields = differences(_installation_fields(stored) if stored else {}, _installation_fields(spec))
         if stored is None:
             fields += differences({}, {"streams": list(spec.streams), **_under("schedule.", spec.schedule.as_json())})
             fields += _own_schedule_fields(spec, spec.streams)
@@ -207,7 +206,7 @@ class _Applying:
         self, tenant_id: str, spec: InstallationSpec, streams: Sequence[str], edits: RuleEdits, *, told: bool
     ) -> None:
         installation_id, account_id = await directory.put_installation(
-            self.connection, tenant_id, spec.name, spec.connection, spec.destination
+            self.connection, tenant_id, spec.name, spec.connection, spec.destination, spec.pause_after_failing_days
         )
         for stream in streams:
             started = spec.schedule_of(stream).started(self.now)
@@ -234,7 +233,7 @@ class _Applying:
     async def _pause_or_resume(self, tenant_id: str, spec: InstallationSpec, stored: StoredInstallation | None) -> None:
         name = f"{tenant_id}/{spec.name}"
         paused, reason = (stored.paused_at is not None, stored.paused_reason) if stored else (False, "")
-        refused = paused and reason.startswith(UNAUTHORISED)
+        refused = stored is not None and stored.paused_by is PausedBy.UNAUTHORISED
         renewed = (tenant_id, spec.connection) in self.changed_connections
         resumes = spec.paused is not True and paused and (renewed if refused else spec.paused is False)
         if resumes:
@@ -271,7 +270,7 @@ class _Applying:
                 self.warnings.append(
                     f"{tenant_id}/{name} uses {stored.connection} too: apply it to go on with the new account."
                 )
-            if stored.paused_at is not None and stored.paused_reason.startswith(UNAUTHORISED):
+            if stored.paused_by is PausedBy.UNAUTHORISED:
                 await commands.resume_in(self.connection, tenant_id, name, self.now)
                 self._note(
                     "installation",
@@ -310,8 +309,15 @@ def _connection_fields(stored: StoredConnection) -> dict[str, object]:
         "connector": stored.connector,
         "account": stored.account,
         "concurrency": stored.concurrency_limit,
+        "connection_concurrency": stored.own_concurrency_limit,
+        **_rate_fields(stored.rate_limit),
         **_under("settings.", stored.settings),
     }
+
+
+def _installation_fields(of: StoredInstallation | InstallationSpec) -> dict[str, object]:
+    days = of.pause_after_failing_days
+    return {"connection": of.connection, "destination": of.destination, "pause_after_failing_days": days}
 
 
 def _spec_fields(spec: ConnectionSpec) -> dict[str, object]:
@@ -319,5 +325,11 @@ def _spec_fields(spec: ConnectionSpec) -> dict[str, object]:
         "connector": spec.connector,
         "account": spec.account,
         "concurrency": spec.concurrency,
+        "connection_concurrency": spec.own_concurrency,
+        **_rate_fields(spec.rate_limit),
         **_under("settings.", spec.settings),
     }
+
+
+def _rate_fields(limit: RateLimit | None) -> dict[str, object]:
+    return {} if limit is None else {"requests_per_second": limit.per_second, "burst": limit.burst}

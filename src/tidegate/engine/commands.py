@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING
 
 from tidegate.domain.catch_up import cut
 from tidegate.domain.errors import InvalidInput
+from tidegate.domain.failing import PausedBy
 from tidegate.domain.instant import render_instant
 from tidegate.domain.period import Period
 from tidegate.domain.run import Trigger
 from tidegate.domain.schedule import next_due
 from tidegate.domain.schedule_document import parse_schedule
 from tidegate.engine.parts import Parts
-from tidegate.store import chains, directory, runs, schedules
+from tidegate.store import chains, directory, failures, runs, schedules
 from tidegate.store.chains import Chain
 from tidegate.store.directory import StoredInstallation
 from tidegate.store.runs import PlannedRun
@@ -102,11 +103,18 @@ async def pause(parts: Parts, tenant_id: str, installation: str, reason: str = "
         return await pause_in(connection, tenant_id, installation, reason, parts.clock.now())
 
 
-async def pause_in(connection: Connection, tenant_id: str, installation: str, reason: str, now: datetime) -> int:
+async def pause_in(
+    connection: Connection,
+    tenant_id: str,
+    installation: str,
+    reason: str,
+    now: datetime,
+    by: PausedBy = PausedBy.PERSON,
+) -> int:
     """Pause an installation inside the caller's transaction; one that is paused already keeps its reason."""
     found = await find_installation(connection, tenant_id, installation)
     if found.paused_at is None:
-        await directory.set_paused(connection, found.id, now, reason)
+        await directory.set_paused(connection, found.id, now, by, reason)
     ids = [chain.id for chain in await chains.chains(connection, tenant_id, installation)]
     await schedules.pause(connection, ids, now)
     return await runs.drop_waiting(connection, ids, now)
@@ -126,18 +134,29 @@ async def resume(parts: Parts, tenant_id: str, installation: str, *, not_importe
 
 
 async def resume_in(
-    connection: Connection, tenant_id: str, installation: str, now: datetime, *, not_imported: bool = False
+    connection: Connection,
+    tenant_id: str,
+    installation: str,
+    now: datetime,
+    *,
+    not_imported: bool = False,
+    paused_by: PausedBy | None = None,
 ) -> None:
-    """Resume an installation inside the caller's transaction; one that is not paused is left as it is."""
+    """Resume an installation inside the caller's transaction; one that is not paused is left as it is, and so is
+    one that is not ``paused_by`` that, if given.
+
+    Its streams count failing days anew, and its connection may try again (SPEC 5, "Failures").
+    """
     found = await find_installation(connection, tenant_id, installation)
-    if found.paused_at is None:
+    if found.paused_at is None or paused_by not in (None, found.paused_by):
         return
     if found.paused_reason.startswith(EXPORTED) and not not_imported:
         name = f"{tenant_id}/{installation}"
         remedy = f"If it was not imported anywhere: tidegate resume {name} --not-imported"
         raise InvalidInput("installation", name, f"was {found.paused_reason}", remedy)
-    await directory.set_paused(connection, found.id, None, "")
+    await directory.set_resumed(connection, found.id)
     await directory.clear_unauthorised(connection, tenant_id, found.connection)
+    await failures.forget(connection, found.id)
     of = await chains.chains(connection, tenant_id, installation)
     moves = [await _caught_up(connection, chain) for chain in of]
     await schedules.resume(connection, [move for move in moves if move is not None])

@@ -14,6 +14,7 @@ from pathlib import Path
 from tidegate.connectors.base import ConnectionSettings, Connector
 from tidegate.destinations.files import files
 from tidegate.destinations.webhook import settings as webhook
+from tidegate.domain.capacity import RateLimit
 from tidegate.domain.errors import DestinationError, InvalidInput
 from tidegate.domain.schedule import Schedule
 from tidegate.domain.schedule_document import parse_schedule
@@ -46,7 +47,8 @@ class ConnectionSpec:
     """A connection as configured, its secrets in the clear.
 
     ``connector``: a name, or where its file lies. ``platform``: the name the connector gives itself, which with
-    ``account`` says what is at the other end, wherever the file lies.
+    ``account`` says what is at the other end, wherever the file lies. ``concurrency`` and ``rate_limit`` are the platform
+    account's, ``own_concurrency`` the connection's.
     """
 
     name: str
@@ -56,6 +58,8 @@ class ConnectionSpec:
     concurrency: int
     settings: Mapping[str, object]
     secrets: Mapping[str, str] = field(repr=False)
+    own_concurrency: int | None = None
+    rate_limit: RateLimit | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +82,8 @@ class InstallationSpec:
     def schedule_of(self, stream: str) -> Schedule:
         """Return the stream's own schedule, or else the installation's."""
         return self.own_schedules.get(stream, self.schedule)
+
+    pause_after_failing_days: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +152,7 @@ class _Reading:
         self._mistakes = mistakes
         self._written: dict[tuple[str, ...], Part] = {}
         self._connectors: dict[tuple[str, str], Connector] = {}
-        self._limits: dict[tuple[str, str], int] = {}
+        self._limits: dict[tuple[str, str], ConnectionSpec] = {}
 
     def read(self, roots: Sequence[Part], try_connection: TryConnection) -> Configuration:
         for root in roots:
@@ -210,7 +216,10 @@ class _Reading:
     ) -> ConnectionSpec | None:
         before = len(self._mistakes)
         self._once(part, "connection", tenant_id, name)
-        part.require_known("connector", "account", "concurrency", "settings", "secrets")
+        part.require_known(
+            "connector", "account", "concurrency", "connection_concurrency", "requests_per_second", "burst", "settings",
+            "secrets",
+        )  # fmt: skip
         connector = self._connector(tenant_id, name, part)
         settings = self._settings(part)
         spec = ConnectionSpec(
@@ -221,6 +230,8 @@ class _Reading:
             concurrency=part.whole("concurrency", DEFAULT_CONCURRENCY),
             settings=settings,
             secrets=self._secrets(part),
+            own_concurrency=part.whole("connection_concurrency", 0) or None,
+            rate_limit=_rate_limit(part, None if connector is None else connector.rate_limit),
         )
         if connector is None or len(self._mistakes) > before:
             return None
@@ -228,11 +239,18 @@ class _Reading:
             try_connection(connector, spec)
         except InvalidInput as error:
             self._mistakes.add(error.under(part.path))
-        limit = self._limits.setdefault((spec.platform, spec.account), spec.concurrency)
-        if limit != spec.concurrency:
-            problem = f"differs from the {limit} of another connection to {spec.account}"
-            part.refuse("concurrency", problem, "An account has one limit: write the same.", value=spec.concurrency)
+        self._require_same_limits(part, spec)
         return spec
+
+    def _require_same_limits(self, part: Part, spec: ConnectionSpec) -> None:
+        first = self._limits.setdefault((spec.platform, spec.account), spec)
+        remedy = "An account has one limit: write the same."
+        if first.concurrency != spec.concurrency:
+            problem = f"differs from the {first.concurrency} of another connection to {spec.account}"
+            part.refuse("concurrency", problem, remedy, value=spec.concurrency)
+        if first.rate_limit != spec.rate_limit:
+            problem = f"differs from that of another connection to {spec.account}"
+            part.refuse("requests_per_second", problem, remedy)
 
     def _connector(self, tenant_id: str, name: str, part: Part) -> Connector | None:
         written = part.text("connector")
@@ -254,7 +272,7 @@ class _Reading:
     ) -> InstallationSpec | None:
         before = len(self._mistakes)
         self._once(part, "installation", tenant_id, name)
-        part.require_known("connection", "destination", "streams", "schedule", "paused")
+        part.require_known("connection", "destination", "streams", "schedule", "paused", "pause_after_failing_days")
         connection, destination = part.text("connection"), part.text("destination")
         if connection and connection not in connections:
             part.refuse("connection", f"is not a connection of {tenant_id}", suggest(connection, connections))
@@ -264,10 +282,19 @@ class _Reading:
         own_schedules = dict(_own_schedules(part))
         schedule = _schedule(part)
         paused = part.flag("paused")
+        days = part.whole("pause_after_failing_days", 0) or None
         if schedule is None or len(self._mistakes) > before:
             return None
         return InstallationSpec(
-            name, connection, destination, streams, schedule, paused, part.path, own_schedules=own_schedules
+            name,
+            connection,
+            destination,
+            streams,
+            schedule,
+            paused,
+            part.path,
+            own_schedules=own_schedules,
+            pause_after_failing_days=days,
         )
 
     def _streams(self, part: Part, connector: Connector | None) -> tuple[str, ...]:
@@ -325,6 +352,17 @@ def _own_schedules(part: Part) -> Iterable[tuple[str, Schedule]]:
         own.require_known("schedule")
         if "schedule" in own.values and (schedule := _schedule(own)) is not None:
             yield name, schedule
+
+
+def _rate_limit(part: Part, declared: RateLimit | None) -> RateLimit | None:
+    """Return the rate that the connection sets, or the one its connector declares."""
+    per_second = part.number("requests_per_second")
+    burst = part.whole("burst", declared.burst if declared else 1)
+    if per_second is None and "burst" in part.values and declared is None:
+        part.refuse("burst", "says nothing without a rate", "Add `requests_per_second:`.")
+    if per_second is None and declared is None:
+        return None
+    return RateLimit(declared.per_second if per_second is None and declared else per_second or 1.0, burst)
 
 
 def _schedule(part: Part) -> Schedule | None:

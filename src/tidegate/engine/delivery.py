@@ -20,6 +20,7 @@ from tidegate.engine.parts import Ends
 from tidegate.engine.underway import Underway
 from tidegate.store import leases, quarantine
 from tidegate.store.leases import Counts, Finish, LeasedRun
+from tidegate.store.quarantine import Poisoned
 
 if TYPE_CHECKING:
     from tidegate.store.database import Connection
@@ -170,7 +171,7 @@ class Delivery:
             nonlocal counts, written_at
             counts, written_at = counts_of(written), self._parts.clock.now()
             self._parts.signal("batch.written")
-            await self.record(connection, batch, position, written, report)
+            await self.record(connection, batch, position, written, report, pages)
             self._parts.signal("batch.recorded")
 
         await self._writer.write(pages, DeliveryKey(self._run.id, self._run.epoch, batch), position, ledger, turn)
@@ -182,7 +183,13 @@ class Delivery:
         self._parts.observe(BatchCommitted(self._run, batch, counts, began_at, written_at, ended_at))
 
     async def record(
-        self, connection: Connection, batch: int, position: bytes, written: Written, report: FetchReport | None
+        self,
+        connection: Connection,
+        batch: int,
+        position: bytes,
+        written: Written,
+        report: FetchReport | None,
+        pages: list[Page],
     ) -> None:
         """Write the ledger's entry of one batch: its checkpoint or, with a ``report``, the end of the run."""
         now = self._parts.clock.now()
@@ -193,7 +200,9 @@ class Delivery:
             proven = report.proves(self._run.period)
             self.state = await leases.finish(connection, self._run, batch, counts, report, proven=proven, now=now)
         if written.quarantined:
-            records = [(record.reason, record.record) for record in written.quarantined]
+            records = [
+                Poisoned(each.reason, each.record, _requested_at(each.record, pages)) for each in written.quarantined
+            ]
             await quarantine.add(connection, self._run, records, now)
 
     def _reported(self, pages: list[Page]) -> FetchReport:
@@ -207,6 +216,11 @@ class Delivery:
     def _checkpoint(self, last: Page, report: FetchReport) -> Checkpoint:
         token = None if last.token is None else dict(last.token)
         return Checkpoint(self._batch, token, self._stop_after, report, self._run.destination_id, asked_of(self._run))
+
+
+def _requested_at(record: bytes, pages: list[Page]) -> datetime | None:
+    """Return when the page that ``record`` stands in was asked for, None if it is not at hand any more."""
+    return next((page.requested_at for page in pages if record in page.records), None)
 
 
 def counts_of(written: Written) -> Counts:

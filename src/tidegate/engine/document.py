@@ -124,12 +124,25 @@ class Part:
         self.refuse(key, "is neither true nor false", "Write true or false, without quotes.")
         return None
 
+    def number(self, key: str) -> float | None:
+        """Return the number above 0 of ``key``, None if absent."""
+        value = self.values.get(key)
+        if value is None:
+            return None
+        if isinstance(value, int | float) and not isinstance(value, bool) and 0.001 <= value <= 1_000_000:
+            return float(value)
+        self.refuse(key, "is not a number between 0.001 and 1,000,000", "Write one such as 2 or 0.5.")
+        return None
+
     def whole(self, key: str, default: int) -> int:
-        """Return the whole number of ``key``, 1 or more."""
-        value = self.values.get(key, default)
+        """Return the whole number of ``key``, 1 or more; ``default``, whatever it is, if absent."""
+        value = self.values.get(key)
+        if value is None:
+            return default
         if isinstance(value, int) and not isinstance(value, bool) and 1 <= value < 2**31:
             return value
-        self.refuse(key, "is not a whole number of 1 or more", f"Leave it out for {default}.")
+        remedy = f"Leave it out for {default}." if default else "Leave it out for none."
+        self.refuse(key, "is not a whole number of 1 or more", remedy)
         return default
 
     def names(self, key: str) -> tuple[str, ...] | None:

@@ -17,6 +17,7 @@ from tidegate.engine.planner import plan_due
 from tidegate.engine.retention import prune
 from tidegate.engine.sender import Sender
 from tidegate.engine.sweeper import sweep
+from tidegate.engine.watch import watch
 from tidegate.engine.worker import Worker
 from tidegate.store import runs, schedules, schema, sending
 
@@ -65,6 +66,7 @@ class Engine:
             )
         if Role.SWEEPER in self._roles:
             loops.append(self._repeat("sweeper", self._sweep, settings.sweep_every))
+            loops.append(self._repeat("watch", self._watch, settings.watch_every))
             loops.append(self._repeat("retention", self._prune, settings.prune_every))
         loops.append(self._repeat("guard", self._guard, settings.sweep_every))
         if Role.WORKER in self._roles:
@@ -125,6 +127,10 @@ class Engine:
         if helped := await sweep(self._parts, now):
             self._dispatch_now.set()
         return helped
+
+    async def _watch(self, now: datetime) -> int:
+        changed = await watch(self._parts, now)
+        return len(changed.raised) + len(changed.resolved)
 
     async def _prune(self, now: datetime) -> int:
         return sum(pruned.count for pruned in await prune(self._parts, now))

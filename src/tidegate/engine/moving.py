@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import msgspec
 
 from tidegate.domain.errors import InvalidInput
+from tidegate.domain.failing import PausedBy
 from tidegate.domain.instant import render_instant
 from tidegate.domain.schedule import next_due
 from tidegate.domain.schedule_document import parse_schedule
@@ -88,7 +89,7 @@ async def _stopped(connection: Connection, tenant_id: str, installation: str, no
         remedy = f"Wait for it to end, or `tidegate pause {name}` first so that no other starts."
         raise InvalidInput("installation", name, f"has a run at work (run {active[0]})", remedy)
     reason = f"{commands.EXPORTED} at {render_instant(now.replace(microsecond=0))}: it goes on where it is imported"
-    await directory.set_paused(connection, found.id, found.paused_at, reason)
+    await directory.set_paused(connection, found.id, found.paused_at or now, PausedBy.PERSON, reason)
     return found
 
 

@@ -17,6 +17,7 @@ from tidegate.domain.errors import InternalError, InvalidInput
 from tidegate.domain.masking import Mask
 from tidegate.domain.run import RunState
 from tidegate.domain.stream import Stream
+from tidegate.engine.allowance import Allowances
 from tidegate.engine.observing import Observe, unobserved
 from tidegate.engine.settings import Settings
 from tidegate.engine.together import Together
@@ -65,11 +66,13 @@ class Ends:
     """The two ends of runs, opened once and kept: sources by connection, destinations by id.
 
     ``finishing`` ends the runs that found nothing new, many in one transaction. ``vaults``: where sources keep tokens.
+    ``allowances``: what their platform accounts allow.
     """
 
     parts: Parts
     finishing: Together[Finish, RunState] = field(init=False)
     vaults: Vaults = field(init=False)
+    allowances: Allowances = field(init=False)
     _sources: OrderedDict[int, tuple[str, Connector, Source]] = field(default_factory=OrderedDict)
     _read: dict[int, StoredConnection] = field(default_factory=dict)
     _opening: asyncio.Lock = field(default_factory=asyncio.Lock)
@@ -78,6 +81,7 @@ class Ends:
     def __post_init__(self) -> None:
         self.finishing = Together(lambda asked: leases.finish_many(self.parts.pool, asked))
         self.vaults = Vaults(self.parts.pool, self.parts.sealer, self.parts.clock)
+        self.allowances = Allowances(self.parts.pool, self.parts.clock)
 
     async def prepare(self, leased: Sequence[LeasedRun]) -> None:
         """Read the connections of these runs in one statement, those whose source is not open yet."""
@@ -91,6 +95,7 @@ class Ends:
 
         Raises InvalidInput if the connector or stream is not there any more, or a setting or secret is missing.
         """
+        self.allowances.learn(run.account_id, run.rate_limit)
         stored = self._read.pop(run.connection_id, None)
         if stored is not None:
             self._sources[run.connection_id] = self._open_source(stored)
@@ -111,7 +116,12 @@ class Ends:
     def _open_source(self, stored: StoredConnection) -> tuple[str, Connector, Source]:
         connector = self.parts.connector(stored.connector)
         secrets = self.parts.sealer.unseal(stored.sealed, stored.place)
-        settings = ConnectionSettings(settings=stored.settings, secrets=secrets, vault=self.vaults.of(stored))
+        settings = ConnectionSettings(
+            settings=stored.settings,
+            secrets=secrets,
+            vault=self.vaults.of(stored),
+            allowance=self.allowances.of(stored.account_id),
+        )
         source = connector.open(settings, self.parts.session, self.parts.clock)
         return stored.fingerprint, connector, source
 

@@ -9,10 +9,14 @@ from datetime import datetime
 from tidegate.domain.coverage import Link, Uncovered
 from tidegate.domain.errors import InvalidInput
 from tidegate.domain.run import RunState
+from tidegate.domain.waiting import Wait, WaitingFor, summed_up
 from tidegate.engine.parts import Parts
-from tidegate.store import chains, directory, messages, reports
+from tidegate.store import alerts, chains, directory, messages, reports, waiting
+from tidegate.store.alerts import Alert
 from tidegate.store.chains import Chain
 from tidegate.store.reports import RunRow, Stretch
+
+WAITING_STATES = frozenset({RunState.WAITING, RunState.QUEUED, RunState.RETRYING})
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +45,7 @@ class StreamStatus:
     paused_reason: str
     state: RunState | None
     uncovered: UncoveredStretch | None
+    waits: Wait | None
 
 
 async def status(parts: Parts, tenant_id: str | None = None, installation: str | None = None) -> list[StreamStatus]:
@@ -52,6 +57,7 @@ async def status(parts: Parts, tenant_id: str | None = None, installation: str |
     }
     latest = await reports.latest_runs(parts.pool, [chain.id for chain in found])
     uncovered = dict(await chains.uncovered(parts.pool, now, tenant_id))
+    waits = {each.chain_id: each.wait for each in reversed(await waiting.explain(parts.pool, now, tenant_id))}
     return [
         StreamStatus(
             tenant_id=chain.tenant_id,
@@ -65,18 +71,56 @@ async def status(parts: Parts, tenant_id: str | None = None, installation: str |
             paused=chain.paused_at is not None,
             paused_reason=paused[chain.tenant_id, chain.installation].paused_reason,
             state=latest[chain.id].state if chain.id in latest else None,
-            uncovered=_stretch(uncovered.get(chain.id), latest.get(chain.id)),
+            uncovered=_stretch(uncovered.get(chain.id), waits.get(chain.id)),
+            waits=waits.get(chain.id),
         )
         for chain in found
     ]
 
 
-def _stretch(found: Uncovered | None, latest: RunRow | None) -> UncoveredStretch | None:
+def _stretch(found: Uncovered | None, wait: Wait | None) -> UncoveredStretch | None:
     if found is None:
         return None
-    waits = latest is not None and not found.in_front and latest.state in (RunState.WAITING, RunState.RETRYING)
-    return UncoveredStretch(
-        found.period.start, found.period.end, found.reason, latest.not_before_at if latest and waits else None
+    if found.in_front:
+        wait = None
+    reason = f"{found.reason}: {wait}" if wait is not None and found.reason == RunState.WAITING else found.reason
+    return UncoveredStretch(found.period.start, found.period.end, reason, None if wait is None else wait.planned_at)
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """Where all streams of one tenant, or of all, stand. Durations are in seconds, None where there is nothing to tell.
+
+    ``worst_lag_seconds``: the longest that a due run has been waiting; ``worst_staleness_seconds``: the oldest watermark's.
+    """
+
+    streams: int
+    paused: int
+    nothing_covered_yet: int
+    waiting: tuple[WaitingFor, ...]
+    worst_lag_seconds: float | None
+    worst_staleness_seconds: float | None
+    open_alerts: int
+
+
+async def summary(parts: Parts, tenant_id: str | None = None) -> Summary:
+    """Return how many streams wait for what, and the worst of it. Raises InvalidInput if there is no such tenant."""
+    if tenant_id is not None:
+        await require_known(parts, tenant_id, None)
+    now = parts.clock.now()
+    found = await reports.stream_counts(parts.pool, tenant_id)
+    waits = await waiting.explain(parts.pool, now, tenant_id)
+    oldest = min((each.due_at for each in waits), default=None)
+    return Summary(
+        streams=found.streams,
+        paused=found.paused,
+        nothing_covered_yet=found.nothing_covered_yet,
+        waiting=tuple(summed_up((each.wait.reason, each.due_at) for each in waits)),
+        worst_lag_seconds=None if oldest is None else (now - oldest).total_seconds(),
+        worst_staleness_seconds=None
+        if found.oldest_watermark is None
+        else (now - found.oldest_watermark).total_seconds(),
+        open_alerts=len(await alerts.listed(parts.pool, tenant_id=tenant_id)),
     )
 
 
@@ -104,12 +148,25 @@ def _there(names: Sequence[str]) -> str:
     return f"There are: {', '.join(names[:20])}{', …' * (len(names) > 20)}."
 
 
+async def list_alerts(
+    parts: Parts, tenant_id: str | None = None, *, resolved: bool = False, limit: int = 100
+) -> list[Alert]:
+    """Return up to ``limit`` open alerts, ``resolved`` ones too if wanted. Raises InvalidInput for an unknown tenant."""
+    if tenant_id is not None:
+        await require_known(parts, tenant_id, None)
+    return await alerts.listed(parts.pool, tenant_id=tenant_id, resolved=resolved, limit=limit)
+
+
 @dataclass(frozen=True, slots=True)
 class RunStatus:
-    """A run with what it lags behind its due date: ``start_lag_seconds = started_at - due_at``, None before its start."""
+    """A run with what it lags behind its due date: ``start_lag_seconds = started_at - due_at``, None before its start.
+
+    ``waits``: why it has not started, or does not go on; None if nothing keeps it.
+    """
 
     run: RunRow
     start_lag_seconds: float | None
+    waits: Wait | None
 
 
 async def list_runs(
@@ -123,8 +180,15 @@ async def list_runs(
     rows = await reports.runs(parts.pool, tenant_id=tenant_id, installation=installation, states=states, limit=limit)
     if not rows and tenant_id is not None:
         await require_known(parts, tenant_id, installation)
+    waits = {}
+    if any(row.state in WAITING_STATES for row in rows):
+        waits = {each.run_id: each.wait for each in await waiting.explain(parts.pool, parts.clock.now(), tenant_id)}
     return [
-        RunStatus(row, None if row.started_at is None else (row.started_at - row.due_at).total_seconds())
+        RunStatus(
+            row,
+            None if row.started_at is None else (row.started_at - row.due_at).total_seconds(),
+            waits.get(row.id),
+        )
         for row in rows
     ]
 

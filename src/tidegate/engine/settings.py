@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 
+from tidegate.domain.errors import AccountHeld, RateLimited, SourceUnavailable, TidegateError
 from tidegate.domain.retry import RetryPolicy
 
 
@@ -52,3 +53,24 @@ class Settings:
     batches_a_turn: int = 50
     """Batches sent on one route before others have their turn."""
     retry: RetryPolicy = field(default_factory=RetryPolicy)
+    throttle_pause: timedelta = timedelta(seconds=2)
+    """How long a platform account is left alone that throttled a request and did not say for how long."""
+    pause_after_failing_days: int = 31
+    """An installation one of whose streams has failed for so many days is paused, unless it has a number of its own."""
+    alert_failing_after: timedelta = timedelta(hours=24)
+    """A stream that has failed or been retried for so long since its due date is worth a person's look."""
+    starved_after: timedelta = timedelta(minutes=5)
+    """Runs that could start and have found no worker for so long are starved."""
+    watch_every: timedelta = timedelta(seconds=30)
+    """How often alerts are raised and resolved."""
+
+    def pause_asked_for(self, error: TidegateError) -> timedelta | None:
+        """Return the pause that an answer asks of everything of its platform account, None if it asks for none.
+
+        Bounded as what one run waits is (`RetryPolicy.longest`).
+        """
+        if isinstance(error, AccountHeld) or not isinstance(error, RateLimited | SourceUnavailable):
+            return None
+        if error.retry_after_seconds is not None:
+            return timedelta(seconds=min(error.retry_after_seconds, self.retry.longest.total_seconds()))
+        return self.throttle_pause if isinstance(error, RateLimited) else None

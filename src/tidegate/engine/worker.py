@@ -10,6 +10,7 @@ import structlog
 from structlog.contextvars import bound_contextvars
 
 from tidegate.domain.errors import (
+    AccountHeld,
     InternalError,
     InvalidInput,
     LeaseLost,
@@ -17,12 +18,13 @@ from tidegate.domain.errors import (
     TidegateError,
     Unauthorised,
 )
+from tidegate.engine import failing
 from tidegate.engine.delivery import Stopped
 from tidegate.engine.execution import execute
 from tidegate.engine.observing import AttemptEnded, AttemptStarted, Outcome, Stepped
 from tidegate.engine.parts import Ends, Parts
 from tidegate.engine.together import Together
-from tidegate.store import directory, leases, runs, schedules
+from tidegate.store import accounts, directory, leases, runs, schedules
 from tidegate.store.leases import LeasedRun
 from tidegate.store.queue import Consumer
 
@@ -53,6 +55,7 @@ class Worker:
         """
         settings = self._parts.settings
         renewing = asyncio.create_task(self._renew_leases())
+        watching = asyncio.create_task(self._ends.allowances.watch())
         try:
             while not self._stopping.is_set():
                 self._consumer = Consumer(self._parts.pool, self.handle, settings.slots, lost_after=settings.lease)
@@ -62,7 +65,7 @@ class Worker:
                     log.exception("queue lost")
                     await self._parts.clock.sleep(settings.tick_every.total_seconds())
         finally:
-            ending = [task for task in (renewing, self._cutting) if task is not None]
+            ending = [task for task in (renewing, watching, self._cutting) if task is not None]
             for task in ending:
                 task.cancel()
             await asyncio.gather(*ending, return_exceptions=True)
@@ -156,14 +159,26 @@ class Worker:
         wait = self._parts.settings.retry.next_wait(error, run.attempt, self._parts.chance())
         log.info("attempt failed", code=error.code, error=str(error), retry_in=wait)
         if wait is not None:
-            counted = not isinstance(error, SourceClockBehind)
-            await leases.retry(self._parts.pool, run, error, now + wait, counted=counted)
+            await self._put_back(run, error, now, wait)
             self._ended(run, Outcome.RETRYING, error, wait)
         elif isinstance(error, Unauthorised):
             self._ended(run, await self._refused(run, error, now), error)
         else:
-            await leases.fail(self._parts.pool, run, error, now)
+            async with self._parts.pool.acquire() as connection, connection.transaction():
+                if await leases.fail(connection, run, error, now):
+                    await failing.note_failed(self._parts, connection, [run.id], now)
             self._ended(run, Outcome.FAILED, error)
+
+    async def _put_back(self, run: LeasedRun, error: TidegateError, now: datetime, wait: timedelta) -> None:
+        """Let the run be tried again; what its source asked for is asked of all runs of its platform account (SPEC 3)."""
+        counted = not isinstance(error, SourceClockBehind | AccountHeld)
+        pause = self._parts.settings.pause_asked_for(error)
+        async with self._parts.pool.acquire() as connection, connection.transaction():
+            await leases.retry(connection, run, error, now + wait, counted=counted)
+            if pause is not None:
+                await accounts.hold(connection, run.account_id, now + pause, f"{error.code}, said to run {run.id}")
+        if pause is not None:
+            self._ends.allowances.hold(run.account_id, now + pause)
 
     async def _refused(self, run: LeasedRun, error: Unauthorised, now: datetime) -> Outcome:
         """End the run, mark its connection and pause its installations; with newer credentials, try those instead."""
@@ -174,7 +189,8 @@ class Worker:
             if paused is None:
                 await leases.retry(connection, run, error, now, counted=True)
                 return Outcome.RETRYING
-            await leases.fail(connection, run, error, now)
+            if await leases.fail(connection, run, error, now):
+                await failing.note_failed(self._parts, connection, [run.id], now)
             await schedules.pause(connection, paused, now)
             await runs.drop_waiting(connection, paused, now)
         return Outcome.FAILED

@@ -111,6 +111,10 @@ APPLY_LOCK = 7_249_316_003
 """Advisory lock key under which one configuration at a time is applied."""
 
 
+WATCH_LOCK = 7_249_316_004
+"""Advisory lock key of the one process that raises and resolves alerts."""
+
+
 PRUNE_LOCK = 7_249_316_007
 """Advisory lock key of the one process that deletes what is old."""
 

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+from tidegate.domain.capacity import RateLimit
+from tidegate.domain.failing import PausedBy
 from tidegate.store.database import from_json, to_json
 
 if TYPE_CHECKING:
@@ -23,6 +25,7 @@ class StoredConnection:
     """A connection as stored: ``sealed`` opens with the Sealer for the place ``connection/<tenant>/<name>``.
 
     ``connector`` is a name, or where its file lies; ``platform`` the name that the connector gives itself, if another.
+    ``concurrency_limit`` and ``rate_limit`` are its platform account's; ``own_concurrency_limit`` is this connection's.
     """
 
     id: int
@@ -37,6 +40,9 @@ class StoredConnection:
     unauthorised_at: datetime | None
     unauthorised_reason: str
     platform: str = ""
+    rate_limit: RateLimit | None = None
+    own_concurrency_limit: int | None = None
+    account_id: int = 0
 
     @property
     def place(self) -> str:
@@ -67,6 +73,8 @@ class StoredInstallation:
     destination: str
     paused_at: datetime | None
     paused_reason: str
+    paused_by: PausedBy | None
+    pause_after_failing_days: int | None
 
 
 def connection_place(tenant_id: str, name: str) -> str:
@@ -95,6 +103,7 @@ async def put_tenant(connection: Connection, tenant_id: str, name: str, now: dat
 
 _CONNECTION = """
 select n.id, n.tenant_id, n.name, n.connector, a.connector as platform, a.name as account, a.concurrency_limit,
+       a.id as account_id, a.rate_per_second, a.rate_burst, n.concurrency_limit as own_concurrency_limit,
        n.settings::text as settings,
        n.sealed, n.fingerprint, n.unauthorised_at, n.unauthorised_reason
   from connections n join accounts a on a.id = n.account_id
@@ -120,28 +129,35 @@ async def connections_by_id(connection: Connection | Pool, wanted: Sequence[tupl
 
 
 def _connection(row: asyncpg.Record) -> StoredConnection:
-    return StoredConnection(**{**dict(row), "settings": from_json(row["settings"])})
+    values = {**dict(row), "settings": from_json(row["settings"])}
+    per_second, burst = values.pop("rate_per_second"), values.pop("rate_burst")
+    return StoredConnection(**values, rate_limit=None if per_second is None else RateLimit(per_second, burst))
 
 
 async def put_connection(connection: Connection, stored: StoredConnection) -> None:
-    """Insert or replace a connection by (tenant, name) and its platform account's limit; its id field is ignored.
+    """Insert or replace a connection by (tenant, name) and its platform account's limits; its id fields are ignored.
 
     Changed settings or secrets clear an earlier mark of being unauthorised.
     """
     account_id: int = await connection.fetchval(
-        """insert into accounts (connector, name, concurrency_limit) values ($1, $2, $3)
-           on conflict (connector, name) do update set concurrency_limit = excluded.concurrency_limit returning id""",
+        """insert into accounts (connector, name, concurrency_limit, rate_per_second, rate_burst)
+           values ($1, $2, $3, $4, $5)
+           on conflict (connector, name) do update
+              set concurrency_limit = excluded.concurrency_limit, rate_per_second = excluded.rate_per_second,
+                  rate_burst = excluded.rate_burst
+           returning id""",
         stored.platform or stored.connector, stored.account, stored.concurrency_limit,
+        stored.rate_limit.per_second if stored.rate_limit else None, stored.rate_limit.burst if stored.rate_limit else 1,
     )  # fmt: skip
     await connection.execute(
-        """insert into connections (tenant_id, name, connector, account_id, settings, sealed, fingerprint)
-           values ($1, $2, $3, $4, $5::text::jsonb, $6, $7)
+        """insert into connections (tenant_id, name, connector, account_id, settings, sealed, fingerprint, concurrency_limit)
+           values ($1, $2, $3, $4, $5::text::jsonb, $6, $7, $8)
            on conflict (tenant_id, name) do update
               set connector = excluded.connector, account_id = excluded.account_id, settings = excluded.settings,
                   sealed = excluded.sealed, fingerprint = excluded.fingerprint, unauthorised_at = null,
-                  unauthorised_reason = ''""",
+                  unauthorised_reason = '', concurrency_limit = excluded.concurrency_limit""",
         stored.tenant_id, stored.name, stored.connector, account_id, to_json(stored.settings), stored.sealed,
-        stored.fingerprint,
+        stored.fingerprint, stored.own_concurrency_limit,
     )  # fmt: skip
 
 
@@ -164,6 +180,7 @@ async def mark_unauthorised(
     rows = await connection.fetch(
         """with paused as (
                update installations set paused_at = coalesce(paused_at, $2),
+                      paused_by = case when paused_at is null then 'unauthorised' else paused_by end,
                       paused_reason = case when paused_at is null then $3 else paused_reason end
                 where connection_id = $1 returning id)
            select c.id from chains c join paused p on p.id = c.installation_id""",
@@ -203,7 +220,8 @@ async def put_destination(connection: Connection, stored: StoredDestination) -> 
 
 
 _INSTALLATION = """
-select i.id, i.tenant_id, i.name, n.name as connection, d.name as destination, i.paused_at, i.paused_reason
+select i.id, i.tenant_id, i.name, n.name as connection, d.name as destination, i.paused_at, i.paused_reason,
+       i.paused_by, i.pause_after_failing_days
   from installations i join connections n on n.id = i.connection_id join destinations d on d.id = i.destination_id
 """
 
@@ -218,21 +236,30 @@ async def installations(
               order by i.tenant_id, i.name""",
         tenant_id, name,
     )  # fmt: skip
-    return [StoredInstallation(**row) for row in rows]
+    return [
+        StoredInstallation(**{**dict(row), "paused_by": PausedBy(row["paused_by"]) if row["paused_by"] else None})
+        for row in rows
+    ]
 
 
 async def put_installation(
-    connection: Connection, tenant_id: str, name: str, connection_name: str, destination_name: str
+    connection: Connection,
+    tenant_id: str,
+    name: str,
+    connection_name: str,
+    destination_name: str,
+    pause_after_failing_days: int | None = None,
 ) -> tuple[int, int]:
     """Insert or re-point an installation; return (its id, its connection's platform account id)."""
     row = await connection.fetchrow(
-        """insert into installations (tenant_id, name, connection_id, destination_id)
-           select $1, $2, n.id, d.id from connections n, destinations d
+        """insert into installations (tenant_id, name, connection_id, destination_id, pause_after_failing_days)
+           select $1, $2, n.id, d.id, $5 from connections n, destinations d
             where n.tenant_id = $1 and n.name = $3 and d.name = $4
            on conflict (tenant_id, name) do update
-              set connection_id = excluded.connection_id, destination_id = excluded.destination_id
+              set connection_id = excluded.connection_id, destination_id = excluded.destination_id,
+                  pause_after_failing_days = excluded.pause_after_failing_days
            returning id, (select account_id from connections where id = connection_id) as account_id""",
-        tenant_id, name, connection_name, destination_name,
+        tenant_id, name, connection_name, destination_name, pause_after_failing_days,
     )  # fmt: skip
     if row is None:
         raise LookupError(
@@ -259,8 +286,30 @@ async def clear_unauthorised(connection: Connection, tenant_id: str, name: str) 
     )
 
 
-async def set_paused(connection: Connection, installation_id: int, paused_at: datetime | None, reason: str) -> None:
-    """Mark an installation as paused with a reason, or (None, "") as resumed."""
+async def set_paused(
+    connection: Connection, installation_id: int, paused_at: datetime, by: PausedBy, reason: str
+) -> None:
+    """Mark an installation as paused, by whom and why."""
     await connection.execute(
-        "update installations set paused_at = $2, paused_reason = $3 where id = $1", installation_id, paused_at, reason
+        "update installations set paused_at = $2, paused_by = $3, paused_reason = $4 where id = $1",
+        installation_id,
+        paused_at,
+        by,
+        reason,
     )
+
+
+async def set_resumed(connection: Connection, installation_id: int) -> None:
+    """Mark an installation as not paused."""
+    await connection.execute(
+        "update installations set paused_at = null, paused_by = '', paused_reason = '' where id = $1", installation_id
+    )
+
+
+async def authorised_again(connection: Connection | Pool) -> list[tuple[str, str]]:
+    """Return (tenant id, name) of installations paused by a refusal whose connection is not refused any more."""
+    rows = await connection.fetch(
+        """select i.tenant_id, i.name from installations i join connections n on n.id = i.connection_id
+            where i.paused_at is not null and i.paused_by = 'unauthorised' and n.unauthorised_at is null"""
+    )
+    return [(row["tenant_id"], row["name"]) for row in rows]

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import asyncpg
 
+from tidegate.domain.capacity import RateLimit
 from tidegate.domain.errors import LeaseLost, TidegateError
 from tidegate.domain.fetch import FetchReport
 from tidegate.domain.period import Period
@@ -34,7 +35,9 @@ class LeasedRun:
     coverage_start: datetime
     chain_id: int
     tenant_id: str
+    account_id: int
     account_name: str
+    rate_limit: RateLimit | None
     workflow: str
     stream: str
     installation: str
@@ -66,7 +69,8 @@ with asked as (
     select r.id, case when r.lane = 'live' then coalesce(b.watermark, c.start_at) else r.period_start end as period_start,
            least(coalesce(b.head, c.start_at), r.period_start) as coverage_start,
            (r.lane = 'live' and r.period_end <= coalesce(b.watermark, c.start_at)) or n.account_id <> c.account_id as covered,
-           c.id as chain_id, c.workflow, c.stream, a.name as account_name, i.name as installation, i.connection_id,
+           c.id as chain_id, c.workflow, c.stream, a.name as account_name, a.id as account_id,
+           a.rate_per_second, a.rate_burst, i.name as installation, i.connection_id,
            n.fingerprint as connection_fingerprint, i.destination_id, d.fingerprint as destination_fingerprint
       from runs r
       join chains c on c.id = r.chain_id
@@ -94,8 +98,8 @@ update runs r
 returning r.id, r.epoch, r.attempt, r.lane, r.due_at, r.period_start, r.period_end, r.bounded, r.tenant_id, r.batch,
           r.checkpoint, r.not_before_at, coalesce(r.queued_at, $2) as queued_at, r.started_at,
           asked.covered, asked.coverage_start, asked.chain_id, asked.workflow, asked.stream, asked.account_name,
-          asked.installation, asked.connection_id, asked.connection_fingerprint, asked.destination_id,
-          asked.destination_fingerprint
+          asked.account_id, asked.rate_per_second, asked.rate_burst, asked.installation, asked.connection_id,
+          asked.connection_fingerprint, asked.destination_id, asked.destination_fingerprint
 """
 
 
@@ -111,8 +115,9 @@ async def lease(pool: Pool, run_ids: Sequence[int], now: datetime, until: dateti
         LeasedRun(
             id=row["id"], epoch=row["epoch"], attempt=row["attempt"], lane=Lane(row["lane"]), due_at=row["due_at"],
             period=Period(row["period_start"], row["period_end"]), bounded=row["bounded"],
-            coverage_start=row["coverage_start"],
-            chain_id=row["chain_id"], tenant_id=row["tenant_id"], account_name=row["account_name"],
+            coverage_start=row["coverage_start"], chain_id=row["chain_id"], tenant_id=row["tenant_id"],
+            account_id=row["account_id"], account_name=row["account_name"],
+            rate_limit=RateLimit(row["rate_per_second"], row["rate_burst"]) if row["rate_per_second"] else None,
             workflow=row["workflow"], stream=row["stream"], installation=row["installation"],
             connection_id=row["connection_id"], connection_fingerprint=row["connection_fingerprint"],
             destination_id=row["destination_id"], destination_fingerprint=row["destination_fingerprint"],
@@ -389,13 +394,13 @@ async def fail(connection: Connection | Pool, run: LeasedRun, error: TidegateErr
     return status == "UPDATE 1"
 
 
-async def reclaim(pool: Pool, now: datetime, most_attempts: int) -> list[int]:
+async def reclaim(connection: Connection | Pool, now: datetime, most_attempts: int) -> list[int]:
     """Take back the runs whose lease has expired, to be resumed; return their ids.
 
     At once for the first attempts in a row, then after growing waits; a run that has taken its worker with it
     ``most_attempts`` times without progress ends as failed.
     """
-    rows = await pool.fetch(
+    rows = await connection.fetch(
         """update runs set state = case when attempt >= $2 then 'failed' else 'retrying' end,
                   finished_at = case when attempt >= $2 then $1::timestamptz end,
                   error = case when attempt >= $2 then

@@ -174,3 +174,29 @@ async def stretches(connection: Connection | Pool, chain_ids: Sequence[int]) -> 
         )
         for row in rows
     ]
+
+
+@dataclass(frozen=True, slots=True)
+class StreamCounts:
+    """How many streams there are, how many of them are paused or not covered at all, and the oldest watermark."""
+
+    streams: int
+    paused: int
+    nothing_covered_yet: int
+    oldest_watermark: datetime | None
+
+
+async def stream_counts(connection: Connection | Pool, tenant_id: str | None = None) -> StreamCounts:
+    """Return the counts of one tenant's current streams, or of all: of the connection's present account."""
+    row = await connection.fetchrow(
+        """select count(*) as streams, count(s.paused_at) as paused, count(*) - count(b.watermark) as nothing_covered_yet,
+                  min(b.watermark) as oldest_watermark
+             from schedules s join chains c on c.id = s.chain_id
+             join installations i on i.id = c.installation_id
+             join connections n on n.id = i.connection_id and n.account_id = c.account_id
+            cross join lateral (select max(period_end) as watermark from coverage where chain_id = c.id) b
+            where $1::text is null or c.tenant_id = $1""",
+        tenant_id,
+    )
+    assert row is not None
+    return StreamCounts(**row)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from tidegate.domain.catch_up import Standing
 from tidegate.domain.period import Period
 from tidegate.domain.run import Lane, RunState, Trigger
+from tidegate.store.waiting import DISPATCH
 
 if TYPE_CHECKING:
     from tidegate.store.database import Connection, Pool
@@ -218,54 +219,14 @@ async def hold_waiting(connection: Connection, chain_id: int) -> bool:
     return not active
 
 
-_DISPATCH = """
-with in_hand as (
-    select account_id, count(*) as runs from runs where state in ('queued', 'running') group by account_id
-),
-candidates as (
-    select r.id, r.chain_id, r.lane, r.tenant_id, r.account_id, r.not_before_at, r.period_end,
-           a.concurrency_limit - coalesce(h.runs, 0) as room_of_account
-      from runs r
-      join accounts a on a.id = r.account_id
-      left join in_hand h on h.account_id = r.account_id
-     where r.state in ('waiting', 'retrying') and r.not_before_at <= $1 and coalesce(h.runs, 0) < a.concurrency_limit
-       and (r.follows_at is null
-            or exists (select 1 from coverage k where k.chain_id = r.chain_id and k.period_end >= r.follows_at))
-       and not exists (select 1 from runs o where o.chain_id = r.chain_id and o.lane = r.lane and o.id <> r.id
-                                              and o.state in ('queued', 'running', 'retrying', 'delivering'))
-     order by r.not_before_at
-     limit $2 * 8 + 1000
-),
-first_of_chain as (
-    select distinct on (chain_id, lane) * from candidates order by chain_id, lane, period_end
-),
-ranked as (
-    select f.*, row_number() over (partition by account_id order by lane desc, not_before_at, id) as nth_of_account
-      from first_of_chain f
-),
-fair as (
-    select r.*, row_number() over (partition by tenant_id order by lane desc, not_before_at, id) as nth_of_tenant
-      from ranked r where nth_of_account <= room_of_account
-),
-chosen as (
-    select id from fair order by lane desc, nth_of_tenant, not_before_at, id limit $2
-),
-locked as (  -- in one order, and only what still waits: a pause or an edit may have dropped it meanwhile
-    select id from runs where id in (select id from chosen) and state in ('waiting', 'retrying')
-     order by id for update skip locked
-)
-update runs r set state = 'queued', queued_at = $1 from locked where r.id = locked.id
-returning r.id, r.epoch, r.lane = 'live' as live
-"""
-
-
 async def dispatch(connection: Connection, now: datetime, room: int) -> list[tuple[int, int, bool]]:
     """Choose up to ``room`` runs whose planned run date has come, mark them queued, return (id, epoch, live) of each.
 
-    Live before backfill; within a lane the tenants take turns; no platform account gets more than its limit; of one
-    chain only the oldest period, and none while another run of it is active (SPEC 2.9, 3).
+    Live before backfill; within a lane the tenants take turns; no platform account and no connection gets more than its
+    limit, none while its source asked for a pause; of one chain only the oldest period, and none while another run of it
+    is active (SPEC 2.9, 3).
     """
-    rows = await connection.fetch(_DISPATCH, now, room)
+    rows = await connection.fetch(DISPATCH, now, room)
     return [(row["id"], row["epoch"], row["live"]) for row in rows]
 
 

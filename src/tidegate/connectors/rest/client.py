@@ -13,9 +13,11 @@ import aiohttp
 import msgspec
 from yarl import URL
 
+from tidegate.connectors.base import Allowance, Unlimited
 from tidegate.connectors.http import Reply, ReplyRules, send
-from tidegate.connectors.rest.declaration import Authentication, AuthenticationKind, RateLimit
+from tidegate.connectors.rest.declaration import Authentication, AuthenticationKind
 from tidegate.connectors.rest.pagers import Position
+from tidegate.domain.capacity import RateLimit
 from tidegate.domain.clock import Clock
 from tidegate.domain.errors import Unauthorised
 
@@ -111,8 +113,10 @@ class Client:
         *,
         bearer: Bearer | None = None,
         pace: Pace | None = None,
+        allowance: Allowance | None = None,
     ) -> None:
         self._session, self._clock, self._bearer, self._pace = session, clock, bearer, pace
+        self._allowance = allowance or Unlimited()
         self._base = base_url.rstrip("/")
         self._origin = URL(self._base).origin()
         self._headers, self._params = {**headers, **held.headers}, held.params
@@ -166,6 +170,7 @@ class Client:
     async def _send(self, method: str, url: URL, body: bytes | None, headers: Mapping[str, str]) -> Answer:
         if self._pace is not None:
             await self._pace.wait()
+        await self._allowance.wait()
         if body is not None:
             headers = {**headers, "Content-Type": "application/json"}
         requested_at = self._clock.now()

@@ -18,6 +18,7 @@ from tidegate.connectors.rest.login import LoginTokens
 from tidegate.connectors.rest.oauth import OAuthTokens
 from tidegate.connectors.rest.section import suggest
 from tidegate.connectors.rest.template import fill, fill_address, placeholders
+from tidegate.domain.capacity import RateLimit
 from tidegate.domain.clock import Clock
 from tidegate.domain.errors import InvalidInput
 from tidegate.domain.fetch import FetchRequest, Page
@@ -50,6 +51,11 @@ class RestConnector:
         """Return the declared streams by name."""
         return {name: declared.stream for name, declared in self.declaration.streams.items()}
 
+    @property
+    def rate_limit(self) -> RateLimit | None:
+        """Return the declared rate."""
+        return self.declaration.rate_limit
+
     def open(self, connection: ConnectionSettings, session: aiohttp.ClientSession, clock: Clock) -> RestSource:
         """Return the source of ``connection``. Raises InvalidInput naming a missing setting or secret."""
         declared = self.declaration
@@ -59,19 +65,19 @@ class RestConnector:
         authentication = _filled_authentication(declared.authentication, settings, secrets)
         held = credentials(authentication, secrets)
         headers = {name: fill(str(value), settings, secrets) for name, value in declared.headers.items()}
-        limit = declared.rate_limit
         rules = ReplyRules(
             declared.retryable_statuses,
             declared.rate_limit_statuses,
             held.secrets,
             declared.max_body_bytes,
-            limit.remaining_header if limit else "",
-            limit.reset_header if limit else "",
+            declared.limit_headers.remaining,
+            declared.limit_headers.reset,
         )
-        pace = None if limit is None else Pace(limit, clock)
+        pace = None if declared.rate_limit is None else Pace(declared.rate_limit, clock)
 
         def client_of(bearer: Bearer | None) -> Client:
-            return Client(session, clock, base_url, headers, held, rules, bearer=bearer, pace=pace)
+            allowance = connection.allowance
+            return Client(session, clock, base_url, headers, held, rules, bearer=bearer, pace=pace, allowance=allowance)
 
         client = client_of(None)
         if authentication.login is not None:

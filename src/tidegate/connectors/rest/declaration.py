@@ -9,6 +9,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, TypeAlias
 
 from tidegate.connectors.graphql import ErrorCodes
+from tidegate.domain.capacity import RateLimit
 from tidegate.domain.cursor import CursorFormat
 from tidegate.domain.stream import Stream
 
@@ -152,16 +153,11 @@ class PagerDeclaration:
 
 
 @dataclass(frozen=True, slots=True)
-class RateLimit:
-    """How fast the source may be asked by one open source: ``burst`` at once, then ``per_second``.
+class LimitHeaders:
+    """The headers in which a refused reply says what is left of the limit, and when it is whole again; "" if in none."""
 
-    ``remaining_header`` and ``reset_header``: what a refused reply says of its limit (`ReplyRules`), "" if nothing.
-    """
-
-    per_second: float
-    burst: int
-    remaining_header: str = ""
-    reset_header: str = ""
+    remaining: str = ""
+    reset: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,6 +241,7 @@ class Declaration:
     headers: Mapping[str, Param] = field(default_factory=dict)
     authentication: Authentication = field(default_factory=Authentication)
     rate_limit: RateLimit | None = None
+    limit_headers: LimitHeaders = LimitHeaders()
     retryable_statuses: frozenset[int] = frozenset()
     rate_limit_statuses: frozenset[int] = frozenset()
     max_body_bytes: int = 0

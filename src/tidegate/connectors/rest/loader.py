@@ -14,6 +14,7 @@ from tidegate.connectors.rest.declaration import (
     ClientAuthentication,
     Declaration,
     Grant,
+    LimitHeaders,
     Login,
     Meaning,
     OAuth,
@@ -21,7 +22,6 @@ from tidegate.connectors.rest.declaration import (
     PagerKind,
     Param,
     Path,
-    RateLimit,
     StreamDeclaration,
 )
 from tidegate.connectors.rest.graphql_section import DEFAULT_PATH, check_asked, read_asked, read_error_codes
@@ -29,6 +29,7 @@ from tidegate.connectors.rest.keyset_section import check_bodies, read_keyset
 from tidegate.connectors.rest.parent_section import adopted, read_parent
 from tidegate.connectors.rest.section import Section, suggest
 from tidegate.connectors.rest.template import placeholders
+from tidegate.domain.capacity import RateLimit
 from tidegate.domain.cursor import CursorField, CursorFormat
 from tidegate.domain.stream import ColumnType, Stream
 from tidegate.domain.zone import find_zone
@@ -60,6 +61,7 @@ def load(text: str) -> Declaration:
         headers=_templates(root, "headers", settings),
         authentication=_authentication(root.section("authentication"), settings),
         rate_limit=None if limit is None else _rate_limit(limit),
+        limit_headers=LimitHeaders() if limit is None else _limit_headers(limit),
         retryable_statuses=root.statuses("retryable_statuses"),
         rate_limit_statuses=root.statuses("rate_limit_statuses"),
         max_body_bytes=root.integer("max_body_mib", DEFAULT_MAX_BODY_MIB, least=1) * 1024 * 1024,
@@ -114,14 +116,16 @@ def _path(text: str | None) -> Path | None:
 
 
 def _rate_limit(section: Section) -> RateLimit:
-    rate = RateLimit(
+    return RateLimit(
         section.number("requests_per_second", least=0.001),
         section.integer("burst", 1, least=1),
-        section.text("remaining_header", ""),
-        section.text("reset_header", ""),
     )
+
+
+def _limit_headers(section: Section) -> LimitHeaders:
+    headers = LimitHeaders(section.text("remaining_header", ""), section.text("reset_header", ""))
     section.finish()
-    return rate
+    return headers
 
 
 def _authentication(section: Section | None, settings: Mapping[str, str | None]) -> Authentication:

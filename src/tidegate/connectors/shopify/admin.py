@@ -18,6 +18,7 @@ from typing import TypeVar
 import aiohttp
 import msgspec
 
+from tidegate.connectors.base import Allowance, Unlimited
 from tidegate.connectors.graphql import ErrorCodes, GraphQLError, refusal, told
 from tidegate.connectors.http import Reply, ReplyRules, read_json, send
 from tidegate.connectors.shopify.pace import Pace, seconds_until_room
@@ -54,7 +55,14 @@ class Answer:
 class AdminAPI:
     """One shop, asked through one session with one access token."""
 
-    def __init__(self, base_url: str, access_token: str, session: aiohttp.ClientSession, clock: Clock) -> None:
+    def __init__(
+        self,
+        base_url: str,
+        access_token: str,
+        session: aiohttp.ClientSession,
+        clock: Clock,
+        allowance: Allowance | None = None,
+    ) -> None:
         self._url = f"{base_url.rstrip('/')}/admin/api/{API_VERSION}/graphql.json"
         self._session = session
         self._clock = clock
@@ -65,6 +73,7 @@ class AdminAPI:
             "Shopify-Search-Query-Debug": "1",  # without it, terms that Shopify ignores stay unreported
         }
         self._pace = Pace(clock)
+        self._allowance = allowance or Unlimited()
 
     async def ask(self, query: str, variables: Mapping[str, object], size: int) -> Answer:
         """Return the answer to ``query`` for ``size`` records, sent once the bucket has room for it.
@@ -72,6 +81,7 @@ class AdminAPI:
         Raises the SourceError that the module's table, or that of `tidegate.connectors.http`, names.
         """
         await self._pace.wait_for_room(query, size)
+        await self._allowance.wait()
         requested_at = self._clock.now()
         body = msgspec.json.encode({"query": query, "variables": variables})
         response = await send(self._session, "POST", self._url, headers=self._headers, body=body, rules=self._rules)

@@ -16,6 +16,7 @@ from tidegate.connectors.rest.declaration import ParentDeclaration
 from tidegate.connectors.shopify.admin import AdminAPI
 from tidegate.connectors.shopify.queries import CHILDREN
 from tidegate.connectors.shopify.source import ShopifySource
+from tidegate.domain.capacity import RateLimit
 from tidegate.domain.clock import Clock
 from tidegate.domain.cursor import CursorField
 from tidegate.domain.errors import InvalidInput
@@ -83,6 +84,11 @@ class ShopifyConnector:
         }
         return alone | {name: _child(name, parent) for name, parent in CHILDREN.items()}
 
+    @property
+    def rate_limit(self) -> RateLimit | None:
+        """Return None: a shop counts points, not requests, and each reply tells how many are left."""
+        return None
+
     def open(self, connection: ConnectionSettings, session: aiohttp.ClientSession, clock: Clock) -> ShopifySource:
         """Return the source of ``connection``; does no I/O. Raises InvalidInput naming a setting or the secret."""
         token = connection.secrets.get("access_token", "")
@@ -93,7 +99,7 @@ class ShopifyConnector:
                 "is not an access token",
                 "Give the Admin API access token of the app, as shpat_….",
             )
-        api = AdminAPI(_base_url(connection.settings), token, session, clock)
+        api = AdminAPI(_base_url(connection.settings), token, session, clock, connection.allowance)
         history = _order_history(connection.settings)
         return ShopifySource(api, _UPDATED_AT, all_orders_expected=history is OrderHistory.ALL)
 

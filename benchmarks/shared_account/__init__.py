@@ -1,0 +1,1 @@
+"""One platform account shared by a thousand tenants and sixteen worker processes."""

@@ -1,0 +1,208 @@
+"""Quarantine: what a person does with records that could not be delivered (SPEC 4, HOLE d)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from tidegate.connectors.http import ReplyRules
+from tidegate.destinations.base import DeliveryKey, Destination, Target, Written, at_once
+from tidegate.domain.errors import InvalidInput
+from tidegate.domain.fetch import FetchReport, Page
+from tidegate.engine.parts import Parts, stream_of
+from tidegate.engine.queries import require_known
+from tidegate.store import directory, quarantine
+from tidegate.store.quarantine import Chosen, Exit, Gone, Kept, Poisoned
+
+if TYPE_CHECKING:
+    from tidegate.store.database import Connection
+
+OF_RUNS_ONLY = frozenset({"webhook", "files"})
+"""Kinds of destination whose batches belong to a run: the outbox has no place for a delivery that is none."""
+
+AT_ONCE = 50
+"""Records delivered in one transaction."""
+
+MOST_TRIES = 3
+"""Times that a batch is tried of which others have let a part out meanwhile."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """A record in quarantine with its text, secrets masked."""
+
+    kept: Kept
+    record: str
+
+
+@dataclass(frozen=True, slots=True)
+class Retried:
+    """What became of one record: it was delivered, or stays for this reason."""
+
+    id: int
+    delivered: bool
+    reason: str
+
+
+async def listing(parts: Parts, chosen: Chosen, limit: int = 100) -> list[Kept]:
+    """Return up to ``limit`` of the chosen records, oldest first. Raises InvalidInput for an unknown tenant or installation."""
+    await _require_known(parts, chosen)
+    found = await quarantine.listed(parts.pool, chosen, limit)
+    masks = await _masks(parts, {each.chain_id for each in found})
+    return [_masked(each, masks) for each in found]
+
+
+async def show(parts: Parts, record_id: int) -> Shown:
+    """Return one record. Raises InvalidInput if it is not in quarantine, or its connection's secrets cannot be opened."""
+    found = await quarantine.listed(parts.pool, Chosen(ids=(record_id,)), 1)
+    texts = await quarantine.records(parts.pool, [record_id])
+    if not found or record_id not in texts:
+        raise _not_there((record_id,))
+    masks = await _masks(parts, {found[0].chain_id})
+    text = texts[record_id].record.decode(errors="backslashreplace")
+    return Shown(_masked(found[0], masks), masks[found[0].chain_id].mask(text))
+
+
+async def retry(parts: Parts, chosen: Chosen, person: str, note: str = "retried") -> list[Retried]:
+    """Deliver the chosen records again, by the path and the version rule of every delivery, and say what became of each.
+
+    A record leaves the quarantine in the transaction in which it lands, or stays with its new reason. Where rows are
+    elsewhere, they commit first: a crash between leaves the record in quarantine, and the next retry finds it landed.
+    Raises InvalidInput if nothing is meant or named, or the destination takes batches of runs only; a DestinationError if
+    it cannot take any of them.
+    """
+    by_chain = await _meant(parts, chosen)
+    outcomes: list[Retried] = []
+    for chain_id, ids in by_chain.items():
+        async with AsyncExitStack() as open_ends:
+            delivery = await _Delivery.open(parts, chain_id, person, note, open_ends)
+            for first in range(0, len(ids), AT_ONCE):
+                outcomes += await delivery.deliver(ids[first : first + AT_ONCE])
+    return outcomes
+
+
+async def drop(parts: Parts, chosen: Chosen, person: str, note: str) -> int:
+    """Let the chosen records out undelivered and for good, with who, when and why; return how many.
+
+    All or none. Raises InvalidInput without a reason, or if nothing is meant or named.
+    """
+    if not note.strip():
+        raise InvalidInput("reason", note, "is empty", "Say why these records are not wanted; it is kept.")
+    by_chain = await _meant(parts, chosen)
+    ids = [each for ids in by_chain.values() for each in ids]
+    async with parts.pool.acquire() as connection, connection.transaction():
+        await quarantine.drop(connection, ids, person, note, parts.clock.now())
+    return len(ids)
+
+
+async def exits(parts: Parts, tenant_id: str | None = None, limit: int = 100) -> list[Exit]:
+    """Return up to ``limit`` records that were let out, the last first. Raises InvalidInput for an unknown tenant."""
+    await _require_known(parts, Chosen(tenant_id=tenant_id))
+    return await quarantine.exits(parts.pool, tenant_id, limit)
+
+
+async def _require_known(parts: Parts, chosen: Chosen) -> None:
+    if chosen.tenant_id is not None:
+        await require_known(parts, chosen.tenant_id, chosen.installation)
+
+
+async def _meant(parts: Parts, chosen: Chosen) -> dict[int, list[int]]:
+    await _require_known(parts, chosen)
+    if chosen == Chosen():
+        raise InvalidInput("records", None, "are not chosen", "Name their numbers, or a tenant, stream or reason.")
+    found = await quarantine.ids_by_chain(parts.pool, chosen)
+    missing = set(chosen.ids or ()).difference(*found.values()) if found else set(chosen.ids or ())
+    if missing or not found:
+        raise _not_there(tuple(sorted(missing)))
+    return found
+
+
+def _not_there(ids: tuple[int, ...]) -> InvalidInput:
+    return InvalidInput("records", list(ids), "are not in quarantine", "`tidegate quarantine list` shows what is.")
+
+
+def _masked(kept: Kept, masks: Mapping[int, ReplyRules]) -> Kept:
+    return replace(kept, reason=masks[kept.chain_id].mask(kept.reason))
+
+
+async def _masks(parts: Parts, chain_ids: set[int]) -> dict[int, ReplyRules]:
+    """Return what hides the secrets of each chain's connection, plain and as JSON writes them."""
+    masks = {}
+    for chain_id in chain_ids:
+        whose = await quarantine.whose(parts.pool, chain_id)
+        (stored,) = await directory.connections_by_id(parts.pool, [(whose.tenant_id, whose.connection_id)])
+        secrets = parts.sealer.unseal(stored.sealed, stored.place).values()
+        in_json = (msgspec.json.encode(secret).decode()[1:-1] for secret in secrets)
+        masks[chain_id] = ReplyRules(secrets=tuple({*secrets, *in_json}))
+    return masks
+
+
+@dataclass(frozen=True, slots=True)
+class _Delivery:
+    """The way of one chain's records out of quarantine."""
+
+    parts: Parts
+    destination: Destination
+    target: Target
+    person: str
+    note: str
+
+    @classmethod
+    async def open(cls, parts: Parts, chain_id: int, person: str, note: str, open_ends: AsyncExitStack) -> _Delivery:
+        """Open the destination that the chain's installation has now; ``open_ends`` closes it."""
+        whose = await quarantine.whose(parts.pool, chain_id)
+        (stored,) = await directory.connections_by_id(parts.pool, [(whose.tenant_id, whose.connection_id)])
+        connector = parts.connector(stored.connector)
+        stream = stream_of(connector, whose.stream)
+        place = await directory.destination_by_id(parts.pool, whose.destination_id)
+        if place.kind in OF_RUNS_ONLY:
+            raise InvalidInput(
+                "records",
+                place.name,
+                f"is a destination of kind {place.kind}, into which single records cannot be retried yet",
+                "Correct the cause; what the source changes or shows again is delivered, and drop the stored version.",
+            )
+        secrets = parts.sealer.unseal(place.sealed, directory.destination_place(place.name))
+        destination = await parts.open_destination(place, secrets)
+        open_ends.push_async_callback(destination.close)
+        return cls(parts, destination, Target(whose.tenant_id, whose.account, connector.name, stream), person, note)
+
+    async def deliver(self, ids: Sequence[int]) -> list[Retried]:
+        """Deliver what of ``ids`` is still in quarantine in one transaction. Raises Gone if others keep letting them out."""
+        for _ in range(MOST_TRIES - 1):
+            try:
+                return await self._deliver(await quarantine.records(self.parts.pool, ids))
+            except Gone:
+                continue
+        return await self._deliver(await quarantine.records(self.parts.pool, ids))
+
+    async def _deliver(self, records: Mapping[int, Poisoned]) -> list[Retried]:
+        if not records:
+            return []
+        outcomes: list[Retried] = []
+
+        async def ledger(connection: Connection, written: Written) -> None:
+            again = {each.record: each.reason for each in written.quarantined}
+            stays = [(each, again[kept.record]) for each, kept in records.items() if kept.record in again]
+            delivered = [each for each, kept in records.items() if kept.record not in again]
+            await quarantine.settle(connection, delivered, stays, self.person, self.note, self.parts.clock.now())
+            outcomes[:] = [Retried(each, True, "") for each in delivered] + [
+                Retried(each, False, why) for each, why in stays
+            ]
+
+        number = await quarantine.delivery_number(self.parts.pool)
+        writer = self.destination.writer(self.target, number, 1)
+        await writer.committed()
+        pages = [_page(kept) for kept in records.values()]
+        await writer.write(pages, DeliveryKey(number, 1, 1), b"", ledger, at_once)
+        return sorted(outcomes, key=lambda each: each.id)
+
+
+def _page(kept: Poisoned) -> Page:
+    """Return a page of one record, so that none can hurt another."""
+    assert kept.requested_at is not None
+    return Page(b"[" + kept.record + b"]", None, kept.requested_at, FetchReport(None, None))

@@ -1,0 +1,179 @@
+"""Why due runs wait: one text of SQL decides who may start, and the dispatcher and `explain` both read it (SPEC 3).
+
+So what is told cannot differ from what is done. ``$1`` is now in all of it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from tidegate.domain.run import Lane
+from tidegate.domain.waiting import Wait, WaitReason
+
+if TYPE_CHECKING:
+    from tidegate.store.database import Connection, Pool
+
+_READY = """
+in_hand as materialized (
+    select chain_id, account_id, tenant_id from runs where state in ('queued', 'running')
+),
+of_account as (select account_id, count(*) as runs from in_hand group by account_id),
+of_tenant as (select tenant_id, count(*) as runs from in_hand group by tenant_id),
+of_connection as (  -- looked at only where a connection has a limit of its own
+    select i.connection_id, count(*) as runs
+      from in_hand h join chains c on c.id = h.chain_id join installations i on i.id = c.installation_id
+     where (select exists (select 1 from connections where concurrency_limit is not null))
+     group by i.connection_id
+),
+ready as (  -- every run whose planned run date has come, and what keeps it back whatever the others do
+    select r.id, r.chain_id, r.lane, r.tenant_id, r.account_id, r.not_before_at, r.period_end, l.connection_id,
+           a.concurrency_limit - coalesce(ha.runs, 0) as room_of_account,
+           l.concurrency_limit - coalesce(hc.runs, 0) as room_of_connection,
+           case when exists (select 1 from runs o where o.chain_id = r.chain_id and o.lane = r.lane and o.id <> r.id
+                                and o.state in ('queued', 'running', 'retrying', 'delivering')) then 'another_run'
+                when r.follows_at is not null and not exists (
+                     select 1 from coverage k where k.chain_id = r.chain_id and k.period_end >= r.follows_at) then 'another_run'
+                when a.hold_until > $1 then 'account_held'
+                when coalesce(ha.runs, 0) >= a.concurrency_limit then 'account_limit'
+                when coalesce(hc.runs, 0) >= l.concurrency_limit then 'connection_limit' end as blocked_by
+      from runs r
+      join accounts a on a.id = r.account_id
+      left join of_account ha on ha.account_id = r.account_id
+      left join lateral (
+           select n.id as connection_id, n.concurrency_limit
+             from chains c join installations i on i.id = c.installation_id join connections n on n.id = i.connection_id
+            where c.id = r.chain_id and n.concurrency_limit is not null
+              and (select exists (select 1 from connections where concurrency_limit is not null))) l on true
+      left join of_connection hc on hc.connection_id = l.connection_id
+     where r.state in ('waiting', 'retrying') and r.not_before_at <= $1
+)"""
+
+_TURNS = """
+first_of_chain as (
+    select distinct on (chain_id, lane) * from candidates order by chain_id, lane, period_end
+),
+turns as (  -- tenants take turns, and what a tenant has in hand counts
+    select f.*, coalesce(t.runs, 0)
+                + row_number() over (partition by f.tenant_id order by lane desc, not_before_at, id) as turn
+      from first_of_chain f left join of_tenant t on t.tenant_id = f.tenant_id
+),
+of_connections as (
+    select t.*, room_of_connection is not null and room_of_connection < row_number() over (
+               partition by connection_id order by lane desc, turn, not_before_at, id) as beyond_connection
+      from turns t
+),
+of_accounts as (
+    select c.*, room_of_account < row_number() over (
+               partition by account_id, beyond_connection order by lane desc, turn, not_before_at, id) as beyond_account
+      from of_connections c
+),
+startable as (select * from of_accounts where not beyond_connection and not beyond_account)"""
+
+DISPATCH = f"""
+with {_READY},
+candidates as (select * from ready where blocked_by is null order by not_before_at limit $2 * 8 + 1000),
+{_TURNS},
+chosen as (
+    select id from startable order by lane desc, turn, not_before_at, id limit $2
+),
+locked as (  -- in one order, and only what still waits: a pause or an edit may have dropped it meanwhile
+    select id from runs where id in (select id from chosen) and state in ('waiting', 'retrying')
+     order by id for update skip locked
+)
+update runs r set state = 'queued', queued_at = $1 from locked where r.id = locked.id
+returning r.id, r.epoch, r.lane = 'live' as live
+"""
+"""Queues up to ``$2`` runs that may start now (`store.runs.dispatch`)."""
+
+_OF_RUNS = f"""
+with {_READY},
+candidates as (select * from ready where blocked_by is null),
+{_TURNS},
+told as (
+    select r.id, case
+        when r.state = 'queued' then 'slots'
+        when r.not_before_at > $1 and r.error ->> 'code' = 'account_held' and a.hold_until > $1 then 'account_held'
+        when r.not_before_at > $1 and r.state = 'retrying' then 'retrying'
+        when r.not_before_at > $1 and $1 < r.due_at + coalesce((s.rule ->> 'settle')::interval, interval '0') then 'settle'
+        when r.not_before_at > $1 then 'spread'
+        when q.blocked_by is not null then q.blocked_by
+        when f.id is null then 'another_run'
+        when f.beyond_connection then 'connection_limit'
+        when f.beyond_account then 'account_limit'
+        else 'slots' end as reason
+      from runs r
+      join accounts a on a.id = r.account_id
+      left join schedules s on s.chain_id = r.chain_id
+      left join ready q on q.id = r.id
+      left join of_accounts f on f.id = r.id
+     where r.state in ('waiting', 'queued', 'retrying')
+)
+select r.id as run_id, r.chain_id, r.lane, r.due_at, t.reason,
+       case t.reason
+            when 'retrying' then format('attempt %s, after: %s', r.attempt + 1, coalesce(r.error ->> 'message', 'a stop'))
+            when 'another_run' then coalesce('run ' || coalesce(
+                (select id from runs o where o.chain_id = r.chain_id and o.lane = r.lane and o.id <> r.id
+                                         and o.state in ('queued', 'running', 'retrying', 'delivering')),
+                (select id from runs o where o.chain_id = r.chain_id and o.lane = r.lane and o.period_end < r.period_end
+                                         and o.state = 'waiting' order by o.period_end limit 1)), 'the period before it')
+            when 'account_held' then format('%s: %s', a.name, a.hold_reason)
+            when 'account_limit' then format('%s: %s at once', a.name, a.concurrency_limit)
+            when 'connection_limit' then format('%s: %s at once', n.name, n.concurrency_limit)
+            when 'slots' then case r.state when 'queued' then 'handed to the queue' else 'ready' end
+            else '' end as detail,
+       case when t.reason = 'account_held' then greatest(r.not_before_at, a.hold_until) else r.not_before_at end as planned_at
+  from told t
+  join runs r on r.id = t.id
+  join accounts a on a.id = r.account_id
+  join chains c on c.id = r.chain_id
+  join installations i on i.id = c.installation_id
+  join connections n on n.id = i.connection_id
+ where $2::text is null or r.tenant_id = $2
+"""
+
+_WITHOUT_RUN = """
+select null::bigint as run_id, s.chain_id, 'live' as lane,
+       case when s.paused_at is null then s.next_due_at else s.planned_until end as due_at,
+       case when s.paused_at is null then 'unplanned' when i.paused_by = 'unauthorised' then 'unauthorised'
+            else 'paused' end as reason,
+       case when s.paused_at is null then '' else i.paused_reason end as detail,
+       null::timestamptz as planned_at
+  from schedules s join chains c on c.id = s.chain_id join installations i on i.id = c.installation_id
+ where (s.paused_at is null and s.next_due_at <= $1 or s.paused_at is not null and s.planned_until > greatest(
+            s.received_at, (select max(period_end) from coverage where chain_id = s.chain_id)))
+   and not exists (select 1 from runs r where r.chain_id = s.chain_id and r.lane = 'live'
+                                          and r.state in ('waiting', 'queued', 'running', 'retrying', 'delivering'))
+   and ($2::text is null or c.tenant_id = $2)
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class WaitingRun:
+    """A due run that has not started, or is to go on. ``run_id`` is None where a due date has not become a run."""
+
+    run_id: int | None
+    chain_id: int
+    lane: Lane
+    due_at: datetime
+    wait: Wait
+
+
+async def explain(connection: Connection | Pool, now: datetime, tenant_id: str | None = None) -> list[WaitingRun]:
+    """Return why each due run of one tenant, or of all, waits; the oldest due date first (SPEC 3)."""
+    rows = await connection.fetch(
+        f"select * from ({_OF_RUNS}) of_runs union all select * from ({_WITHOUT_RUN}) without_run order by due_at, run_id",
+        now,
+        tenant_id,
+    )
+    return [
+        WaitingRun(
+            row["run_id"],
+            row["chain_id"],
+            Lane(row["lane"]),
+            row["due_at"],
+            Wait(WaitReason(row["reason"]), row["detail"], row["planned_at"]),
+        )
+        for row in rows
+    ]
