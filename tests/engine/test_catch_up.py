@@ -92,6 +92,7 @@ def test_what_failed_is_not_tried_again_before_a_due_date_passes(unproven: bool,
     """SPEC 2.8: not even when something else of the chain succeeds, here a backfill; it would go on for ever."""
 
     async def story(world: World) -> None:
+        world.with_settings(plan_ahead=1)
         await world.install(rule=EACH)
         world.clock.set(utc(14))
         await world.tick()

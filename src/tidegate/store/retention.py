@@ -70,7 +70,7 @@ COMMITS: Final = "commits"
 """Notes in other databases (`tidegate_commits`) of runs that ended long ago; the destinations themselves delete them."""
 COMMITS_KEEP: Final = timedelta(days=7)
 
-AGEINGS: Final[Sequence[Ageing]] = (MESSAGES, RUNS)
+AGEINGS: Final[Sequence[Ageing]] = (RUNS, MESSAGES)
 """Everything in this database that goes when it is old."""
 
 
