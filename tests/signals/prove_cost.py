@@ -119,7 +119,8 @@ def _small_run(tell: object, number: int) -> None:
     at = datetime(2026, 7, 13, tzinfo=UTC) + timedelta(seconds=number)
     run = LeasedRun(
         id=number, epoch=1, attempt=1, lane=Lane.LIVE, due_at=at, period=Period(at - timedelta(hours=1), at),
-        coverage_start=at, chain_id=number, tenant_id="acme", account_id=1, account_name="a", rate_limit=None, workflow="sync", stream="orders",
+        coverage_start=at, chain_id=number, tenant_id="acme", account_id=1, account_name="a", rate_limit=None,
+        workflow="sync", stream="orders",
         installation="sync", connection_id=1, connection_fingerprint="", destination_id=1, destination_fingerprint="",
         batch=0, checkpoint=None, bounded=False, not_before_at=at, queued_at=at, started_at=at,
     )  # fmt: skip
