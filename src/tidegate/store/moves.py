@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class MovedLink:
-    """One row of a chain's coverage."""
+    """One row of a chain's coverage; ``periods``: how many compaction made it of."""
 
     period_start: datetime
     period_end: datetime
@@ -23,6 +23,7 @@ class MovedLink:
     reason: str
     records: int
     committed_at: datetime
+    periods: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +104,7 @@ async def read_chains(connection: Connection, installation_id: int, *, with_quar
 
 async def _coverage(connection: Connection, chain_id: int) -> tuple[MovedLink, ...]:
     rows = await connection.fetch(
-        """select period_start, period_end, kind, reason, records, committed_at from coverage
+        """select period_start, period_end, kind, reason, records, committed_at, periods from coverage
             where chain_id = $1 order by period_end""",
         chain_id,
     )
@@ -142,12 +143,13 @@ async def _quarantine(connection: Connection, chain_id: int) -> tuple[MovedRecor
 async def insert_coverage(connection: Connection, chain_id: int, links: Sequence[MovedLink]) -> None:
     """Give an empty chain its coverage. Runs stay where they were made: a covered row gets a number that no run has."""
     await connection.execute(
-        """insert into coverage (chain_id, period_start, period_end, previous_end, kind, run_id, reason, records, committed_at)
+        """insert into coverage (chain_id, period_start, period_end, previous_end, kind, run_id, reason, records, committed_at,
+                                 periods)
            select $1, g.period_start, g.period_end, case when g.nth > 1 then g.period_start end, g.kind,
                   case when g.kind = 'covered' then nextval(pg_get_serial_sequence('runs', 'id')) end, g.reason, g.records,
-                  g.committed_at
-             from unnest($2::timestamptz[], $3::timestamptz[], $4::text[], $5::text[], $6::bigint[], $7::timestamptz[])
-                  with ordinality as g(period_start, period_end, kind, reason, records, committed_at, nth)""",
+                  g.committed_at, g.periods
+             from unnest($2::timestamptz[], $3::timestamptz[], $4::text[], $5::text[], $6::bigint[], $7::timestamptz[], $8::int[])
+                  with ordinality as g(period_start, period_end, kind, reason, records, committed_at, periods, nth)""",
         chain_id,
         [link.period_start for link in links],
         [link.period_end for link in links],
@@ -155,6 +157,7 @@ async def insert_coverage(connection: Connection, chain_id: int, links: Sequence
         [link.reason for link in links],
         [link.records for link in links],
         [link.committed_at for link in links],
+        [link.periods for link in links],
     )
 
 
