@@ -5,8 +5,8 @@ BIN := .venv/bin
 READY := .venv/.ready
 UV := UV_PYTHON_DOWNLOADS=never UV_PROJECT_ENVIRONMENT=.venv $(BIN)/uv
 
-.PHONY: demo test check format bench bench-calendar bench-throughput bench-small-runs \
-        prove-calendar prove-loss prove-crash clean
+.PHONY: demo test check format bench bench-calendar bench-throughput bench-small-runs bench-fleet bench-shared-account \
+        prove-calendar prove-loss prove-crash prove-model prove-outage prove-webhook prove-connectors prove-upgrade clean
 
 demo: $(READY)  ## The main job in about a minute: three tenants, a sandbox shop, an accelerated clock
 	@$(BIN)/tidegate demo
@@ -24,7 +24,7 @@ format: $(READY)
 	@$(BIN)/ruff format
 	@$(BIN)/ruff check --fix
 
-bench: bench-calendar bench-throughput bench-small-runs  ## Side by side with peers and hand-written floors
+bench: bench-calendar bench-throughput bench-small-runs bench-fleet bench-shared-account  ## Side by side with peers and hand-written floors
 
 bench-calendar: $(READY)
 	@$(BIN)/python -m benchmarks.calendar
@@ -35,6 +35,12 @@ bench-throughput: $(READY)
 bench-small-runs: $(READY)
 	@$(BIN)/python -m benchmarks.small_runs
 
+bench-fleet: $(READY)  ## A million schedules
+	@$(BIN)/python -m benchmarks.fleet
+
+bench-shared-account: $(READY)  ## Sixteen workers and a thousand tenants behind one rate limit
+	@$(BIN)/python -m benchmarks.shared_account
+
 prove-calendar: $(READY)  ## Every zone, 1970 to 2040, every sync hour
 	@$(BIN)/python -m tests.domain.prove_calendar
 
@@ -43,6 +49,21 @@ prove-loss: $(READY)  ## The hostile source, at length
 
 prove-crash: $(READY)  ## A thousand times kill -9; resumable
 	@$(BIN)/python -m tests.crash.prove_crash
+
+prove-model: $(READY)  ## Random sequences of all that can happen to a chain, against the rules it must keep
+	@$(BIN)/python -m tests.model.prove_model
+
+prove-outage: $(READY)  ## Three days of outage at every minute
+	@$(BIN)/python -m tests.model.prove_outage
+
+prove-webhook: $(READY)  ## A receiver that is down for a day, then slow, then refuses
+	@$(BIN)/python -m tests.destinations.prove_webhook
+
+prove-connectors: $(READY)  ## kill -9 in the middle of child listings and change feeds
+	@$(BIN)/python -m tests.connectors.prove_kills 20
+
+prove-upgrade: $(READY)  ## Migrations beneath workers of an older revision; needs the repository's history
+	@$(BIN)/python -m tests.upgrade.prove_upgrade
 
 $(READY): pyproject.toml uv.lock
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or later is needed: install python3.11 and python3.11-venv." >&2; exit 1; }

@@ -40,10 +40,13 @@ def play(request: pytest.FixtureRequest, database_url: str, empty_database_url: 
 
     def play(story: Story) -> None:
         async def whole(world: World) -> None:
+            opened: list[Destination] = []
+
             async def open_destination(_kept: StoredDestination, _secrets: dict[str, str]) -> Destination:
                 if there == database_url:
                     return LocalPostgres(world.pool)
-                return await RemotePostgres.connect(there, world.pool)
+                opened.append(await RemotePostgres.connect(there, world.pool))
+                return opened[-1]
 
             world.parts = replace(world.parts, open_destination=open_destination)
             rows: asyncpg.Connection = await asyncpg.connect(there)
@@ -51,6 +54,8 @@ def play(request: pytest.FixtureRequest, database_url: str, empty_database_url: 
                 await story(world, rows)
             finally:
                 await rows.close()
+                for destination in opened:
+                    await destination.close()
 
         in_world(database_url, whole)
 

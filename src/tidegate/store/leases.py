@@ -203,7 +203,7 @@ covered as (
 ),
 looked_at as (
     update schedules s set held_until = null
-      from finished f where s.chain_id = f.chain_id and s.held_until is not null and $10 = 'succeeded'
+      from finished f where s.chain_id = f.chain_id and s.held_until is not null and f.state = 'succeeded'
 )
 select state from finished
 """
