@@ -43,14 +43,18 @@ def play(request: pytest.FixtureRequest, database_url: str, empty_database_url: 
             async def open_destination(_kept: StoredDestination, _secrets: dict[str, str]) -> Destination:
                 if there == database_url:
                     return LocalPostgres(world.pool)
-                return await RemotePostgres.connect(there, world.pool)
+                opened.append(await RemotePostgres.connect(there, world.pool))
+                return opened[-1]
 
+            opened: list[RemotePostgres] = []
             world.parts = replace(world.parts, open_destination=open_destination)
             rows: asyncpg.Connection = await asyncpg.connect(there)
             try:
                 await story(world, rows)
             finally:
                 await rows.close()
+                for destination in opened:
+                    await destination.close()
 
         in_world(database_url, whole)
 
