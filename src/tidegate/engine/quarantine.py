@@ -115,8 +115,8 @@ async def _meant(parts: Parts, chosen: Chosen) -> dict[int, list[int]]:
     if chosen == Chosen():
         raise InvalidInput("records", None, "are not chosen", "Name their numbers, or a tenant, stream or reason.")
     found = await quarantine.ids_by_chain(parts.pool, chosen)
-    missing = set(chosen.ids or ()).difference(*found.values()) if found else set(chosen.ids or ())
-    if missing or not found:
+    missing = set(chosen.ids or ()).difference(*found.values())
+    if missing:
         raise _not_there(tuple(sorted(missing)))
     return found
 

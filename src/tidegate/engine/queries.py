@@ -8,7 +8,7 @@ from datetime import datetime
 
 from tidegate.domain.coverage import Link, Uncovered
 from tidegate.domain.errors import InvalidInput
-from tidegate.domain.run import RunState
+from tidegate.domain.run import Lane, RunState
 from tidegate.domain.waiting import Wait, WaitingFor, summed_up
 from tidegate.engine.parts import Parts
 from tidegate.store import alerts, chains, directory, messages, reports, waiting
@@ -57,7 +57,8 @@ async def status(parts: Parts, tenant_id: str | None = None, installation: str |
     }
     latest = await reports.latest_runs(parts.pool, [chain.id for chain in found])
     uncovered = dict(await chains.uncovered(parts.pool, now, tenant_id))
-    waits = {each.chain_id: each.wait for each in reversed(await waiting.explain(parts.pool, now, tenant_id))}
+    told = await waiting.explain(parts.pool, now, tenant_id)
+    waits = {each.chain_id: each.wait for each in reversed(told) if each.lane is Lane.LIVE}
     return [
         StreamStatus(
             tenant_id=chain.tenant_id,
