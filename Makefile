@@ -12,7 +12,7 @@ demo: $(READY)  ## The main job in about a minute: three tenants, a sandbox shop
 	@$(BIN)/tidegate demo
 
 test: check  ## Everything that CI runs
-	@$(BIN)/pytest --cov --cov-report=term:skip-covered
+	@$(BIN)/python -m tests
 
 check: $(READY)  ## Format, lint, types, layers
 	@$(BIN)/ruff format --check --quiet

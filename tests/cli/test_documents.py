@@ -20,6 +20,7 @@ from tidegate.connectors.registry import find_connector
 from tidegate.domain.errors import DestinationUnavailable
 from tidegate.engine.configuration import load, read_file
 from tidegate.engine.parts import Parts
+from tidegate.store.retention import kept_for
 from tidegate.store.seal import Sealer
 
 ROOT = Path(__file__).parents[2]
@@ -137,8 +138,9 @@ def test_the_configuration_page_names_every_key_and_every_variable() -> None:
         key for key in sorted(keys) if f"`{key}" not in page and f"`{key}." not in page and f"{key}:" not in page
     ] == []
     source = "".join(path.read_text("utf-8") for path in (ROOT / "src/tidegate").rglob("*.py"))
-    variable = re.compile(r"\bTIDEGATE_[A-Z_]+\b")
-    assert set(variable.findall(page)) == set(variable.findall(source))
+    variable = re.compile(r"\bTIDEGATE_[A-Z_]+[A-Z]\b")
+    kept = {f"TIDEGATE_KEEP_{what.upper()}_DAYS" for what in kept_for()}
+    assert set(variable.findall(page)) == set(variable.findall(source)) | kept
 
 
 @pytest.mark.parametrize("name", [name for name in COMMANDS if name not in ("schedule", "connector")])

@@ -85,7 +85,7 @@ def test_the_engine_outlives_the_loss_of_its_database_connections(database_url: 
             assert not working.done()
             try:
                 return bool(await world.covered(chain))
-            except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+            except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError):
                 return False
 
         await until(covered)

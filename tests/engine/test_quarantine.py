@@ -48,7 +48,6 @@ def play(request: pytest.FixtureRequest, database_url: str, empty_database_url: 
                 opened.append(await RemotePostgres.connect(there, world.pool))
                 return opened[-1]
 
-            opened: list[RemotePostgres] = []
             world.parts = replace(world.parts, open_destination=open_destination)
             rows: asyncpg.Connection = await asyncpg.connect(there)
             try:

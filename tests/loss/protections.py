@@ -76,7 +76,7 @@ def _watermark_is_not_the_run_date(patch: Patch) -> None:
 
 def _period_starts_at_the_watermark(patch: Patch) -> None:
     late = leases._LEASE.replace(
-        "coalesce(b.watermark, c.start_at) as period_start", "r.period_end - interval '1 s' as period_start"
+        "then coalesce(b.watermark, c.start_at) else", "then r.period_end - interval '1 s' else"
     )
     assert late != leases._LEASE
     patch.setattr(leases, "_LEASE", late)
@@ -99,8 +99,8 @@ def _same_version_is_left_alone(patch: Patch) -> None:
 
 
 def _resume_token(patch: Patch) -> None:
-    def from_the_beginning(*asked: object) -> FetchRequest:
-        return replace(request_for(*asked), resume=None)  # type: ignore[arg-type]
+    def from_the_beginning(*asked: object, **named: object) -> FetchRequest:
+        return replace(request_for(*asked, **named), resume=None)  # type: ignore[arg-type]
 
     patch.setattr(execution, "request_for", from_the_beginning)
 

@@ -8,7 +8,7 @@ from hypothesis.stateful import run_state_machine_as_test
 from tests.model.machine import ChainStory
 
 QUICK = settings(
-    max_examples=10,
+    max_examples=20,
     stateful_step_count=30,
     deadline=None,
     derandomize=True,

@@ -134,7 +134,7 @@ def test_no_secret_leaves_the_process(cli: CommandLine, database_url: str) -> No
             statuses[0] = status
             in_database(cli, "delete from tidegate.runs")
             in_database(cli, "update tidegate.connections set unauthorised_at = null")
-            in_database(cli, "update tidegate.installations set paused_at = null")
+            in_database(cli, "update tidegate.installations set paused_at = null, paused_by = '', paused_reason = ''")
             in_database(cli, "update tidegate.schedules set paused_at = null")
             make_due(cli)
             said += [_all_of(cli, *command.split()) for command in LOUD]

@@ -97,7 +97,7 @@ class ConnectionVault:
         try:
             return self._vaults.sealer.unseal(sealed, self._place)
         except InvalidInput:  # the connection itself was sealed anew since, or it could not have been opened
-            log.warning("tokens_sealed_under_another_key", place=self._place)
+            log.warning("tokens sealed under another key", place=self._place)
             return {}
 
     async def renew(self, renewal: Renewal) -> Held:
@@ -140,7 +140,7 @@ class ConnectionVault:
                     else:  # ours after all, or another process's
                         renewed = self._opened(now)
             except _GONE as error:
-                log.warning("tokens_not_committed", place=self._place, error=type(error).__name__)
+                log.warning("tokens not committed", place=self._place, error=type(error).__name__)
                 await self._vaults.clock.sleep(wait)
             else:
                 del self._vaults.uncommitted[self._id]
