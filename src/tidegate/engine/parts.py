@@ -73,7 +73,7 @@ class Ends:
     finishing: Together[Finish, RunState] = field(init=False)
     vaults: Vaults = field(init=False)
     allowances: Allowances = field(init=False)
-    _sources: OrderedDict[int, tuple[str, Connector, Source]] = field(default_factory=OrderedDict)
+    _sources: OrderedDict[int, tuple[str, int, Connector, Source]] = field(default_factory=OrderedDict)
     _read: dict[int, StoredConnection] = field(default_factory=dict)
     _opening: asyncio.Lock = field(default_factory=asyncio.Lock)
     _destinations: dict[int, tuple[str, Destination]] = field(default_factory=dict)
@@ -98,7 +98,8 @@ class Ends:
         self.allowances.learn(run.account_id, run.rate_limit)
         stored = self._read.pop(run.connection_id, None)
         if stored is not None:
-            self._sources[run.connection_id] = self._open_source(stored)
+            connector, source = self.open_source(stored)
+            self._sources[run.connection_id] = (stored.fingerprint, stored.account_id, connector, source)
             if len(self._sources) > OPEN_SOURCES:
                 self._sources.popitem(last=False)
         if run.connection_id not in self._sources:
@@ -106,14 +107,18 @@ class Ends:
                 f"The source of run {run.id} could not be opened: another run of its connection failed to."
             )
         self._sources.move_to_end(run.connection_id)
-        _, connector, source = self._sources[run.connection_id]
+        *_, connector, source = self._sources[run.connection_id]
         return source, stream_of(connector, run.stream), connector.name
 
     def _is_open(self, run: LeasedRun) -> bool:
         kept = self._sources.get(run.connection_id)
-        return kept is not None and kept[0] == run.connection_fingerprint
+        return kept is not None and kept[:2] == (run.connection_fingerprint, run.account_id)
 
-    def _open_source(self, stored: StoredConnection) -> tuple[str, Connector, Source]:
+    def open_source(self, stored: StoredConnection) -> tuple[Connector, Source]:
+        """Return a connection's connector and its source, with the tokens and the allowance that all processes share.
+
+        Raises InvalidInput if the connector is not there any more, or a setting or secret is missing.
+        """
         connector = self.parts.connector(stored.connector)
         secrets = self.parts.sealer.unseal(stored.sealed, stored.place)
         settings = ConnectionSettings(
@@ -123,7 +128,7 @@ class Ends:
             allowance=self.allowances.of(stored.account_id),
         )
         source = connector.open(settings, self.parts.session, self.parts.clock)
-        return stored.fingerprint, connector, source
+        return connector, source
 
     async def destination(self, run: LeasedRun) -> Destination:
         """Return the run's destination, opened anew if its settings or secrets have changed."""

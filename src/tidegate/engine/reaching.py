@@ -8,7 +8,6 @@ from contextlib import aclosing
 from datetime import datetime, timedelta
 from typing import TypeVar, cast
 
-from tidegate.connectors.base import ConnectionSettings
 from tidegate.destinations.base import Reachable
 from tidegate.domain.errors import (
     DestinationError,
@@ -20,7 +19,7 @@ from tidegate.domain.errors import (
 )
 from tidegate.domain.fetch import FetchRequest, Page
 from tidegate.engine.checks import Check, well, wrong
-from tidegate.engine.parts import Parts, stream_of
+from tidegate.engine.parts import Ends, Parts, stream_of
 from tidegate.store import directory, reports
 from tidegate.store.directory import StoredConnection, StoredDestination
 
@@ -44,7 +43,11 @@ async def check_sources(parts: Parts) -> list[Check]:
         if (made.tenant_id, made.account) in streams and made.unauthorised_at is None:
             accounts.setdefault((made.connector, made.account), made)
     asked = list(accounts.values())[:MOST_ASKED]
-    found = await _each(asked, lambda made: _source(parts, made, streams[made.tenant_id, made.account]))
+    ends = Ends(parts)
+    try:
+        found = await _each(asked, lambda made: _source(ends, made, streams[made.tenant_id, made.account]))
+    finally:
+        await ends.close()
     if len(accounts) > len(asked):
         found.append(well("sources", f"{len(asked)} of {len(accounts)} platform accounts were asked"))
     return found
@@ -65,11 +68,12 @@ async def _each(asked: Sequence[Asked], check: Callable[[Asked], Awaitable[Check
     return list(await asyncio.gather(*(one(each) for each in asked)))
 
 
-async def _source(parts: Parts, made: StoredConnection, stream: str) -> Check:
+async def _source(ends: Ends, made: StoredConnection, stream: str) -> Check:
+    parts = ends.parts
     name = f"source {made.tenant_id}/{made.name}"
     try:
         async with asyncio.timeout(PATIENCE_SECONDS):
-            page = await _first_page(parts, made, stream)
+            page = await _first_page(ends, made, stream)
     except TimeoutError:
         return _unreachable(name, f"has not answered within {PATIENCE_SECONDS:.0f} s")
     except RateLimited:
@@ -90,11 +94,10 @@ async def _source(parts: Parts, made: StoredConnection, stream: str) -> Check:
     return well(name, f"shows its {stream}")
 
 
-async def _first_page(parts: Parts, made: StoredConnection, stream: str) -> Page | None:
-    connector = parts.connector(made.connector)
-    secrets = parts.sealer.unseal(made.sealed, made.place)
-    source = connector.open(ConnectionSettings(made.settings, secrets), parts.session, parts.clock)
-    now: datetime = parts.clock.now()
+async def _first_page(ends: Ends, made: StoredConnection, stream: str) -> Page | None:
+    ends.allowances.learn(made.account_id, made.rate_limit)
+    connector, source = ends.open_source(made)
+    now: datetime = ends.parts.clock.now()
     lower = None if stream_of(connector, stream).cursor is None else now - REACH
     request = FetchRequest(stream, lower=lower, upper=None, stop_after=now)
     async with aclosing(cast(AsyncGenerator[Page], source.fetch(request))) as pages:

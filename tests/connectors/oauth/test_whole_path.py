@@ -135,6 +135,14 @@ def test_processes_share_one_rotating_token_and_new_settings_do_not_cost_it(merc
     assert merchant.server.statuses == [200, 200]
 
 
+def test_the_doctor_keeps_the_token_that_it_is_given(merchant: Merchant) -> None:
+    """A checkup looks with the tokens of the vault, and what replaces them is kept: the run after it needs no request."""
+    assert "shows its orders" in merchant("doctor").stdout
+    assert merchant.server.statuses == [200]
+    assert merchant.run() == "succeeded"
+    assert merchant.server.statuses == [200]
+
+
 def test_a_process_killed_between_the_answer_and_the_commit_goes_on_where_the_old_token_still_works(
     merchant: Merchant,
 ) -> None:
