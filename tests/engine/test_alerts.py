@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from tests.engine.world import World, in_world
+from tests.engine.world import DAILY, World, in_world
 from tidegate.domain.alert import AlertKind
 from tidegate.domain.errors import ContractBroken, SourceUnavailable, Unauthorised
 from tidegate.engine import commands, queries
@@ -190,5 +190,20 @@ def test_schedules_that_nobody_plans_are_told(database_url: str) -> None:
         assert "1 schedules are due and nobody plans them" in alert.message
         await world.tick()
         assert await open_kinds(world) == []
+
+    in_world(database_url, story)
+
+
+def test_a_schedule_held_behind_its_oldest_piece_is_stale_and_starves_nobody(database_url: str) -> None:
+    """SPEC 2.8: due dates wait by rule until there is room for more pieces; its interval is that of its due dates."""
+
+    async def story(world: World) -> None:
+        world.with_settings(plan_ahead=1)
+        await world.install(rule={**DAILY, "start_date": "2026-07-13", "catch_up": "each"})
+        world.shop.on_page = lambda _number: SourceUnavailable("away")
+        world.clock.set(utc(17))
+        await world.tick()
+        assert await world.pool.fetchval("select next_due_at < held_until from schedules")
+        assert await open_kinds(world) == [AlertKind.FAILING, AlertKind.STALE]
 
     in_world(database_url, story)

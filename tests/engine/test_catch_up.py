@@ -301,3 +301,24 @@ def test_pausing_and_resuming_under_each(database_url: str) -> None:
         assert await schedules.next_look_at(world.pool) == utc(18)
 
     in_world(database_url, story)
+
+
+def test_what_is_planned_anew_remembers_nothing_of_its_failure(database_url: str) -> None:
+    """SPEC 2.12: under its own identity, from the beginning: no error, no report and no counts of the try before."""
+
+    async def story(world: World) -> None:
+        await world.install(rule=EACH)
+        for number in range(1, 6):
+            world.shop.put(number, utc(13, number))
+        world.shop.on_page = lambda number: ContractBroken("not what was promised") if number == 2 else None
+        world.clock.set(utc(14))
+        await world.tick()
+        (failed,) = await world.runs()
+        assert (failed["state"], failed["read_count"], failed["error"] is None) == ("failed", 2, False)
+        world.clock.set(utc(15))
+        await plan_due(world.parts, world.clock.now())
+        anew = (await world.runs())[0]
+        assert (anew["id"], anew["state"], anew["error"], anew["report"]) == (failed["id"], "waiting", None, None)
+        assert [value for name, value in anew.items() if name.endswith("_count")] == [0] * 6
+
+    in_world(database_url, story)

@@ -193,3 +193,21 @@ async def connect_third(world: World) -> None:
     async with world.pool.acquire() as connection, connection.transaction():
         await directory.put_installation(connection, "acme", "third", "shop", "table")
         await commands.pause_in(connection, "acme", "third", "unauthorised: not really, a person wrote this", utc(13))
+
+
+def test_under_each_failing_days_count_though_the_oldest_piece_is_tried_again(database_url: str) -> None:
+    """SPEC 2.8, 5: its own due date stays the old one; the days are those on which it was tried."""
+
+    async def story(world: World) -> None:
+        world.with_settings(pause_after_failing_days=3)
+        await world.install(rule={**DAILY, "start_date": "2026-07-13", "catch_up": "each"})
+        world.shop.on_page = lambda _number: ContractBroken("no records")
+        await days(world, 3)
+        assert await paused_by(world) == (None, "")
+        await days(world, 1)
+        assert await paused_by(world) == (
+            "failing",
+            "orders has been failing for 3 days, since 2026-07-14T00:00:00Z: no records",
+        )
+
+    in_world(database_url, story)

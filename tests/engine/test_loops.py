@@ -9,7 +9,9 @@ import asyncpg
 import pytest
 
 from tests.engine.world import World, in_world
+from tidegate.domain.errors import RateLimited
 from tidegate.engine.engine import Engine, Role
+from tidegate.store import runs
 
 DEADLINE_SECONDS = 30
 OTHERS = "from pg_stat_activity where datname = current_database() and pid <> pg_backend_pid()"
@@ -93,3 +95,19 @@ def test_the_engine_outlives_the_loss_of_its_database_connections(database_url: 
         await working
 
     in_world(database_url, story, sweep_every=timedelta(seconds=1))
+
+
+def test_drain_leaves_what_a_held_account_lets_nobody_start(database_url: str) -> None:
+    """SPEC 3, 8 `tick`: of two runs of one account one is told to come back in an hour, and the other waits with it."""
+
+    async def story(world: World) -> None:
+        for tenant in ("a", "b"):
+            await world.install(tenant, account="shared.example", limit=1)
+        world.shop.on_page = lambda _number: RateLimited("slow", retry_after_seconds=3600)
+        world.clock.advance(days=1)
+        await asyncio.wait_for(Engine(world.parts).drain(), timeout=DEADLINE_SECONDS)
+        assert sorted(run["state"] for run in await world.runs()) == ["retrying", "waiting"]
+        now = world.clock.now()
+        assert await runs.outstanding(world.pool, now) == (0, now + timedelta(hours=1))
+
+    in_world(database_url, story)

@@ -26,14 +26,15 @@ not_ended as (
 troubled as (
     select chain_id from not_ended
      union select id from chains where failing_since is not null
-     union select chain_id from schedules where next_due_at <= $1 and paused_at is null
+     union select chain_id from schedules
+            where next_due_at <= $1 and paused_at is null and (held_until is null or held_until <= $1)
      union select distinct chain_id from runs where state = 'unproven'
 ),
 looked_at as (
     select c.id as chain_id, c.tenant_id, c.installation_id, c.stream, c.tenant_id || '/' || i.name as name, i.paused_by,
            b.watermark, case when c.failing_end > coalesce(b.watermark, '-infinity') then c.failing_since end as failing_since,
            e.run_id, e.erring_since, e.message,
-           case when s.planned_until > s.received_at then s.next_due_at - s.planned_until end as interval,
+           case when s.planned_until > s.received_at then coalesce(s.held_until, s.next_due_at) - s.planned_until end as interval,
            coalesce(b.watermark, greatest(c.start_at, s.received_at)) as fresh_to
       from troubled t join chains c on c.id = t.chain_id join installations i on i.id = c.installation_id
       join schedules s on s.chain_id = c.id
@@ -93,7 +94,8 @@ cases as (
            format('%s schedules are due and nobody plans them, the oldest since %s', count(*),
                   to_char(min(next_due_at), 'YYYY-MM-DD"T"HH24:MI:SS"Z"')),
            'Start the engine (`tidegate up`), or a worker with the role planner.'
-      from schedules where next_due_at <= $1 and paused_at is null having min(next_due_at) < $1 - $3::interval
+      from schedules where next_due_at <= $1 and paused_at is null and (held_until is null or held_until <= $1)
+    having min(next_due_at) < $1 - $3::interval
 )"""
 
 _WATCH = f"""

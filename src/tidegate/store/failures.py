@@ -15,8 +15,10 @@ if TYPE_CHECKING:
 
 _NOTE = """
 with failed as (
-    select r.id as run_id, r.chain_id, r.due_at, r.period_end, coalesce(r.error ->> 'message', '') as message
-      from runs r where r.id = any($1::bigint[]) and r.state = 'failed' and r.lane = 'live'
+    select r.id as run_id, r.chain_id, greatest(r.due_at, s.planned_until) as due_at, r.period_end,
+           coalesce(r.error ->> 'message', '') as message
+      from runs r left join schedules s on s.chain_id = r.chain_id
+     where r.id = any($1::bigint[]) and r.state = 'failed' and r.lane = 'live'
 ),
 noted as (
     update chains c
@@ -37,7 +39,8 @@ select n.tenant_id, i.name as installation, n.stream, n.failing_since, n.due_at,
 
 @dataclass(frozen=True, slots=True)
 class Failing:
-    """A stream whose run has just failed. ``failing_since``: the due date of the first failed run since the last success.
+    """A stream whose run has just failed. ``failing_since``: the newest due date when the first run since the last success
+    failed; ``due_at``: the newest now, also if what failed again is an older piece (`catch_up: each`).
 
     ``pause_after_failing_days``: the installation's own, None for the deployment's.
     """

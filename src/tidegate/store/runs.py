@@ -42,7 +42,9 @@ _ANEW = """
 on conflict (chain_id, lane, period_end) do update
    set state = 'waiting', trigger = excluded.trigger, first_due_at = excluded.first_due_at, due_at = excluded.due_at,
        not_before_at = excluded.not_before_at, attempt = 0, started_at = null, finished_at = null, period_start = null,
-       checkpoint = null, bounded = excluded.bounded, follows_at = excluded.follows_at
+       checkpoint = null, error = null, report = null, read_count = 0, inserted_count = 0, updated_count = 0,
+       unchanged_count = 0, misfit_count = 0, quarantined_count = 0, bounded = excluded.bounded,
+       follows_at = excluded.follows_at
  where runs.state in ('dropped', 'failed', 'unproven')
 """
 """A run that ended without covering its period is planned anew under its own identity, from the beginning."""
@@ -264,17 +266,19 @@ async def drop_waiting(
 async def outstanding(connection: Connection | Pool, now: datetime) -> tuple[int, datetime | None]:
     """Return how many runs are to be started by ``now`` or in hand, and the earliest planned run date of the others.
 
-    A run behind one of its chain that is put back until later, or behind a period that is not covered, cannot start by
-    ``now``.
+    A run behind one of its chain that is put back until later, behind a period that is not covered, or of an account that
+    is held (SPEC 3), cannot start by ``now``.
     """
     row = await connection.fetchrow(
-        """select count(*) filter (where state in ('queued', 'running') or not_before_at <= $1 and not exists (
+        """select count(*) filter (where state in ('queued', 'running') or startable_at <= $1 and not exists (
                       select 1 from runs a where a.chain_id = r.chain_id and a.lane = r.lane and a.id <> r.id
                                              and (a.state = 'retrying' and a.not_before_at > $1 or a.state = 'delivering'))
                   and (follows_at is null or exists (
                       select 1 from coverage k where k.chain_id = r.chain_id and k.period_end >= r.follows_at))) as now,
-                  min(not_before_at) filter (where state in ('waiting', 'retrying') and not_before_at > $1) as later
-             from runs r where state in ('waiting', 'queued', 'running', 'retrying')""",
+                  min(startable_at) filter (where state in ('waiting', 'retrying') and startable_at > $1) as later
+             from runs r join accounts h on h.id = r.account_id
+            cross join lateral (select greatest(r.not_before_at, h.hold_until) as startable_at) s
+            where state in ('waiting', 'queued', 'running', 'retrying')""",
         now,
     )
     assert row is not None

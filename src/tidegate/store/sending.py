@@ -73,7 +73,7 @@ async def renew(pool: Pool, leases: Sequence[tuple[int, int]], until: datetime) 
 _NEXT = """
 with due as (
     select r.id, r.waits_for_position as upto from runs r
-     where r.waits_for_route = $1 and r.state = 'delivering' order by r.waits_for_position limit 1
+     where r.waits_for_route = $1 and r.state = 'delivering' order by r.waits_for_position, r.id limit 1
 ),
 chosen as (
     (select o.position, null::bigint as run_id from outbox o
