@@ -187,3 +187,14 @@ def test_quarantine_comes_along_if_asked_for(cli: CommandLine, other: CommandLin
     found: Any = in_database(other, look)
     assert found == in_database(cli, look)
     assert found
+
+
+def test_what_was_missing_in_front_is_asked_for_at_the_other_side(cli: CommandLine, other: CommandLine) -> None:
+    """SPEC 2.10: the start was moved back and its backfill had not run yet; pausing drops it, importing asks for it again."""
+    synced(cli)
+    cli.apply(ELSEWHERE.replace("2026-05-01T00:00:00Z", "2026-04-01T00:00:00Z"))
+    waiting = "select concat_ws('|', period_start, period_end, state) from tidegate.runs where lane = 'backfill'"
+    asked = in_database(cli, waiting)
+    assert asked.endswith("|waiting")
+    other.ok("import", exported(cli, other))
+    assert in_database(other, waiting) == asked

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
 
 import asyncpg
 import pytest
 
-from tests.destinations.loading import ORDERS, Pool, Run, at, local, page, pool_of, rows, target
+from tests.destinations.loading import ORDERS, Ledger, Pool, Run, at, local, page, pool_of, rows, target
 from tidegate.destinations.base import DeliveryKey, Target, Written, at_once
 from tidegate.destinations.postgres.careful import Found, PageLines, Rendered
 from tidegate.destinations.postgres.layout import Layout
@@ -16,7 +18,7 @@ from tidegate.destinations.postgres.load import Batch, Load, staging
 from tidegate.destinations.postgres.local import LocalPostgres
 from tidegate.destinations.postgres.refusals import LayoutChanged
 from tidegate.destinations.postgres.tables import Tables
-from tidegate.domain.errors import LeaseLost
+from tidegate.domain.errors import DestinationUnavailable, LeaseLost
 from tidegate.domain.fetch import Page
 
 Story = Callable[[LocalPostgres, Pool], Awaitable[None]]
@@ -231,5 +233,93 @@ def test_records_without_a_table_to_go_to_are_an_error(database_url: str) -> Non
         async with pool.acquire() as connection:
             with pytest.raises(LayoutChanged):
                 await load.rows(connection, batch, at_once)  # type: ignore[arg-type]
+
+    told(database_url, story)
+
+
+def test_a_table_that_takes_no_copy_gets_its_records_all_the_same(database_url: str) -> None:
+    """SPEC 4: PostgreSQL refuses COPY into a table with row security; the ordinary way writes it."""
+
+    async def story(destination: LocalPostgres, pool: Pool) -> None:
+        await Run(destination.writer(target(), 1, 1)).write(orders(1))
+        role = f"narrow_{await pool.fetchval('select current_database()')}"
+        await pool.execute(
+            f"""create role "{role}"; grant usage on schema synced to "{role}";
+                grant all on all tables in schema synced to "{role}"; alter table synced.shop_orders enable row level security;
+                create policy theirs on synced.shop_orders to "{role}" using (true)"""
+        )
+        try:
+            async with asyncpg.create_pool(
+                database_url, min_size=1, max_size=4, server_settings={"role": role}
+            ) as narrow:
+                run = Run(LocalPostgres(narrow).writer(target(), 2, 1), run_id=2)
+                assert (await run.write(orders(2))).inserted == 1
+                assert (await run.write(orders(3, 4))).inserted == 2
+        finally:
+            await pool.execute(f'drop owned by "{role}"; drop role "{role}"')
+        assert [row["id"] for row in await rows(pool, "id")] == [1, 2, 3, 4]
+
+    told(database_url, story)
+
+
+@dataclass
+class Deadlocking(Ledger):
+    """Is chosen to end a deadlock, ``times`` times."""
+
+    times: int = 1
+
+    async def __call__(self, connection: asyncpg.Connection, written: Written) -> None:
+        """Be the ledger of one batch."""
+        if self.times:
+            self.times -= 1
+            raise asyncpg.DeadlockDetectedError("deadlock detected")
+        await super().__call__(connection, written)
+
+
+def test_a_batch_that_a_deadlock_has_ended_is_written_again_once(database_url: str) -> None:
+    """SPEC 5: the other writer has gone on meanwhile; a run's attempt is not spent on it."""
+
+    async def story(destination: LocalPostgres, pool: Pool) -> None:
+        for number, times in enumerate((1, 2), start=1):
+            run = Run(destination.writer(target(), number, 1), number, ledger=Deadlocking(times=times))
+            if times == 1:
+                assert (await run.write(orders(1, 2))).inserted == 2
+                continue
+            with pytest.raises(DestinationUnavailable):
+                await run.write(orders(3))
+        assert [row["id"] for row in await rows(pool, "id")] == [1, 2]
+
+    told(database_url, story)
+
+
+def test_a_batch_that_waits_shows_that_it_lives_well_within_a_lease_of_two_seconds(database_url: str) -> None:
+    """SPEC 7: what shows nothing for a whole lease is taken for frozen and ended (`database.end_frozen`)."""
+
+    async def story(destination: LocalPostgres, pool: Pool) -> None:
+        run = Run(destination.writer(target(), 1, 1))
+        await run.write(orders(1))
+        await run.write(orders(1, second=1))
+        ready, come = asyncio.Event(), asyncio.Event()
+
+        async def turn() -> None:
+            ready.set()
+            await come.wait()
+
+        waiting = asyncio.create_task(
+            run.writer.write([orders(1, second=4)], DeliveryKey(1, 1, 4), b"", run.ledger, turn)
+        )
+        await ready.wait()
+        seen = set[datetime]()
+        while len(seen) < 3:
+            at_rest = await pool.fetchval(
+                """select state_change from pg_stat_activity
+                    where datname = current_database() and state = 'idle in transaction'"""
+            )
+            seen |= {at_rest} - {None}
+            await asyncio.sleep(0.02)
+        come.set()
+        assert (await waiting).updated == 1
+        last, before = sorted(seen)[-1], sorted(seen)[-2]
+        assert last - before < timedelta(seconds=1.8)
 
     told(database_url, story)

@@ -5,19 +5,22 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from tests.engine.doubles import OpenedShop
 from tests.engine.world import World, in_world
 from tidegate.domain.capacity import SHARE_OF_BURST, SHARE_OF_RATE, RateLimit
 from tidegate.domain.errors import AccountHeld, RateLimited, SourceUnavailable
 from tidegate.engine import commands
 from tidegate.engine.allowance import HORIZON, Allowances
 from tidegate.engine.dispatcher import dispatch_ready
+from tidegate.engine.parts import Ends
 from tidegate.engine.planner import plan_due
 from tidegate.engine.worker import Worker
-from tidegate.store import accounts
+from tidegate.store import accounts, leases
 
 
 def utc(day: int, hour: int = 0, minute: int = 0) -> datetime:
@@ -216,5 +219,36 @@ def test_what_asks_for_a_pause_and_for_how_long(database_url: str, error: Except
         await world.work()
         until = await world.pool.fetchval("select hold_until from accounts")
         assert until == (None if seconds is None else world.clock.now() + timedelta(seconds=seconds))
+
+    in_world(database_url, story)
+
+
+def test_a_connection_that_has_moved_to_another_account_waits_for_that_ones_turns(database_url: str) -> None:
+    """SPEC 3: its settings and secrets are the same, so what is kept open looks right; its allowance is not."""
+
+    async def story(world: World) -> None:
+        await world.install()
+        world.clock.set(utc(14))
+        await plan_due(world.parts, world.clock.now())
+        await dispatch_ready(world.parts, world.clock.now())
+        (run,) = await world.runs()
+        now = world.clock.now()
+        (held,) = await leases.lease(world.pool, [run["id"]], now, now + timedelta(seconds=15), "w")
+        ends = Ends(world.parts)
+        await ends.prepare([held])
+        first, _, _ = ends.source(held)
+        other = await world.pool.fetchval(
+            "insert into accounts (connector, name, concurrency_limit) values ('fake', 'other.example', 4) returning id"
+        )
+        await world.pool.execute("update connections set account_id = $1", other)
+        moved = replace(held, account_id=other)
+        await ends.prepare([moved])
+        second, _, _ = ends.source(moved)
+        assert isinstance(first, OpenedShop)
+        assert isinstance(second, OpenedShop)
+        assert first.allowance == ends.allowances.of(held.account_id)
+        assert second.allowance == ends.allowances.of(other)
+        await ends.prepare([moved])
+        assert ends.source(moved)[0] is second, "opened anew once"
 
     in_world(database_url, story)

@@ -9,12 +9,15 @@ import pytest
 from tests.engine.world import DAILY, World, in_world
 from tidegate.domain.errors import ContractBroken, InvalidInput, LeaseLost
 from tidegate.domain.fetch import FetchReport
+from tidegate.domain.period import Period
 from tidegate.engine import backfilling, commands, waiving
 from tidegate.engine.backfilling import Backfill
 from tidegate.engine.dispatcher import dispatch_ready
 from tidegate.engine.planner import plan_due
+from tidegate.engine.sender import Sender
 from tidegate.store import chains, coverage, leases, runs, sending
 from tidegate.store.leases import Counts, Finish
+from tidegate.store.sending import LeasedRoute
 
 
 def utc(day: int, hour: int = 0, month: int = 7) -> datetime:
@@ -356,7 +359,7 @@ def test_a_backfill_extends_the_head_when_its_last_batch_is_acknowledged(databas
         assert [run["state"] for run in await world.runs() if run["lane"] == "backfill"] == ["delivering"]
         assert await links(world, chain) == [(10, 14, "covered")]
         await world.pool.execute("update outbox set state = 'acknowledged', settled_at = now()")
-        assert await sending.end_delivered(world.pool, world.clock.now()) == 1
+        assert await Sender(world.parts, on_end=lambda: None).step(world.clock.now()) == 1
         assert await links(world, chain) == [(1, 10, "covered"), (10, 14, "covered")]
 
     in_world(database_url, story)
@@ -375,5 +378,60 @@ def test_a_chain_that_a_backfill_would_break_is_refused_whole(
         await world.tick()
         assert await rows(world) == before
         assert [run["state"] for run in await world.runs() if run["lane"] == "backfill"] == ["retrying"]
+
+    in_world(database_url, story)
+
+
+ROUTE = """
+with route as (
+    insert into routes (chain_id, destination_id, whole_periods, last_position)
+    select $1, id, $3, 1 from destinations returning id),
+batch as (
+    insert into outbox (route_id, position, message_id, chain_id, tenant_id, run_id, batch, part, records, body, created_at)
+    select id, 1, 'm', $1, 'acme', $2, 1, 1, 1, '', now() from route)
+select id from route"""
+
+
+def test_a_refusal_at_the_end_of_delivering_counts_as_failing(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SPEC 5 "Failures": as one at the end of fetching does; the chain's failing begins with it."""
+    monkeypatch.setattr(
+        sending, "_END", sending._END.replace("f.period_start, f", "f.period_start - interval '1 h', f", 1)
+    )
+
+    async def story(world: World) -> None:
+        chain = await covered_to(world, 14)
+        (first,) = await world.runs()
+        await world.pool.execute(ROUTE, chain, first["id"], False)
+        world.clock.set(utc(15, 1))
+        await world.tick()
+        assert (await world.runs())[-1]["state"] == "delivering"
+        await world.pool.execute("update outbox set state = 'acknowledged', settled_at = now()")
+        assert await Sender(world.parts, on_end=lambda: None).step(world.clock.now()) == 1
+        failed = (await world.runs())[-1]
+        assert (failed["state"], "coverage_refused" in failed["error"]) == ("failed", True)
+        assert await world.pool.fetchval("select failing_since from chains") == utc(15)
+
+    in_world(database_url, story)
+
+
+def test_of_two_runs_that_wait_for_one_batch_the_older_is_sent_first(database_url: str) -> None:
+    """SPEC 5, webhook: one of them found nothing; which of them names the period does not depend on the table's order."""
+
+    async def story(world: World) -> None:
+        chain = await covered_to(world, 15)
+        older, newer = [run["id"] for run in await world.runs()]
+        await world.pool.execute("alter table runs disable trigger watch")
+        route = await world.pool.fetchval(ROUTE, chain, older, True)
+        for run, lane in ((newer, "backfill"), (older, "live")):
+            await world.pool.execute(
+                """update runs set state = 'delivering', ends_as = 'succeeded', finished_at = null, waits_for_route = $2,
+                                   waits_for_position = 1, lane = $3 where id = $1""",
+                run, route, lane,
+            )  # fmt: skip
+        found = await sending.following(world.pool, LeasedRoute(route, 1, chain, 1, "", True, None))
+        assert found is not None
+        assert found.period == Period(utc(10), utc(14))
 
     in_world(database_url, story)

@@ -187,11 +187,11 @@ async def import_(parts: Parts, file: Path, environment: Mapping[str, str]) -> O
                     change.kind, change.name, f"is here and different ({fields})", "Make the two the same first."
                 )
         for chain in exported.chains:
-            await _put_chain(connection, exported, chain)
+            await _put_chain(connection, exported, chain, parts.clock.now())
     return outcome
 
 
-async def _put_chain(connection: Connection, exported: Exported, chain: MovedChain) -> None:
+async def _put_chain(connection: Connection, exported: Exported, chain: MovedChain, now: datetime) -> None:
     (installation,) = await directory.installations(connection, exported.tenant, exported.installation)
     account_id = await directory.account_of(connection, installation.id)
     chain_id, _ = await chains.ensure(
@@ -207,3 +207,4 @@ async def _put_chain(connection: Connection, exported: Exported, chain: MovedCha
         following = next_due(parse_schedule(chain.rule), after)
         await schedules.put(connection, chain_id, chain.rule, chain.received_at, following)
         await schedules.advance(connection, [Move(chain_id, after, following)])
+    await commands.extend_to_start(connection, chain_id, now)

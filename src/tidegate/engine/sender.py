@@ -6,16 +6,20 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime
+from typing import TYPE_CHECKING
 
 import structlog
 
 from tidegate.destinations.base import Sends
 from tidegate.domain.errors import DestinationUnavailable, InternalError, LeaseLost, TidegateError
 from tidegate.domain.outgoing import Answer, MessageState, Sending, Verdict
-from tidegate.engine import commands
+from tidegate.engine import commands, failing
 from tidegate.engine.parts import Ends, Parts
 from tidegate.store import sending as store
 from tidegate.store.sending import LeasedRoute
+
+if TYPE_CHECKING:
+    from tidegate.store.database import Connection
 
 log = structlog.get_logger()
 
@@ -45,7 +49,7 @@ class Sender:
                 task = asyncio.create_task(self._work(route))
                 self._held[route.id] = (route.epoch, task)
                 begun += 1
-        if ended := await store.end_delivered(self._parts.pool, now):
+        if ended := await self._end_delivered(now):
             self._on_end()
         return begun + ended
 
@@ -110,8 +114,15 @@ class Sender:
             if not await self._settled(route, destination, following, answer):
                 return
             self._parts.signal("delivery.settled")
-            await store.end_delivered(self._parts.pool, self._parts.clock.now(), route.id)
+            await self._end_delivered(self._parts.clock.now(), route.id)
         await store.release(self._parts.pool, route, self._parts.clock.now())
+
+    async def _end_delivered(self, now: datetime, route_id: int | None = None) -> int:
+        async def refused(connection: Connection, run_id: int) -> None:
+            log.error("coverage refused", run_id=run_id)
+            await failing.note_failed(self._parts, connection, [run_id], now)
+
+        return await store.end_delivered(self._parts.pool, now, refused, route_id)
 
     async def _settled(self, route: LeasedRoute, destination: Sends, sent: Sending, answer: Answer) -> bool:
         """Settle what was sent; False if it has to be sent again later, and the route has been let go until then."""

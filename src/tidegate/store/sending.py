@@ -6,7 +6,7 @@ one route (SPEC 5, "Fencing").
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING
@@ -243,11 +243,13 @@ update runs set state = 'failed', finished_at = $2, ends_as = null, waits_for_ro
 """
 
 
-async def end_delivered(pool: Pool, now: datetime, route_id: int | None = None) -> int:
+async def end_delivered(
+    pool: Pool, now: datetime, refused: Callable[[Connection, int], Awaitable[None]], route_id: int | None = None
+) -> int:
     """End the delivering runs all of whose batches are acknowledged or in the dead letter; return how many there were.
 
     As succeeded with coverage, or as unproven without. One whose coverage the chain refuses ends as failed, so that it
-    holds up no other: its period is inside the next one.
+    holds up no other: its period is inside the next one; ``refused`` is told its id, in the transaction that fails it.
     """
     complete = [row["id"] for row in await pool.fetch(_COMPLETE, route_id)]
     for run_id in complete:
@@ -257,7 +259,9 @@ async def end_delivered(pool: Pool, now: datetime, route_id: int | None = None) 
                 await coverage.backfill(connection, run_id, now)
         except asyncpg.IntegrityConstraintViolationError as error:
             told = {"code": "coverage_refused", "message": f"The chain refuses the period: {error}."}
-            await pool.execute(_REFUSE, run_id, now, to_json(told))
+            async with pool.acquire() as connection, connection.transaction():
+                if await connection.execute(_REFUSE, run_id, now, to_json(told)) == "UPDATE 1":
+                    await refused(connection, run_id)
     return len(complete)
 
 

@@ -16,6 +16,7 @@ from tidegate.destinations.postgres import pieces
 from tidegate.destinations.postgres.careful import Origin, Rendered, by_page, discovered
 from tidegate.destinations.postgres.layout import Layout, Unfit
 from tidegate.destinations.postgres.refusals import (
+    DEADLOCK,
     FAILURES,
     LayoutChanged,
     NotNew,
@@ -30,8 +31,8 @@ from tidegate.domain.fetch import Page
 
 Pool: TypeAlias = "asyncpg.Pool[asyncpg.Record]"
 
-_ALIVE_SECONDS: Final = 3.0
-"""How often a transaction that waits for its turn shows that its process is not frozen."""
+_ALIVE_SECONDS: Final = 1.0
+"""How often a transaction that waits for its turn shows that its process is not frozen: well within the shortest lease."""
 _MAX_REFUSED: Final = 100
 """So many records of one batch may be refused by PostgreSQL itself; more is no poison, it is the table."""
 
@@ -134,7 +135,7 @@ class Load:
         batch = await self._prepared(pool, pages, careful=True)
         while True:
             try:
-                return await commit(batch, at_once)
+                return await _again(commit, batch, at_once)
             except RecordsRefused:
                 batch = await self._without_refused(pool, batch)
             except LayoutChanged as error:
@@ -150,9 +151,9 @@ class Load:
             try:
                 return await commit(batch, at_once)
             except NotNew:
-                return await commit(replace(batch, new=False), at_once)
+                return await _again(commit, replace(batch, new=False), at_once)
         async with self._staging:
-            return await commit(batch, turn)
+            return await _again(commit, batch, turn)
 
     async def rows(self, connection: asyncpg.Connection, batch: Batch, turn: Turn) -> Written:
         """Write the batch's rows inside the caller's transaction.
@@ -256,6 +257,17 @@ class Load:
         finally:
             await transaction.rollback()
         return ""
+
+
+async def _again(commit: Callable[[Batch, Turn], Awaitable[Written]], batch: Batch, turn: Turn) -> Written:
+    """Return what ``commit`` made of ``batch``, at its second try if the first was chosen to end a deadlock."""
+    try:
+        return await commit(batch, turn)
+    except DestinationUnavailable as error:
+        if error.values.get("sqlstate") != DEADLOCK:
+            raise
+    await turn()
+    return await commit(batch, at_once)
 
 
 async def _patiently(connection: asyncpg.Connection, turn: Turn) -> None:

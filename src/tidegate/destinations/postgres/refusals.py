@@ -23,8 +23,9 @@ class NotNew(Exception):
     """Of records that were thought to be new, one was there already, or twice in the batch; the batch was rolled back."""
 
 
-_FOUND: Final = ("23505", "40P01")
-"""Unique violation; deadlock, with another writer of the same new keys."""
+DEADLOCK: Final = "40P01"
+_FOUND: Final = ("23505", DEADLOCK, "0A000")
+"""Unique violation; deadlock, with another writer of the same new keys; a table with row security, which takes no COPY."""
 
 _DATA: Final = ("21", "22", "23", "54")
 """Classes that a record's content can cause: cardinality, data, integrity, program limits."""
@@ -61,7 +62,7 @@ def rows_refused() -> Iterator[None]:
 
 @contextmanager
 def found_there() -> Iterator[None]:
-    """Turn errors that a record's being there already can cause into NotNew."""
+    """Turn errors that a record's being there already can cause, or a table that takes no COPY, into NotNew."""
     try:
         yield
     except asyncpg.PostgresError as error:
