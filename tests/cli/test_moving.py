@@ -95,6 +95,28 @@ def test_it_goes_on_where_it_stopped(cli: CommandLine, other: CommandLine, api: 
     assert (len(coverage["stretches"]), coverage["link_count"]) == (1, 3)
 
 
+def test_every_limit_and_schedule_is_in_the_file(cli: CommandLine, other: CommandLine) -> None:
+    """Its configuration, applied where it came from, changes nothing; where it is imported, it says the same."""
+    limits = "requests_per_second: 2.5, burst: 7, concurrency: 5, connection_concurrency: 3, account: acme.example"
+    own = '{schedule: {daily: true, start_date: "2026-05-01"}}'
+    days = f"pause_after_failing_days: 9\n        streams:\n          orders:\n          customers: {own}"
+    cli.apply(ELSEWHERE.replace("account: acme.example", limits).replace("streams: [orders]", days))
+    path = Path(exported(cli, other))
+    document = json.loads(path.read_text())["configuration"]
+    cli.environment["OWN_URL"] = cli.environment["WAREHOUSE"]
+    again = ("apply", "-y", "-f", cli.write("again.yaml", json.dumps(document)))
+    assert cli.json(*again)["changes"] == []
+    assert document["tenants"]["acme"]["connections"]["shop"]["burst"] == 7
+    other.ok("import", str(path))
+    look = """select concat_ws('|', string_agg(s.rule::text, '|' order by c.stream), max(i.pause_after_failing_days),
+                     max(n.concurrency_limit), max(a.rate_per_second), max(a.rate_burst), max(a.concurrency_limit))
+                from tidegate.schedules s join tidegate.chains c on c.id = s.chain_id
+                join tidegate.installations i on i.id = c.installation_id join tidegate.accounts a on a.id = c.account_id
+                join tidegate.connections n on n.id = i.connection_id"""
+    assert in_database(other, look) == in_database(cli, look)
+    assert str(in_database(other, look)).endswith("|9|3|2.5|7|5")
+
+
 def test_the_file_holds_no_secret_and_is_the_owners_alone(cli: CommandLine, other: CommandLine) -> None:
     """Secrets are named as in a configuration; the other side sets them."""
     synced(cli)
@@ -153,6 +175,14 @@ def test_nothing_is_imported_over_anything(cli: CommandLine, other: CommandLine)
     assert [stream["installation"] for stream in other.json("status")] == ["orders"]
 
 
+def test_a_file_that_cannot_be_written_pauses_nothing(cli: CommandLine) -> None:
+    """SPEC 8: exit code 2, nothing half-written."""
+    synced(cli)
+    result = cli("export", "acme/orders", "-o", str(cli.folder / ("o" * 250)))
+    assert (result.exit_code, "cannot be written" in result.stderr) == (2, True)
+    assert cli.json("status")[0]["paused"] is False
+
+
 def test_a_run_at_work_is_waited_for_and_one_that_waits_ends(cli: CommandLine, other: CommandLine) -> None:
     """A run at work would go on delivering here; one that waits for a retry has its period fetched there."""
     synced(cli)
@@ -178,11 +208,12 @@ def test_quarantine_comes_along_if_asked_for(cli: CommandLine, other: CommandLin
     synced(cli)
     in_database(
         cli,
-        """insert into tidegate.quarantine (tenant_id, chain_id, run_id, reason, record, quarantined_at)
-           select tenant_id, chain_id, id, 'no key', '{"n": "\\\\u0000"}'::bytea, now() from tidegate.runs order by id limit 1""",
+        """insert into tidegate.quarantine (tenant_id, chain_id, run_id, reason, record, quarantined_at, requested_at)
+           select tenant_id, chain_id, id, 'no key', '{"n": "\\\\u0000"}'::bytea, now(), now() - interval '1 s'
+             from tidegate.runs order by id limit 1""",
     )
     other.ok("import", exported(cli, other, "--with-quarantine"))
-    look = """select concat_ws('|', q.reason, encode(q.record, 'hex'), r.period_end, r.state, r.read_count)
+    look = """select concat_ws('|', q.reason, encode(q.record, 'hex'), q.requested_at, r.period_end, r.state, r.read_count)
                 from tidegate.quarantine q join tidegate.runs r on r.id = q.run_id"""
     found: Any = in_database(other, look)
     assert found == in_database(cli, look)
@@ -198,3 +229,17 @@ def test_what_was_missing_in_front_is_asked_for_at_the_other_side(cli: CommandLi
     assert asked.endswith("|waiting")
     other.ok("import", exported(cli, other))
     assert in_database(other, waiting) == asked
+
+
+def test_tokens_that_stay_behind_are_told_of(cli: CommandLine, other: CommandLine) -> None:
+    """A refresh token that rotated is at the old server only: whoever moves is told to authorise anew."""
+    synced(cli)
+    in_database(
+        cli,
+        "insert into tidegate.connection_tokens (connection_id, sealed) select id, '\\x00' from tidegate.connections",
+    )
+    result = cli("export", "acme/orders", "-o", str(other.folder / "orders.json"), "--json")
+    assert (result.exit_code, "Authorise anew at the new server" in result.stderr) == (0, True)
+    assert json.loads(result.stdout)["paused"] is True
+    result = other("import", str(other.folder / "orders.json"))
+    assert (result.exit_code, "Authorise anew" in result.stderr) == (0, True)

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -26,7 +27,7 @@ from tidegate.engine.configuration import load
 from tidegate.engine.document import DocumentFile
 from tidegate.engine.parts import Parts
 from tidegate.store import chains, database, directory, moves, schedules
-from tidegate.store.directory import StoredInstallation
+from tidegate.store.directory import StoredConnection, StoredInstallation
 from tidegate.store.moves import MovedChain
 from tidegate.store.schedules import Move
 
@@ -35,7 +36,10 @@ if TYPE_CHECKING:
 
 
 class Exported(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The file. ``configuration`` is what `tidegate apply` reads; ``variables`` is the place for what runs remember."""
+    """The file. ``configuration`` is what `tidegate apply` reads; ``variables`` is the place for what runs remember.
+
+    ``has_tokens``: its connection has renewed OAuth tokens; they stay behind, and the new server is authorised anew.
+    """
 
     tidegate_export: Literal[1]
     exported_at: datetime
@@ -44,6 +48,7 @@ class Exported(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     configuration: dict[str, Any]
     chains: list[MovedChain]
     variables: dict[str, Any] = msgspec.field(default_factory=dict)
+    has_tokens: bool = False
 
 
 async def export(
@@ -64,11 +69,13 @@ async def export(
             found = await _stopped(connection, tenant_id, installation, now)
             read = await moves.read_chains(connection, found.id, with_quarantine=with_quarantine)
             document = await _configuration(parts, connection, found, read)
-            exported = Exported(1, now, tenant_id, installation, document, read)
+            tokens = await moves.has_tokens(connection, found.id)
+            exported = Exported(1, now, tenant_id, installation, document, read, has_tokens=tokens)
             _write(draft, msgspec.json.format(msgspec.json.encode(exported), indent=1))
         os.replace(draft, file)
     finally:
-        draft.unlink(missing_ok=True)
+        with suppress(OSError):  # where it cannot be written, it is not there either
+            draft.unlink(missing_ok=True)
     return exported
 
 
@@ -122,6 +129,7 @@ async def _configuration(
                         "connector": connector,
                         "account": link.account,
                         "concurrency": link.concurrency_limit,
+                        **_limits(link),
                         "settings": link.settings,
                         "secrets": _named(parts.sealer.unseal(link.sealed, link.place), link.name),
                     }
@@ -130,13 +138,33 @@ async def _configuration(
                     found.name: {
                         "connection": link.name,
                         "destination": target.name,
-                        "streams": [chain.stream for chain in planned],
-                        "schedule": planned[0].rule,
+                        **_schedules(planned),
+                        **_given(pause_after_failing_days=found.pause_after_failing_days),
                     }
                 },
             }
         },
     }  # fmt: skip
+
+
+def _limits(link: StoredConnection) -> dict[str, Any]:
+    rate = link.rate_limit
+    return _given(
+        connection_concurrency=link.own_concurrency_limit,
+        requests_per_second=rate.per_second if rate else None,
+        burst=rate.burst if rate else None,
+    )
+
+
+def _schedules(planned: Sequence[MovedChain]) -> dict[str, Any]:
+    """Return the streams and the installation's schedule, the first stream's; others are written with their stream."""
+    schedule = planned[0].rule
+    own = {chain.stream: {"schedule": chain.rule} if chain.rule != schedule else {} for chain in planned}
+    return {"streams": own if any(own.values()) else list(own), "schedule": schedule}
+
+
+def _given(**values: object) -> dict[str, Any]:
+    return {key: value for key, value in values.items() if value is not None}
 
 
 def _named(secrets: Mapping[str, str], owner: str) -> dict[str, str]:
@@ -145,7 +173,12 @@ def _named(secrets: Mapping[str, str], owner: str) -> dict[str, str]:
 
 
 def _write(file: Path, text: bytes) -> None:
-    with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as out:
+    try:
+        opened = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    except OSError as error:
+        problem = f"cannot be written ({error.strerror})"
+        raise InvalidInput("output", str(file), problem, "Give a name in a directory of yours.") from None
+    with os.fdopen(opened, "wb") as out:
         out.write(text)
         out.flush()
         os.fsync(out.fileno())
