@@ -10,6 +10,7 @@ import pytest
 
 from tests.engine.world import World, in_world
 from tidegate.domain.errors import ContractBroken, RateLimited, SourceUnavailable, Unauthorised
+from tidegate.domain.http_reply import excerpt
 from tidegate.domain.retry import RetryPolicy
 from tidegate.engine.dispatcher import dispatch_ready
 from tidegate.engine.sweeper import sweep
@@ -87,6 +88,23 @@ def test_an_authorisation_failure_marks_the_connection_and_pauses(database_url: 
         world.clock.advance(days=3)
         await world.tick()
         assert [run["state"] for run in await world.runs()] == ["failed"]
+
+    in_world(database_url, story)
+
+
+def test_what_postgresql_refuses_in_a_text_does_not_keep_a_failure_from_being_recorded(database_url: str) -> None:
+    """SPEC 5 "Failures": a source's error page may hold a NUL; the run ends and its connection is marked all the same."""
+
+    async def story(world: World) -> None:
+        await prepare(world)
+        page = excerpt(b"<html>\x00\x1b[2J", ())
+        world.shop.on_page = lambda _number: Unauthorised(f"{page} said \x00", response={"body": "\x00\x9b"})
+        await world.tick()
+        (run,) = await world.runs()
+        assert run["state"] == "failed"
+        assert "\\u0000" not in run["error"]
+        assert await world.pool.fetchval("select unauthorised_at is not null from connections")
+        assert page == "<html>\ufffd\ufffd[2J"
 
     in_world(database_url, story)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -9,6 +10,7 @@ from functools import lru_cache
 
 EXCERPT_CHARACTERS = 500
 MIN_MASKED_CHARACTERS = 4  # masking shorter ones would blot out ordinary text
+_CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
 @lru_cache(maxsize=256)
@@ -35,6 +37,14 @@ def wait_asked_for(retry_after: str, replied_at: datetime | None) -> float | Non
     return max(0.0, (until - replied_at).total_seconds())
 
 
+def printable(text: str) -> str:
+    """Return ``text`` with control characters (C0 but for line feed and tab, DEL, C1) as U+FFFD; CR LF is a line feed.
+
+    What others send must not steer a terminal, and PostgreSQL takes no NUL in a text or in JSON.
+    """
+    return _CONTROLS.sub("\ufffd", text.replace("\r\n", "\n"))
+
+
 def masked(text: str, secrets: Iterable[str]) -> str:
     """Return ``text`` with every secret of four or more characters replaced by ``***``, longest first."""
     for secret in sorted(secrets, key=len, reverse=True):
@@ -44,8 +54,11 @@ def masked(text: str, secrets: Iterable[str]) -> str:
 
 
 def excerpt(body: bytes, secrets: Iterable[str]) -> str:
-    """Return the beginning of ``body`` for people; masked before it is cut, so that no half secret remains."""
+    """Return the beginning of ``body`` for people; masked before it is cut, so that no half secret remains.
+
+    Control characters are shown as U+FFFD: what others sent us must not steer a terminal, and PostgreSQL takes no NUL.
+    """
     hidden = tuple(secrets)
     longest = max(map(len, hidden), default=0)
     text = body[: EXCERPT_CHARACTERS * 4 + longest].decode("utf-8", "replace")
-    return masked(text, hidden)[:EXCERPT_CHARACTERS]
+    return printable(masked(text, hidden)[:EXCERPT_CHARACTERS])

@@ -9,6 +9,7 @@ from datetime import timedelta
 from urllib.parse import parse_qsl, quote, quote_plus, unquote, urlsplit
 
 from tidegate.domain.errors import TidegateError
+from tidegate.domain.http_reply import printable
 
 MASK = "***"
 LEAST_CHARACTERS = 4
@@ -61,11 +62,11 @@ class Mask:
                     self._known.setdefault(spelling[:LEAST_CHARACTERS], set()).add(spelling)
 
     def text(self, text: str) -> str:
-        """Return ``text`` without its secrets."""
+        """Return ``text`` without its secrets, and without characters that a terminal obeys or PostgreSQL refuses."""
         text = self._without_known(text) if self._known else text
         for pattern, replacement in _TEXTS:
             text = pattern.sub(replacement, text)
-        return text
+        return printable(text)
 
     def value(self, value: object, name: str = "") -> object:
         """Return ``value`` without secrets, ready for JSON: mappings and sequences all through, durations in seconds.

@@ -147,6 +147,19 @@ def test_what_will_not_pass_goes_to_the_dead_letter_and_the_next_goes_on(databas
     in_sending(database_url, story)
 
 
+def test_an_answer_that_postgresql_refuses_reaches_the_dead_letter(database_url: str) -> None:
+    """SPEC 5: a NUL in a receiver's answer is shown as U+FFFD; the batch is not sent again for ever."""
+
+    async def story(sending: Sending) -> None:
+        await prepare(sending, records=1)
+        sending.receiver.answer = lambda _number: (400, {}, "no\x00\x1b[31m\r\nreally")
+        await sending.tick()
+        (dead,) = await sending.outbox()
+        assert (dead["state"], dead["answer"]) == ("dead", "The receiver answered 400. no\ufffd\ufffd[31m\nreally")
+
+    in_sending(database_url, story)
+
+
 def test_a_receiver_that_is_gone_pauses_its_installation(database_url: str) -> None:
     """Decision 0007: 410 is the dead letter for what is there, and nothing new is fetched until a person resumes."""
 
