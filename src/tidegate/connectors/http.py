@@ -125,13 +125,21 @@ def _public_socket(address: aiohttp.AddrInfoType) -> socket.socket:
     return socket.socket(family=family, type=kind, proto=protocol)
 
 
+_NOT_PUBLIC = tuple(
+    map(ipaddress.ip_network, ("fec0::/10", "64:ff9b:1::/48", "::/96", "::ffff:0:0:0/96", "192.0.0.0/24"))
+)
+"""What `is_global` of the standard library lets through in some versions: site-local, local translation (RFC 8215),
+IPv4-compatible and IPv4-translated addresses, and those of protocols (RFC 6890)."""
+
+
 def is_public_address(address: str) -> bool:
     """Return whether the IP ``address`` is globally reachable; an IPv4 address inside an IPv6 one counts as itself."""
     ip = ipaddress.ip_address(address.partition("%")[0])
+    outer = ip
     if isinstance(ip, ipaddress.IPv6Address):
         inner = ip.ipv4_mapped or ip.sixtofour or (ip.teredo[1] if ip.teredo else None) or _nat64(ip)
         ip = inner or ip
-    return ip.is_global and not ip.is_multicast
+    return ip.is_global and not ip.is_multicast and not any(ip in net or outer in net for net in _NOT_PUBLIC)
 
 
 def _nat64(ip: ipaddress.IPv6Address) -> ipaddress.IPv4Address | None:
