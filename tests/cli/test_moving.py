@@ -95,6 +95,28 @@ def test_it_goes_on_where_it_stopped(cli: CommandLine, other: CommandLine, api: 
     assert (len(coverage["stretches"]), coverage["link_count"]) == (1, 3)
 
 
+def test_every_limit_and_schedule_is_in_the_file(cli: CommandLine, other: CommandLine) -> None:
+    """Its configuration, applied where it came from, changes nothing; where it is imported, it says the same."""
+    limits = "requests_per_second: 2.5, burst: 7, concurrency: 5, connection_concurrency: 3, account: acme.example"
+    own = '{schedule: {daily: true, start_date: "2026-05-01"}}'
+    days = f"pause_after_failing_days: 9\n        streams:\n          orders:\n          customers: {own}"
+    cli.apply(ELSEWHERE.replace("account: acme.example", limits).replace("streams: [orders]", days))
+    path = Path(exported(cli, other))
+    document = json.loads(path.read_text())["configuration"]
+    cli.environment["OWN_URL"] = cli.environment["WAREHOUSE"]
+    again = ("apply", "-y", "-f", cli.write("again.yaml", json.dumps(document)))
+    assert cli.json(*again)["changes"] == []
+    assert document["tenants"]["acme"]["connections"]["shop"]["burst"] == 7
+    other.ok("import", str(path))
+    look = """select concat_ws('|', string_agg(s.rule::text, '|' order by c.stream), max(i.pause_after_failing_days),
+                     max(n.concurrency_limit), max(a.rate_per_second), max(a.rate_burst), max(a.concurrency_limit))
+                from tidegate.schedules s join tidegate.chains c on c.id = s.chain_id
+                join tidegate.installations i on i.id = c.installation_id join tidegate.accounts a on a.id = c.account_id
+                join tidegate.connections n on n.id = i.connection_id"""
+    assert in_database(other, look) == in_database(cli, look)
+    assert str(in_database(other, look)).endswith("|9|3|2.5|7|5")
+
+
 def test_the_file_holds_no_secret_and_is_the_owners_alone(cli: CommandLine, other: CommandLine) -> None:
     """Secrets are named as in a configuration; the other side sets them."""
     synced(cli)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+from unittest.mock import Mock
 
 import asyncpg
+import pytest
 
 from tests.cli.conftest import CONFIGURATION, CommandLine
 from tests.cli.orders_api import OrdersApi
@@ -67,6 +69,21 @@ def test_dropping_needs_a_reason_and_a_choice(cli: CommandLine, api: OrdersApi) 
     refused = json.loads(cli("quarantine", "drop", "7", "--json").stderr)
     assert refused["code"] == "invalid_input"
     assert "Say why" in refused["remedy"]
+
+
+def test_an_installation_is_named_with_its_tenant(cli: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """SPEC 8: another tenant's installation of the same name is never meant by accident; a name mistyped is told."""
+    cli.apply()
+    for arguments in (("list",), ("retry",), ("drop", "--reason", "x", "--by", "ann")):
+        result = cli("quarantine", *arguments, "--installation", "orders")
+        assert (result.exit_code, "TENANT/INSTALLATION" in result.stderr) == (2, True)
+        assert cli("quarantine", *arguments, "--tenant", "acme", "--stream", "ordres").exit_code == 2
+    for chosen in (("--installation", "acme/orders"), ("--tenant", "acme", "--installation", "orders")):
+        assert cli.json("quarantine", "list", *chosen) == []
+    monkeypatch.setattr("getpass.getuser", Mock(side_effect=KeyError("uid not found")))
+    result = cli("quarantine", "drop", "7", "--reason", "x")
+    assert (result.exit_code, "--by NAME" in result.stderr) == (2, True)
+    assert cli("quarantine", "show", str(2**64)).exit_code == 2
 
 
 def test_alerts_are_listed_with_their_remedies(cli: CommandLine, api: OrdersApi) -> None:

@@ -92,6 +92,7 @@ def test_from_a_file_to_a_receiver_and_again_from_the_dead_letter(cli: CommandLi
         ["show", "msg_unknown"],
         ["list", "nobody"],
         ["replay", "--since", "soon"],
+        ["replay", "--installation", "acme/orders", "--stream", "ordres"],
     ):
         result = cli("webhook", *wrong, "--json")
         assert (result.exit_code, result.stdout) == (2, "")

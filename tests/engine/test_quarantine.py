@@ -23,6 +23,7 @@ from tidegate.engine.quarantine import Retried
 from tidegate.store import quarantine as stored
 from tidegate.store.directory import StoredDestination
 from tidegate.store.quarantine import Chosen
+from tidegate.store.seal import Sealer
 
 TABLE = "synced.fake_orders"
 ALL = Chosen(tenant_id="acme")
@@ -101,7 +102,7 @@ def test_what_is_refused_again_stays_with_its_new_reason_and_what_lands_leaves(p
         assert await quarantine.retry(world.parts, Chosen(ids=(number,)), "ann") == [Retried(number, True, "")]
         assert await amounts(rows) == {1: 1, 2: 2, 3: 300, 4: 4, 5: 5}
         assert await quarantine.listing(world.parts, ALL) == []
-        (gone,) = await quarantine.exits(world.parts)
+        (gone,) = await quarantine.exits(world.parts, Chosen())
         assert (gone.quarantine_id, gone.action, gone.person, gone.at) == (number, "delivered", "ann", utc(15))
 
     play(story)
@@ -138,7 +139,7 @@ def test_two_who_retry_at_once_let_it_out_once(play: Callable[[Story], None]) ->
         await rows.execute(f"alter table {TABLE} drop constraint small")
         outcomes = await asyncio.gather(*(quarantine.retry(world.parts, ALL, who) for who in ("ann", "bob", "cy")))
         assert sorted(len(each) for each in outcomes) == [0, 0, 1]
-        assert [each.quarantine_id for each in await quarantine.exits(world.parts)] == [number]
+        assert [each.quarantine_id for each in await quarantine.exits(world.parts, Chosen())] == [number]
         assert (await amounts(rows))[3] == 300
 
     play(story)
@@ -182,7 +183,7 @@ def test_what_is_dropped_stays_dropped_and_says_by_whom(play: Callable[[Story], 
         world.clock.set(utc(16))
         await world.tick()
         assert await quarantine.listing(world.parts, ALL) == []
-        (gone,) = await quarantine.exits(world.parts, "acme")
+        (gone,) = await quarantine.exits(world.parts, Chosen(tenant_id="acme"))
         assert (gone.action, gone.person, gone.note, gone.at) == ("dropped", "ann", "a test order", utc(15))
         assert "small" in gone.reason
         world.shop.put(3, utc(14, 1, 3), amount=301)  # another version is another record
@@ -206,6 +207,18 @@ def test_what_is_not_there_or_not_named_is_refused(database_url: str) -> None:
             await quarantine.show(world.parts, 7)
         with pytest.raises(InvalidInput, match="does not exist"):
             await quarantine.listing(world.parts, Chosen(tenant_id="nobody"))
+        with pytest.raises(InvalidInput, match="'ordres' does not exist"):
+            await quarantine.listing(world.parts, Chosen(stream="ordres"))
+        for look in (quarantine.listing, quarantine.exits):
+            with pytest.raises(InvalidInput, match="without its tenant"):
+                await look(world.parts, Chosen(installation="sync"))
+        with pytest.raises(InvalidInput, match="without its tenant"):
+            await quarantine.drop(world.parts, Chosen(installation="sync"), "ann", "why not")
+        for number in (2**63, -(2**70)):
+            with pytest.raises(InvalidInput, match="are not in quarantine"):
+                await quarantine.show(world.parts, number)
+            with pytest.raises(InvalidInput, match="are not in quarantine"):
+                await quarantine.retry(world.parts, Chosen(ids=(number,)), "ann")
 
     in_world(database_url, story)
 
@@ -252,6 +265,14 @@ def test_a_record_is_shown_without_its_connections_secrets(database_url: str) ->
         shown = await quarantine.show(world.parts, kept.id)
         assert shown.record == '{"url": "https://x/?t=***", "a": "\\xff"}'
         assert kept.reason == shown.kept.reason == "no key beside ***"
+        await quarantine.drop(world.parts, Chosen(ids=(kept.id,)), "ann", "not wanted")
+        (gone,) = await quarantine.exits(world.parts, Chosen(tenant_id="acme", stream=kept.stream, reason="no key"))
+        assert gone.reason == "no key beside ***"
+        assert await quarantine.exits(world.parts, Chosen(reason="another")) == []
+        other_key = Sealer(bytes(range(32))).seal({"token": secret}, "connection/acme/shop")
+        await world.pool.execute("update connections set sealed = $1", other_key)
+        (gone,) = await quarantine.exits(world.parts, Chosen())
+        assert gone.reason == quarantine.HIDDEN
 
     in_world(database_url, story)
 

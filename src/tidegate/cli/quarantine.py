@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tidegate.cli.output import AsJson, fail, instant, out, print_json
+from tidegate.cli.output import AsJson, fail, instant, out, print_json, split_installation
 from tidegate.cli.process import exit_unless, with_parts
 from tidegate.domain.errors import InvalidInput
 
@@ -24,7 +24,9 @@ MOST_SHOWN = 4000
 """Characters of a record shown at a terminal; --json shows all."""
 
 OfTenant = Annotated[str, typer.Option("--tenant", metavar="TENANT", help="Only this tenant's.")]
-OfInstallation = Annotated[str, typer.Option("--installation", metavar="NAME", help="Only this installation's.")]
+OfInstallation = Annotated[
+    str, typer.Option("--installation", metavar="[TENANT/]INSTALLATION", help="Only this installation's.")
+]
 OfStream = Annotated[str, typer.Option("--stream", metavar="NAME", help="Only this stream's.")]
 OfReason = Annotated[str, typer.Option("--matching", metavar="TEXT", help="Only reasons that contain this.")]
 Ids = Annotated[list[int] | None, typer.Argument(metavar="[NUMBER]...", help="Records by their numbers.")]
@@ -51,9 +53,10 @@ def list_(
     async def work(parts: Parts) -> tuple[list[Kept], list[Exit]]:
         from tidegate.engine import quarantine
 
+        chosen = _chosen(tenant, installation, stream, matching)
         if gone:
-            return [], await quarantine.exits(parts, tenant or None, limit)
-        return await quarantine.listing(parts, _chosen(tenant, installation, stream, matching), limit), []
+            return [], await quarantine.exits(parts, chosen, limit)
+        return await quarantine.listing(parts, chosen, limit), []
 
     kept, exits = with_parts(work, as_json=as_json)
     if as_json:
@@ -148,13 +151,18 @@ def _chosen(tenant: str, installation: str, stream: str, matching: str, numbers:
     from tidegate.store.quarantine import Chosen
 
     ids = tuple(numbers) if numbers else None
-    return Chosen(tenant or None, installation or None, stream or None, matching or None, ids)
+    whose, name = (tenant, installation) if tenant or not installation else split_installation(installation)
+    return Chosen(whose or None, name or None, stream or None, matching or None, ids)
 
 
 def _user() -> str:
     import getpass
 
-    return getpass.getuser()
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container's user without an entry in passwd
+        remedy = "Say who does it: --by NAME."
+        raise InvalidInput("--by", "", "is missing, and this computer's user has no name", remedy) from None
 
 
 def _table_of(found: Sequence[Kept]) -> Table:

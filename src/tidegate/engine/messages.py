@@ -28,12 +28,13 @@ async def show(parts: Parts, message_id: str) -> tuple[MessageRow, bytes]:
 async def replay(parts: Parts, choice: Choice) -> int:
     """Send settled messages again, under their ids and in their order; return how many. Those still open are not touched.
 
-    Raises InvalidInput if an id is not there, or if neither ids nor an installation are chosen.
+    Raises InvalidInput if an id, tenant, installation or stream is not there, or neither ids nor an installation are chosen.
     """
     if not choice.ids and choice.installation is None:
         raise InvalidInput("id", None, "is missing", "Give ids, or --installation TENANT/INSTALLATION with a range.")
     if choice.tenant_id is not None:
         await queries.require_known(parts, choice.tenant_id, choice.installation)
+    await queries.require_stream(parts, choice.tenant_id, choice.installation, choice.stream)
     async with parts.pool.acquire() as connection, connection.transaction():
         there = {row.message_id for row in await messages.messages(connection, Choice(ids=choice.ids), len(choice.ids))}
         for message_id in choice.ids:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -26,7 +26,7 @@ from tidegate.engine.configuration import load
 from tidegate.engine.document import DocumentFile
 from tidegate.engine.parts import Parts
 from tidegate.store import chains, database, directory, moves, schedules
-from tidegate.store.directory import StoredInstallation
+from tidegate.store.directory import StoredConnection, StoredInstallation
 from tidegate.store.moves import MovedChain
 from tidegate.store.schedules import Move
 
@@ -122,6 +122,7 @@ async def _configuration(
                         "connector": connector,
                         "account": link.account,
                         "concurrency": link.concurrency_limit,
+                        **_limits(link),
                         "settings": link.settings,
                         "secrets": _named(parts.sealer.unseal(link.sealed, link.place), link.name),
                     }
@@ -130,13 +131,33 @@ async def _configuration(
                     found.name: {
                         "connection": link.name,
                         "destination": target.name,
-                        "streams": [chain.stream for chain in planned],
-                        "schedule": planned[0].rule,
+                        **_schedules(planned),
+                        **_given(pause_after_failing_days=found.pause_after_failing_days),
                     }
                 },
             }
         },
     }  # fmt: skip
+
+
+def _limits(link: StoredConnection) -> dict[str, Any]:
+    rate = link.rate_limit
+    return _given(
+        connection_concurrency=link.own_concurrency_limit,
+        requests_per_second=rate.per_second if rate else None,
+        burst=rate.burst if rate else None,
+    )
+
+
+def _schedules(planned: Sequence[MovedChain]) -> dict[str, Any]:
+    """Return the streams and the installation's schedule, the first stream's; others are written with their stream."""
+    schedule = planned[0].rule
+    own = {chain.stream: {"schedule": chain.rule} if chain.rule != schedule else {} for chain in planned}
+    return {"streams": own if any(own.values()) else list(own), "schedule": schedule}
+
+
+def _given(**values: object) -> dict[str, Any]:
+    return {key: value for key, value in values.items() if value is not None}
 
 
 def _named(secrets: Mapping[str, str], owner: str) -> dict[str, str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 
@@ -14,7 +14,7 @@ from tidegate.destinations.base import DeliveryKey, Destination, Target, Written
 from tidegate.domain.errors import InvalidInput
 from tidegate.domain.fetch import FetchReport, Page
 from tidegate.engine.parts import Parts, stream_of
-from tidegate.engine.queries import require_known
+from tidegate.engine.queries import require_known, require_stream
 from tidegate.store import directory, quarantine
 from tidegate.store.quarantine import Chosen, Exit, Gone, Kept, Poisoned
 
@@ -29,6 +29,11 @@ AT_ONCE = 50
 
 MOST_TRIES = 3
 """Times that a batch is tried of which others have let a part out meanwhile."""
+
+LARGEST_NUMBER = 2**63 - 1
+HIDDEN = "(hidden: the secrets of its connection cannot be opened, see `tidegate doctor`)"
+
+Row = TypeVar("Row", Kept, Exit)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,22 +54,25 @@ class Retried:
 
 
 async def listing(parts: Parts, chosen: Chosen, limit: int = 100) -> list[Kept]:
-    """Return up to ``limit`` of the chosen records, oldest first. Raises InvalidInput for an unknown tenant or installation."""
+    """Return up to ``limit`` of the chosen records, oldest first, secrets masked.
+
+    A reason is hidden if its connection's secrets cannot be opened. Raises InvalidInput for a tenant, installation or
+    stream there is none of, and for an installation without its tenant.
+    """
     await _require_known(parts, chosen)
-    found = await quarantine.listed(parts.pool, chosen, limit)
-    masks = await _masks(parts, {each.chain_id for each in found})
-    return [_masked(each, masks) for each in found]
+    return await _masked(parts, await quarantine.listed(parts.pool, chosen, limit))
 
 
 async def show(parts: Parts, record_id: int) -> Shown:
     """Return one record. Raises InvalidInput if it is not in quarantine, or its connection's secrets cannot be opened."""
+    _require_numbers((record_id,))
     found = await quarantine.listed(parts.pool, Chosen(ids=(record_id,)), 1)
     texts = await quarantine.records(parts.pool, [record_id])
     if not found or record_id not in texts:
         raise _not_there((record_id,))
-    masks = await _masks(parts, {found[0].chain_id})
+    rules = await _mask_of(parts, found[0].chain_id)
     text = texts[record_id].record.decode(errors="backslashreplace")
-    return Shown(_masked(found[0], masks), masks[found[0].chain_id].mask(text))
+    return Shown(replace(found[0], reason=rules.mask(found[0].reason)), rules.mask(text))
 
 
 async def retry(parts: Parts, chosen: Chosen, person: str, note: str = "retried") -> list[Retried]:
@@ -99,15 +107,25 @@ async def drop(parts: Parts, chosen: Chosen, person: str, note: str) -> int:
     return len(ids)
 
 
-async def exits(parts: Parts, tenant_id: str | None = None, limit: int = 100) -> list[Exit]:
-    """Return up to ``limit`` records that were let out, the last first. Raises InvalidInput for an unknown tenant."""
-    await _require_known(parts, Chosen(tenant_id=tenant_id))
-    return await quarantine.exits(parts.pool, tenant_id, limit)
+async def exits(parts: Parts, chosen: Chosen, limit: int = 100) -> list[Exit]:
+    """Return up to ``limit`` of the chosen records that were let out, the last first; masks and raises as `listing`."""
+    await _require_known(parts, chosen)
+    return await _masked(parts, await quarantine.exits(parts.pool, chosen, limit))
 
 
 async def _require_known(parts: Parts, chosen: Chosen) -> None:
+    _require_numbers(chosen.ids or ())
     if chosen.tenant_id is not None:
         await require_known(parts, chosen.tenant_id, chosen.installation)
+    elif chosen.installation is not None:
+        remedy = "Write TENANT/INSTALLATION: others may have one of that name."
+        raise InvalidInput("installation", chosen.installation, "is named without its tenant", remedy)
+    await require_stream(parts, chosen.tenant_id, chosen.installation, chosen.stream)
+
+
+def _require_numbers(ids: Sequence[int]) -> None:
+    if impossible := tuple(each for each in ids if not 0 <= each <= LARGEST_NUMBER):
+        raise _not_there(impossible)
 
 
 async def _meant(parts: Parts, chosen: Chosen) -> dict[int, list[int]]:
@@ -125,20 +143,25 @@ def _not_there(ids: tuple[int, ...]) -> InvalidInput:
     return InvalidInput("records", list(ids), "are not in quarantine", "`tidegate quarantine list` shows what is.")
 
 
-def _masked(kept: Kept, masks: Mapping[int, ReplyRules]) -> Kept:
-    return replace(kept, reason=masks[kept.chain_id].mask(kept.reason))
+async def _masked(parts: Parts, found: Sequence[Row]) -> list[Row]:
+    masks: dict[int, ReplyRules | None] = {}
+    for chain_id in {each.chain_id for each in found}:
+        try:
+            masks[chain_id] = await _mask_of(parts, chain_id)
+        except InvalidInput:  # sealed under another key: what its secrets are nobody can tell
+            masks[chain_id] = None
+    return [
+        replace(each, reason=HIDDEN if (m := masks[each.chain_id]) is None else m.mask(each.reason)) for each in found
+    ]
 
 
-async def _masks(parts: Parts, chain_ids: set[int]) -> dict[int, ReplyRules]:
-    """Return what hides the secrets of each chain's connection, plain and as JSON writes them."""
-    masks = {}
-    for chain_id in chain_ids:
-        whose = await quarantine.whose(parts.pool, chain_id)
-        (stored,) = await directory.connections_by_id(parts.pool, [(whose.tenant_id, whose.connection_id)])
-        secrets = parts.sealer.unseal(stored.sealed, stored.place).values()
-        in_json = (msgspec.json.encode(secret).decode()[1:-1] for secret in secrets)
-        masks[chain_id] = ReplyRules(secrets=tuple({*secrets, *in_json}))
-    return masks
+async def _mask_of(parts: Parts, chain_id: int) -> ReplyRules:
+    """Return what hides the secrets of a chain's connection, plain and as JSON writes them. Raises InvalidInput."""
+    whose = await quarantine.whose(parts.pool, chain_id)
+    (stored,) = await directory.connections_by_id(parts.pool, [(whose.tenant_id, whose.connection_id)])
+    secrets = parts.sealer.unseal(stored.sealed, stored.place).values()
+    in_json = (msgspec.json.encode(secret).decode()[1:-1] for secret in secrets)
+    return ReplyRules(secrets=tuple({*secrets, *in_json}))
 
 
 @dataclass(frozen=True, slots=True)

@@ -143,6 +143,13 @@ async def require_known(parts: Parts, tenant_id: str, installation: str | None) 
         raise InvalidInput("installation", f"{tenant_id}/{installation}", "does not exist", _there(names))
 
 
+async def require_stream(parts: Parts, tenant_id: str | None, installation: str | None, stream: str | None) -> None:
+    """Raise InvalidInput naming what there is, if ``stream`` is given and none of these has one of that name."""
+    there = [] if stream is None else await chains.streams(parts.pool, tenant_id, installation)
+    if stream is not None and stream not in there:
+        raise InvalidInput("stream", stream, "does not exist", _there(there))
+
+
 def _there(names: Sequence[str]) -> str:
     if not names:
         return "There is none yet: `tidegate apply -f FILE` makes them."

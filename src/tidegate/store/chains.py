@@ -54,6 +54,16 @@ async def chains(
     return [Chain(**row) for row in rows]
 
 
+async def streams(connection: Connection | Pool, tenant_id: str | None, installation: str | None) -> list[str]:
+    """Return the names of the streams there are, of one tenant or one of its installations if given."""
+    rows = await connection.fetch(
+        """select distinct c.stream from chains c join installations i on i.id = c.installation_id
+            where ($1::text is null or c.tenant_id = $1) and ($2::text is null or i.name = $2) order by c.stream""",
+        tenant_id, installation,
+    )  # fmt: skip
+    return [row["stream"] for row in rows]
+
+
 async def ensure(
     connection: Connection,
     tenant_id: str,

@@ -197,6 +197,7 @@ class Exit:
     tenant_id: str
     installation: str
     stream: str
+    chain_id: int
     run_id: int
     action: str
     reason: str
@@ -205,13 +206,17 @@ class Exit:
     at: datetime
 
 
-async def exits(connection: Connection | Pool, tenant_id: str | None, limit: int) -> list[Exit]:
-    """Return up to ``limit`` records that were let out, the last first."""
+async def exits(connection: Connection | Pool, chosen: Chosen, limit: int) -> list[Exit]:
+    """Return up to ``limit`` of the chosen records that were let out, the last first."""
     rows = await connection.fetch(
-        """select e.quarantine_id, e.tenant_id, i.name as installation, c.stream, e.run_id, e.action, e.reason, e.note,
-                  e.person, e.at
+        """select e.quarantine_id, e.tenant_id, i.name as installation, c.stream, e.chain_id, e.run_id, e.action, e.reason,
+                  e.note, e.person, e.at
              from quarantine_exits e join chains c on c.id = e.chain_id join installations i on i.id = c.installation_id
-            where $1::text is null or e.tenant_id = $1 order by e.id desc limit $2""",
-        tenant_id, limit,
-    )  # fmt: skip
+            where ($1::text is null or e.tenant_id = $1) and ($2::text is null or i.name = $2)
+              and ($3::text is null or c.stream = $3) and ($4::text is null or position(lower($4) in lower(e.reason)) > 0)
+              and ($5::bigint[] is null or e.quarantine_id = any($5))
+            order by e.id desc limit $6""",
+        *_arguments(chosen),
+        limit,
+    )
     return [Exit(**row) for row in rows]
