@@ -200,12 +200,27 @@ def test_quarantine_comes_along_if_asked_for(cli: CommandLine, other: CommandLin
     synced(cli)
     in_database(
         cli,
-        """insert into tidegate.quarantine (tenant_id, chain_id, run_id, reason, record, quarantined_at)
-           select tenant_id, chain_id, id, 'no key', '{"n": "\\\\u0000"}'::bytea, now() from tidegate.runs order by id limit 1""",
+        """insert into tidegate.quarantine (tenant_id, chain_id, run_id, reason, record, quarantined_at, requested_at)
+           select tenant_id, chain_id, id, 'no key', '{"n": "\\\\u0000"}'::bytea, now(), now() - interval '1 s'
+             from tidegate.runs order by id limit 1""",
     )
     other.ok("import", exported(cli, other, "--with-quarantine"))
-    look = """select concat_ws('|', q.reason, encode(q.record, 'hex'), r.period_end, r.state, r.read_count)
+    look = """select concat_ws('|', q.reason, encode(q.record, 'hex'), q.requested_at, r.period_end, r.state, r.read_count)
                 from tidegate.quarantine q join tidegate.runs r on r.id = q.run_id"""
     found: Any = in_database(other, look)
     assert found == in_database(cli, look)
     assert found
+
+
+def test_tokens_that_stay_behind_are_told_of(cli: CommandLine, other: CommandLine) -> None:
+    """A refresh token that rotated is at the old server only: whoever moves is told to authorise anew."""
+    synced(cli)
+    in_database(
+        cli,
+        "insert into tidegate.connection_tokens (connection_id, sealed) select id, '\\x00' from tidegate.connections",
+    )
+    result = cli("export", "acme/orders", "-o", str(other.folder / "orders.json"), "--json")
+    assert (result.exit_code, "Authorise anew at the new server" in result.stderr) == (0, True)
+    assert json.loads(result.stdout)["paused"] is True
+    result = other("import", str(other.folder / "orders.json"))
+    assert (result.exit_code, "Authorise anew" in result.stderr) == (0, True)

@@ -18,6 +18,10 @@ if TYPE_CHECKING:
 
 app = typer.Typer()
 ELSEWHERE = "What it has delivered so far stays in the tables of the old server's database: copy those too (pg_dump)."
+AUTHORISE_ANEW = (
+    "! ITS CONNECTION HAS OAUTH TOKENS THAT WERE RENEWED HERE, AND THEY ARE NOT IN THE FILE: the refresh token it was set up "
+    "with may be used up.\n  → Authorise anew at the new server: get a new refresh token and set that."
+)
 
 
 @app.command()
@@ -42,6 +46,8 @@ def export(
 
     exported = with_parts(work, as_json=as_json)
     needed = _variables(exported)
+    if exported.has_tokens:
+        typer.echo(AUTHORISE_ANEW, err=True)
     if as_json:
         print_json({"installation": installation, "file": str(output), "environment": needed, "paused": True})
         return
@@ -69,6 +75,8 @@ def import_(
 
     outcome, exported = with_parts(work, as_json=as_json)
     name = f"{exported.tenant}/{exported.installation}"
+    if exported.has_tokens:
+        typer.echo(AUTHORISE_ANEW, err=True)
     if as_json:
         print_json({"installation": name, "changes": outcome.changes, "warnings": outcome.warnings})
         return

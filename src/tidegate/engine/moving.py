@@ -35,7 +35,10 @@ if TYPE_CHECKING:
 
 
 class Exported(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The file. ``configuration`` is what `tidegate apply` reads; ``variables`` is the place for what runs remember."""
+    """The file. ``configuration`` is what `tidegate apply` reads; ``variables`` is the place for what runs remember.
+
+    ``has_tokens``: its connection has renewed OAuth tokens; they stay behind, and the new server is authorised anew.
+    """
 
     tidegate_export: Literal[1]
     exported_at: datetime
@@ -44,6 +47,7 @@ class Exported(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     configuration: dict[str, Any]
     chains: list[MovedChain]
     variables: dict[str, Any] = msgspec.field(default_factory=dict)
+    has_tokens: bool = False
 
 
 async def export(
@@ -64,7 +68,8 @@ async def export(
             found = await _stopped(connection, tenant_id, installation, now)
             read = await moves.read_chains(connection, found.id, with_quarantine=with_quarantine)
             document = await _configuration(parts, connection, found, read)
-            exported = Exported(1, now, tenant_id, installation, document, read)
+            tokens = await moves.has_tokens(connection, found.id)
+            exported = Exported(1, now, tenant_id, installation, document, read, has_tokens=tokens)
             _write(draft, msgspec.json.format(msgspec.json.encode(exported), indent=1))
         os.replace(draft, file)
     finally:

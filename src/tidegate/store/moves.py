@@ -34,6 +34,7 @@ class MovedRecord:
     record: bytes
     quarantined_at: datetime
     run: dict[str, Any]
+    requested_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +103,16 @@ async def read_chains(connection: Connection, installation_id: int, *, with_quar
     ]
 
 
+async def has_tokens(connection: Connection, installation_id: int) -> bool:
+    """Return whether the installation's connection has OAuth tokens that were renewed here."""
+    found: bool = await connection.fetchval(
+        """select exists (select 1 from connection_tokens t join installations i on i.connection_id = t.connection_id
+                           where i.id = $1 and t.sealed is not null)""",
+        installation_id,
+    )
+    return found
+
+
 async def _coverage(connection: Connection, chain_id: int) -> tuple[MovedLink, ...]:
     rows = await connection.fetch(
         """select period_start, period_end, kind, reason, records, committed_at, periods from coverage
@@ -129,14 +140,15 @@ async def _last_run(connection: Connection, chain_id: int) -> dict[str, Any] | N
 
 async def _quarantine(connection: Connection, chain_id: int) -> tuple[MovedRecord, ...]:
     rows = await connection.fetch(
-        f"""select q.reason, q.record, q.quarantined_at, r.run::text as run
+        f"""select q.reason, q.record, q.quarantined_at, q.requested_at, r.run::text as run
               from quarantine q
               join lateral (select to_jsonb(x) as run from (select {_RUN_COLUMNS} from runs where id = q.run_id) x) r on true
              where q.chain_id = $1 order by q.id""",
         chain_id,
     )
     return tuple(
-        MovedRecord(row["reason"], row["record"], row["quarantined_at"], from_json(row["run"])) for row in rows
+        MovedRecord(row["reason"], row["record"], row["quarantined_at"], from_json(row["run"]), row["requested_at"])
+        for row in rows
     )
 
 
@@ -189,7 +201,8 @@ async def insert_quarantine(connection: Connection, chain_id: int, records: Sequ
     """Give a chain its quarantine, each record with the run that set it aside, under a number of this server."""
     for record in records:
         await connection.execute(
-            """insert into quarantine (tenant_id, chain_id, run_id, reason, record, quarantined_at)
-               select tenant_id, id, $2, $3, $4, $5 from chains where id = $1 on conflict (chain_id, digest) do nothing""",
+            """insert into quarantine (tenant_id, chain_id, run_id, reason, record, quarantined_at, requested_at)
+               select tenant_id, id, $2, $3, $4, $5, $6 from chains where id = $1 on conflict (chain_id, digest) do nothing""",
             chain_id, await insert_run(connection, chain_id, record.run), record.reason, record.record, record.quarantined_at,
+            record.requested_at,
         )  # fmt: skip
