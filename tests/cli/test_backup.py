@@ -117,6 +117,21 @@ def test_what_is_in_the_way_is_refused_and_left_alone(embedded: CommandLine) -> 
     assert list((cli.folder / "second").iterdir()) == []
 
 
+def test_what_cannot_be_written_is_named(embedded: CommandLine) -> None:
+    """SPEC 8: exit code 2 with the path and a remedy: a data directory that is a file, a backup of a name too long."""
+    cli = embedded
+    cli.environment["TIDEGATE_DATA_DIR"] = cli.write("first", "no directory")
+    backup = cli.write("a.backup", "any")
+    for arguments in (["status"], ["restore", backup], ["status", "--json"]):
+        assert "TIDEGATE_DATA_DIR" in tidegate(cli, *arguments, code=2)
+    cli.environment["TIDEGATE_DATA_DIR"] = str(cli.folder / "first" / "below")
+    assert "cannot be used" in tidegate(cli, "status", code=2)
+    (cli.folder / "second" / "postgresql").mkdir(parents=True)
+    (cli.folder / "second" / "postgresql" / "PG_VERSION").touch()
+    cli.environment["TIDEGATE_DATA_DIR"] = str(cli.folder / "second")
+    assert "cannot be written" in tidegate(cli, "backup", str(cli.folder / ("b" * 250)), code=2)
+
+
 def test_an_external_database_has_its_own_tools(cli: CommandLine) -> None:
     """pg_dump and pg_restore do it; nothing in Tidegate's schema needs a superuser."""
     for arguments in (["backup", "x"], ["restore", "x"], ["stop"]):

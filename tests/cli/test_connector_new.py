@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
@@ -14,9 +15,11 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from tidegate.cli.connector import app
+from tidegate.cli.token_file import TokenFile
 from tidegate.connectors.registry import find_connector
 from tidegate.connectors.rest.loader import load
 from tidegate.connectors.skeletons import KINDS, shipped, skeleton
+from tidegate.domain.errors import InvalidInput
 
 ORDERS = [{"id": n, "updated_at": f"2026-07-{n:02}T12:00:00Z"} for n in range(1, 29)]
 SECRETS = ("access_token", "api_key", "client_id", "client_secret", "refresh_token")
@@ -184,6 +187,26 @@ def test_a_look_does_not_use_up_a_refresh_token(here: Path) -> None:
     result = _run("check", "acme.yaml", *given, "--token-file", "acme.tokens", "--allow-private-addresses")
     assert result.exit_code == 2
     assert "is not a token file" in result.output
+
+
+def test_a_token_file_that_cannot_be_written_is_told_before_a_token_is_asked_for(here: Path) -> None:
+    """SPEC 8: exit code 2 with --json on stderr as everywhere, and no refresh token used up."""
+    asked: list[str] = []
+
+    async def renewal(held: Mapping[str, str]) -> Mapping[str, str]:
+        asked.append("token")
+        return held
+
+    (here / "taken.tokens.new").mkdir()
+    for name in ("nowhere/acme.tokens", "taken.tokens"):
+        with pytest.raises(InvalidInput, match=f"{name}' cannot be written"):
+            asyncio.run(TokenFile(Path(name)).renew(renewal))
+    assert asked == []
+    (here / "acme.yaml").write_text(skeleton("acme", "search"))
+    given = [part for name in SECRETS[2:] for part in ("--secret-env", f"{name}={name.upper()}")]
+    result = _run("check", "acme.yaml", *given, "--token-file", "nowhere/acme.tokens", "--json")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert json.loads(result.stderr)["value"] == "nowhere/acme.tokens"
 
 
 def test_every_skeleton_says_what_it_is_for() -> None:

@@ -175,6 +175,14 @@ def test_nothing_is_imported_over_anything(cli: CommandLine, other: CommandLine)
     assert [stream["installation"] for stream in other.json("status")] == ["orders"]
 
 
+def test_a_file_that_cannot_be_written_pauses_nothing(cli: CommandLine) -> None:
+    """SPEC 8: exit code 2, nothing half-written."""
+    synced(cli)
+    result = cli("export", "acme/orders", "-o", str(cli.folder / ("o" * 250)))
+    assert (result.exit_code, "cannot be written" in result.stderr) == (2, True)
+    assert cli.json("status")[0]["paused"] is False
+
+
 def test_a_run_at_work_is_waited_for_and_one_that_waits_ends(cli: CommandLine, other: CommandLine) -> None:
     """A run at work would go on delivering here; one that waits for a retry has its period fetched there."""
     synced(cli)

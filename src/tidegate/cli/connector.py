@@ -8,11 +8,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
-import msgspec
 import typer
 
 from tidegate.cli.host_clock import HostClock
-from tidegate.cli.output import BAD_INPUT, FAILED, AsJson, fail, print_json
+from tidegate.cli.output import FAILED, AsJson, fail, print_json
 from tidegate.cli.token_file import TokenFile
 from tidegate.connectors.base import ConnectionSettings, Connector
 from tidegate.connectors.http import open_session
@@ -23,7 +22,7 @@ from tidegate.connectors.rest.examination import Examined, examine
 from tidegate.connectors.rest.section import suggest
 from tidegate.connectors.skeletons import KINDS, skeleton
 from tidegate.connectors.tokens import MemoryVault, TokenVault
-from tidegate.domain.errors import InvalidInput, TidegateError
+from tidegate.domain.errors import InvalidInput
 
 app = typer.Typer(help="Look at connectors, and begin a new one.", no_args_is_help=True)
 
@@ -37,7 +36,10 @@ def connector() -> None:
 def list_connectors(json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
     """Print the names of the shipped connectors."""
     found = names()
-    typer.echo(msgspec.json.encode(found).decode() if json else "\n".join(found))
+    if json:
+        print_json(found)
+    else:
+        typer.echo("\n".join(found))
 
 
 @app.command()
@@ -102,10 +104,9 @@ def check(
         connection = ConnectionSettings(settings, secrets, _vault(found, token_file))
         results = asyncio.run(_check(found, connection, stream or [], allow_private_addresses))
     except InvalidInput as error:
-        _refuse(error, json)
-        raise typer.Exit(BAD_INPUT) from None
+        fail(error, as_json=json)
     if json:
-        typer.echo(msgspec.json.format(msgspec.json.encode({"connector": found.name, "streams": results})).decode())
+        print_json({"connector": found.name, "streams": results})
     else:
         for result in results:
             typer.echo(_shown(result))
@@ -156,10 +157,6 @@ def _secret(name: str, variable: str) -> str:
     if not value:
         raise InvalidInput(f"--secret-env {name}", variable, "is not set in the environment", f"Set {variable} first.")
     return value
-
-
-def _refuse(error: TidegateError, json: bool) -> None:
-    typer.echo(msgspec.json.encode(error.as_json()).decode() if json else f"error: {error}", err=not json)
 
 
 def _shown(result: Examined) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 from pathlib import Path
+from typing import IO
 
 import msgspec
 
@@ -35,22 +36,37 @@ class TokenFile:
         return InvalidInput("--token-file", str(self._path), problem, "Name a file that does not exist yet.")
 
     async def renew(self, renewal: Renewal) -> Held:
-        """Replace the file in one step by what ``renewal`` returns."""
-        lock = os.open(self._path.with_name(f"{self._path.name}.lock"), os.O_RDWR | os.O_CREAT, 0o600)
+        """Replace the file in one step by what ``renewal`` returns.
+
+        Raises InvalidInput, before ``renewal`` asks for anything, where the file cannot be written.
+        """
+        lock = self._opened(".lock", os.O_RDWR)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX)
             held = await self.read()
-            renewed = await renewal(held)
-            if renewed is not held:
-                self._write(renewed)
+            with os.fdopen(self._opened(".new", os.O_WRONLY | os.O_TRUNC), "wb") as out:
+                try:
+                    renewed = await renewal(held)
+                    if renewed is not held:
+                        self._write(out, renewed)
+                finally:
+                    self._beside(".new").unlink(missing_ok=True)
             return renewed
         finally:
             os.close(lock)
 
-    def _write(self, renewed: Held) -> None:
-        draft = self._path.with_name(f"{self._path.name}.new")
-        with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as out:
-            out.write(msgspec.json.encode(renewed))
-            out.flush()
-            os.fsync(out.fileno())
-        draft.replace(self._path)
+    def _beside(self, ending: str) -> Path:
+        return self._path.with_name(f"{self._path.name}{ending}")
+
+    def _opened(self, ending: str, flags: int) -> int:
+        try:
+            return os.open(self._beside(ending), flags | os.O_CREAT, 0o600)
+        except (OSError, ValueError) as error:
+            problem = f"cannot be written ({error})"
+            raise InvalidInput("--token-file", str(self._path), problem, "Name a file in a folder of yours.") from None
+
+    def _write(self, out: IO[bytes], renewed: Held) -> None:
+        out.write(msgspec.json.encode(renewed))
+        out.flush()
+        os.fsync(out.fileno())
+        self._beside(".new").replace(self._path)

@@ -51,7 +51,7 @@ def restore(data_dir: Path, file: Path, *, key_from: Path | None = None) -> None
     for needed in (file, *([key_from] if key_from else [])):
         if not needed.is_file():
             raise InvalidInput("file", str(needed), "does not exist", "Give what `tidegate backup` wrote.")
-    there = {entry.name for entry in data_dir.iterdir()} if data_dir.exists() else set()
+    there = {entry.name for entry in data_dir.iterdir()} if data_dir.is_dir() else set()
     if there - ({KEY} if key_from is None else set()):
         problem = f"is not empty: it holds {', '.join(sorted(there)[:5])}"
         raise InvalidInput("data_dir", str(data_dir), problem, "Restore into a new directory: set TIDEGATE_DATA_DIR.")
@@ -93,7 +93,11 @@ def _require_free(file: Path) -> None:
 
 
 def _create_private(file: Path) -> None:
-    os.close(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600))
+    try:
+        os.close(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600))
+    except OSError as error:
+        problem = f"cannot be written ({error.strerror})"
+        raise InvalidInput("file", str(file), problem, "Give a name in a directory of yours.") from None
 
 
 def _copy_key(key: Path, to: Path) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -73,7 +74,8 @@ async def export(
             _write(draft, msgspec.json.format(msgspec.json.encode(exported), indent=1))
         os.replace(draft, file)
     finally:
-        draft.unlink(missing_ok=True)
+        with suppress(OSError):  # where it cannot be written, it is not there either
+            draft.unlink(missing_ok=True)
     return exported
 
 
@@ -171,7 +173,12 @@ def _named(secrets: Mapping[str, str], owner: str) -> dict[str, str]:
 
 
 def _write(file: Path, text: bytes) -> None:
-    with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as out:
+    try:
+        opened = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    except OSError as error:
+        problem = f"cannot be written ({error.strerror})"
+        raise InvalidInput("output", str(file), problem, "Give a name in a directory of yours.") from None
+    with os.fdopen(opened, "wb") as out:
         out.write(text)
         out.flush()
         os.fsync(out.fileno())

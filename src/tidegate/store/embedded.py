@@ -8,6 +8,7 @@ import warnings
 from pathlib import Path
 
 from tidegate.domain.errors import DestinationUnavailable, InvalidInput
+from tidegate.store.seal import make_data_dir
 
 with warnings.catch_warnings():  # where there is no XDG_RUNTIME_DIR, a directory under /tmp does as well
     warnings.simplefilter("ignore")
@@ -26,7 +27,7 @@ class EmbeddedServer:
     """
 
     def __init__(self, data_dir: Path) -> None:
-        data_dir.mkdir(parents=True, exist_ok=True)
+        make_data_dir(data_dir)
         self._server = get_server(data_dir / FOLDER)
         users = self._server.global_process_id_list
         if not all(_alive(pid) for pid in users._get()):

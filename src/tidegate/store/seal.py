@@ -60,17 +60,34 @@ class Sealer:
 def load_key(environment: Mapping[str, str], data_dir: Path) -> bytes:
     """Return the 32-byte key from ``TIDEGATE_KEY`` (base64) or from ``data_dir/key``, made at first use with mode 0600.
 
-    Raises InvalidInput for a key of another length, or a key file that others may read.
+    Raises InvalidInput for a key of another length, a key file that others may read, or a directory not to be written.
     """
     if given := environment.get(KEY_VARIABLE):
         return _decode(given, KEY_VARIABLE)
     file = data_dir / "key"
-    if not file.exists():
+    try:
+        if not file.exists():
+            make_data_dir(data_dir)
+            _create(file)
+        mode, text = file.stat().st_mode & 0o777, file.read_text(errors="replace")
+    except OSError as error:
+        raise _not_usable(data_dir, error) from None
+    if mode & 0o077:
+        raise InvalidInput(str(file), oct(mode), "may be read by others", f"chmod 600 {file}")
+    return _decode(text.strip(), str(file))
+
+
+def make_data_dir(data_dir: Path) -> None:
+    """Make the data directory unless it is there. Raises InvalidInput if it cannot be made, or is none."""
+    try:
         data_dir.mkdir(parents=True, exist_ok=True)
-        _create(file)
-    if file.stat().st_mode & 0o077:
-        raise InvalidInput(str(file), oct(file.stat().st_mode & 0o777), "may be read by others", f"chmod 600 {file}")
-    return _decode(file.read_text().strip(), str(file))
+    except OSError as error:
+        raise _not_usable(data_dir, error) from None
+
+
+def _not_usable(data_dir: Path, error: OSError) -> InvalidInput:
+    problem = f"cannot be used ({error.strerror})"
+    return InvalidInput("data_dir", str(data_dir), problem, "Set TIDEGATE_DATA_DIR to a directory of yours.")
 
 
 def _create(file: Path) -> None:
