@@ -22,7 +22,7 @@ _NAMES = re.compile(
 )
 _VALUE = r"""(?:(["'])(?!\*\*\*)(?:(?!\2).)+|(?!\*\*\*)[^&\s"',}]+)"""  # to the closing quote, or the end of the word
 _TEXTS = (
-    (re.compile(r"(\w[\w+.-]*://[^/\s:@]*):[^/\s]+@"), rf"\1:{MASK}@"),  # a password may have an @ in it
+    (re.compile(r"(\w[\w+.-]{0,40}://[^/\s:@]*):[^/\s]+@"), rf"\1:{MASK}@"),  # a password may have an @ in it
     (re.compile(r"(\bauthorization[\"']?\s*[:=]\s*[\"']?)[^\"'\n]+", re.IGNORECASE), rf"\1{MASK}"),
     (re.compile(r"\b(Bearer)\s+(?=[\w.~+-]*[\d_~+/=-]|\w+\.\w)[\w.~+/=-]{6,}", re.IGNORECASE), rf"\1 {MASK}"),
     (re.compile(r"\b(Token)\s+(?=\S*[\d=])[\w.~+/=-]{6,}", re.IGNORECASE), rf"\1 {MASK}"),  # no plain words
