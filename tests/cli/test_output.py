@@ -85,6 +85,42 @@ def test_secrets_are_masked_in_logs_by_name_and_by_form(name: str, value: object
     assert MASK in shown
 
 
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("Authorization: Digest a=1, b=2\nnext", "Authorization: ***\nnext"),
+        ('{"Authorization": "Own abc def", "x": 1}', '{"Authorization": "***", "x": 1}'),
+        ("sent Basic dXNlcjpwYXNz to it", "sent Basic *** to it"),
+        ("sent Bearer abc123def to it", "sent Bearer *** to it"),
+        ("X-Api-Key: abcdef", "X-Api-Key: ***"),
+        ("X-Shop-Access-Token: abcdef", "X-Shop-Access-Token: ***"),
+        ("api-key=abcdef&page=2", "api-key=***&page=2"),
+        ("privateKey='ab cd' x", "privateKey='***' x"),
+        ("private_key: abcdef", "private_key: ***"),
+        ('passphrase = "two words", x', 'passphrase = "***", x'),
+        ("password: abcdef", "password: ***"),
+        ('{"password": "it\'s, here", "n": 1}', '{"password": "***", "n": 1}'),
+        ("postgresql://u:p@ss@host:5432/db", "postgresql://u:***@host:5432/db"),
+    ],
+)
+def test_a_secret_is_known_by_its_form_to_its_end(text: str, shown: str) -> None:
+    """SPEC 5 "secrets masked": headers, pairs and addresses, whatever is inside; masked again it stays as it is."""
+    assert Mask().text(text) == shown
+    assert Mask().text(shown) == shown
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "unauthorised: token revoked", "a Basic subscription", "Basic authentication is refused", "Bearer tokens are refused",
+        "the Bearer authentication failed.", "the primary key is missing", "no password given", "https://x.example/a@b",
+    ],
+)  # fmt: skip
+def test_prose_about_secrets_is_not_masked(text: str) -> None:
+    """An error that hides its words helps nobody."""
+    assert Mask().text(text) == text
+
+
 def test_what_libraries_log_has_the_same_form_and_masks(capsys: pytest.CaptureFixture[str]) -> None:
     """The queue's and the HTTP client's warnings too: one JSON object a line, nothing secret."""
     root = logging.getLogger()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import re
 from collections.abc import Mapping
@@ -16,23 +17,29 @@ LEAST_CHARACTERS = 4
 """Masking shorter ones would blot out ordinary text."""
 
 _NAMES = re.compile(
-    r"secret|token(?!s?_)|password|passwd|authori[sz]ation|api_?key|credential|cookie|signature", re.IGNORECASE
+    r"secret|token(?!s?_)|password|passwd|authori[sz]ation|api[-_]?key|private[-_]?key|passphrase|credential|cookie|signature",
+    re.IGNORECASE,
 )
+_VALUE = r"""(?:(["'])(?!\*\*\*)(?:(?!\2).)+|(?!\*\*\*)[^&\s"',}]+)"""  # to the closing quote, or the end of the word
 _TEXTS = (
-    (re.compile(r"(\w[\w+.-]*://[^/\s:@]*):[^/\s@]+@"), rf"\1:{MASK}@"),
-    (
-        re.compile(r"(\bauthorization[\"']?\s*[:=]\s*[\"']?)(?!(?:Bearer|Basic|Token)\b)[^\s\"',}]+", re.IGNORECASE),
-        rf"\1{MASK}",
-    ),
-    (re.compile(r"\b(Bearer)\s+[\w.~+/=-]{6,}", re.IGNORECASE), rf"\1 {MASK}"),
-    (re.compile(r"\b(Basic|Token)\s+(?=\S*[\d=])[\w.~+/=-]{6,}", re.IGNORECASE), rf"\1 {MASK}"),  # no plain words
+    (re.compile(r"(\w[\w+.-]{0,40}://[^/\s:@]*):[^/\s]+@"), rf"\1:{MASK}@"),  # a password may have an @ in it
+    (re.compile(r"(\bauthorization[\"']?\s*[:=]\s*[\"']?)[^\"'\n]+", re.IGNORECASE), rf"\1{MASK}"),
+    (re.compile(r"\b(Bearer)\s+(?=[\w.~+-]*[\d_~+/=-]|\w+\.\w)[\w.~+/=-]{6,}", re.IGNORECASE), rf"\1 {MASK}"),
+    (re.compile(r"\b(Token)\s+(?=\S*[\d=])[\w.~+/=-]{6,}", re.IGNORECASE), rf"\1 {MASK}"),  # no plain words
     (
         re.compile(
-            r"((?:\b|_)(?:token|api_?key|secret|signature|sig|password|passwd|pwd)(?:[\"']?\s*=\s*[\"']?|[\"']\s*:\s*[\"']))"
-            r"(?!\*\*\*)[^&\s\"',}]+",
+            r"((?:\b|_)(?:token|secret|signature|sig)(?:[\"']?\s*=\s*|[\"']\s*:\s*))" + _VALUE,
             re.IGNORECASE,
         ),
-        rf"\1{MASK}",
+        rf"\1\2{MASK}",
+    ),
+    (
+        re.compile(
+            r"((?:(?:\b|_)(?:api[-_]?key|private[-_]?key|passphrase|password|passwd|pwd)"
+            r"|(?<![\w-])[\w-]{1,60}-(?:key|token))[\"']?\s*[:=]\s*)" + _VALUE,
+            re.IGNORECASE,
+        ),
+        rf"\1\2{MASK}",
     ),
     (re.compile(r"([?&]key=)[^&\s\"']+", re.IGNORECASE), rf"\1{MASK}"),
     (
@@ -43,6 +50,8 @@ _TEXTS = (
     ),
     (re.compile(r"\beyJ[\w-]{8,}\.[\w-]{8,}\.[\w-]*"), MASK),  # a signed token (RFC 7519)
 )
+
+_BASIC = re.compile(r"\b(Basic)\s+([A-Za-z0-9+/_-]{4,}={0,2})", re.IGNORECASE)
 
 
 class Mask:
@@ -66,7 +75,7 @@ class Mask:
         text = self._without_known(text) if self._known else text
         for pattern, replacement in _TEXTS:
             text = pattern.sub(replacement, text)
-        return printable(text)
+        return printable(_BASIC.sub(_basic, text))
 
     def value(self, value: object, name: str = "") -> object:
         """Return ``value`` without secrets, ready for JSON: mappings and sequences all through, durations in seconds.
@@ -100,6 +109,18 @@ class Mask:
             shown.append(MASK if longest else text[at])
             at += longest or 1
         return "".join(shown)
+
+
+def _basic(found: re.Match[str]) -> str:
+    """Mask what is a user's name and password (RFC 7617), and leave plain words."""
+    word = found[2].rstrip("=")
+    try:
+        pair = b":" in base64.b64decode(
+            word + "=" * (-len(word) % 4), altchars=b"-_" if set(word) & set("-_") else None
+        )
+    except ValueError:
+        pair = False
+    return f"{found[1]} {MASK}" if pair else found[0]
 
 
 def _spellings(secret: str) -> set[str]:
