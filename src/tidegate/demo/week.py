@@ -138,7 +138,7 @@ async def open_week(data_dir: Path, seconds: float, ends_at: datetime) -> AsyncG
 
 
 def accelerated(settings: Settings, factor: float) -> Settings:
-    """Return ``settings`` with every duration ``factor`` times as long: as long in real time as before; no alerts are looked for."""
+    """Return ``settings`` with every duration ``factor`` times as long, as long in real time as before, and without alerts."""
     return replace(
         settings,
         lease=settings.lease * factor,
