@@ -16,6 +16,7 @@ and of a 2xx body that should be JSON (`read_json`):
 
     HTML, an empty or broken-off document   SourceUnavailable: maintenance pages and cut connections pass
     other text, or JSON of another shape    ContractBroken
+    JSON but for some value inside it       whatever else it holds: see `tidegate.connectors.rest.envelope`
 
 Redirects are never followed: a declared address is the address, and a redirect is how a request leaves its host.
 """
@@ -37,6 +38,7 @@ import msgspec
 from multidict import CIMultiDictProxy
 from yarl import URL
 
+from tidegate.domain import json_text
 from tidegate.domain.errors import ContractBroken, RateLimited, SourceError, SourceUnavailable, Unauthorised
 from tidegate.domain.http_reply import excerpt, http_date, wait_asked_for
 from tidegate.domain.spelling import masked
@@ -44,6 +46,8 @@ from tidegate.domain.spelling import masked
 T = TypeVar("T")
 
 MAX_BODY_BYTES = 64 * 1024 * 1024
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+"""It begins no JSON document, and may be ignored before one (RFC 8259, 8.1)."""
 ALWAYS_RETRYABLE = frozenset({408, 425})
 
 
@@ -185,7 +189,8 @@ async def exchange(
             method, url, params=params, headers=headers, data=body, allow_redirects=False
         ) as response:
             content = await _read(response, rules)
-            return Reply(response.status, response.headers, content, http_date(response.headers.get("Date", "")))
+            source_at = http_date(response.headers.get("Date", ""))
+            return Reply(response.status, response.headers, content.removeprefix(BYTE_ORDER_MARK), source_at)
     except (aiohttp.InvalidURL, aiohttp.NonHttpUrlClientError, UnicodeError) as error:
         raise ContractBroken(f"{rules.mask(_name(method, url))} is not an address that can be asked.") from error
     except aiohttp.ClientConnectorError as error:
@@ -273,14 +278,29 @@ def read_json(reply: Reply, decoder: msgspec.json.Decoder[T], rules: ReplyRules 
     try:
         return decoder.decode(reply.body)
     except msgspec.ValidationError as error:
-        raise ContractBroken(
-            f"The reply has another shape than declared: {error}.",
-            remedy="Compare the declaration with the response shown.",
-            response=rules.excerpt(reply.body),
-        ) from error
-    except msgspec.DecodeError as error:
-        excerpt = rules.excerpt(reply.body)
-        # msgspec says so of a document that ends before it is complete, and only then.
-        if str(error) == "Input data was truncated" or reply.body.lstrip()[:1] == b"<":
-            raise SourceUnavailable(f"The source sent no complete JSON document: {excerpt[:200]}") from error
-        raise ContractBroken(f"The reply is not JSON: {error}.", response=excerpt) from error
+        raise another_shape(reply, error, rules) from error
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        require_json(reply, rules)
+        raise ContractBroken(f"The reply is not JSON: {error}.", response=rules.excerpt(reply.body)) from error
+
+
+def another_shape(reply: Reply, error: Exception, rules: ReplyRules) -> ContractBroken:
+    """Return the error for a reply that is JSON and not what was declared."""
+    return ContractBroken(
+        f"The reply has another shape than declared: {error}.",
+        remedy="Compare the declaration with the response shown.",
+        response=rules.excerpt(reply.body),
+    )
+
+
+def require_json(reply: Reply, rules: ReplyRules) -> None:
+    """Raise what the module's table names unless the body is JSON, whatever a decoder thinks of single values in it."""
+    try:
+        if reply.body.lstrip()[:1] == b"<":
+            raise json_text.CutOff("is HTML")
+        json_text.require_structure(reply.body)
+    except json_text.CutOff:
+        said = f"The source sent no complete JSON document: {rules.excerpt(reply.body)[:200]}"
+        raise SourceUnavailable(said) from None
+    except ValueError as error:
+        raise ContractBroken(f"The reply is not JSON: it {error}.", response=rules.excerpt(reply.body)) from None

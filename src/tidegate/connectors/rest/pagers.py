@@ -165,11 +165,19 @@ class LastIdPager:
             if self.has_more is not None:
                 raise ContractBroken("The source says there is more and shows no record to go on after.")
             return None
-        last = next((glance.key for glance in reversed(seen.glances) if glance.key), None)
-        after = scalar_text(last[0], ("key",)) if last else None
-        if last is None or after is None:
-            raise ContractBroken("No record of a page has a key to go on after.")
-        return {"after": after, "last": last[0].decode(), "first": position.get("first", keys[0])}
+        for last in (glance.key for glance in reversed(seen.glances) if glance.key):
+            after = sendable(last[0])
+            if after is not None:
+                return {"after": after, "last": last[0].decode(), "first": position.get("first", keys[0])}
+        raise ContractBroken("No record of a page has a key to go on after.")
+
+
+def sendable(key: bytes) -> str | None:
+    """Return a key's JSON text as it is sent back, None for one that cannot be: its record goes to quarantine."""
+    try:
+        return scalar_text(key, ("key",))
+    except ContractBroken:
+        return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,10 +195,14 @@ class LinkPager:
         link = next_link(",".join(seen.headers.getall("Link", ())))
         if link is None:
             return None
-        target = seen.url.join(URL(link, encoded=True))
-        if target.origin() != seen.url.origin():
+        try:
+            target = seen.url.join(URL(link, encoded=True))
+            origin = str(target.origin())  # the port is read when it is written out
+        except ValueError as error:
+            raise ContractBroken(f"The next page's link is no address: {link[:80]!r}.") from error
+        if origin != str(seen.url.origin()):
             raise ContractBroken(
-                f"The next page's link leads from {seen.url.origin()} to {target.origin()}.",
+                f"The next page's link leads from {seen.url.origin()} to {origin}.",
                 remedy="Declare the host that serves the pages as base_url.",
             )
         return {"link": target.raw_path_qs}
