@@ -296,11 +296,26 @@ def another_shape(reply: Reply, error: Exception, rules: ReplyRules) -> Contract
 def require_json(reply: Reply, rules: ReplyRules) -> None:
     """Raise what the module's table names unless the body is JSON, whatever a decoder thinks of single values in it."""
     try:
-        if reply.body.lstrip()[:1] == b"<":
-            raise json_text.CutOff("is HTML")
-        json_text.require_structure(reply.body)
+        _require_structure(reply.body)
     except json_text.CutOff:
         said = f"The source sent no complete JSON document: {rules.excerpt(reply.body)[:200]}"
         raise SourceUnavailable(said) from None
     except ValueError as error:
         raise ContractBroken(f"The reply is not JSON: it {error}.", response=rules.excerpt(reply.body)) from None
+
+
+def cut_short(body: bytes) -> bool:
+    """Return whether ``body`` is what passes by itself: HTML, or a JSON document that ends early."""
+    try:
+        _require_structure(body)
+    except json_text.CutOff:
+        return True
+    except ValueError:
+        return False
+    return False
+
+
+def _require_structure(body: bytes) -> None:
+    if body.lstrip()[:1] == b"<":
+        raise json_text.CutOff("is HTML")
+    json_text.require_structure(body)

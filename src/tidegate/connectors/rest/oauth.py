@@ -27,7 +27,7 @@ from urllib.parse import quote_plus, urlencode
 import aiohttp
 import msgspec
 
-from tidegate.connectors.http import Reply, ReplyRules, exchange, refusal, retry_after_seconds
+from tidegate.connectors.http import Reply, ReplyRules, cut_short, exchange, refusal, retry_after_seconds
 from tidegate.connectors.rest.declaration import ClientAuthentication, Grant, OAuth
 from tidegate.connectors.tokens import Held, TokenVault
 from tidegate.domain.clock import Clock
@@ -215,8 +215,8 @@ def _tokens(reply: Reply, asked_at: datetime, refresh_token: str, origin: str) -
     """Return the tokens of a reply. No error shows any of it: its tokens are not known yet, so could not be masked."""
     try:
         said = REPLY.decode(reply.body)
-    except msgspec.DecodeError as error:
-        if str(error) == "Input data was truncated" or reply.body.lstrip()[:1] == b"<":
+    except (ValueError, RecursionError):
+        if cut_short(reply.body):
             raise SourceUnavailable("The authorisation server sent no complete JSON document.") from None
         raise ContractBroken(
             f"The authorisation server answered {reply.status} without an access token as RFC 6749 (5.1) has it."
