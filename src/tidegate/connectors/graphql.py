@@ -60,6 +60,10 @@ class ErrorCodes:
     unauthorised: frozenset[str] = frozenset({"UNAUTHENTICATED", "FORBIDDEN", "ACCESS_DENIED"})
 
 
+ABOUT_SCOPE = frozenset({"FORBIDDEN", "ACCESS_DENIED"})
+"""Codes that refuse what was asked for, as status 403 does, and not the token it was asked with."""
+
+
 class _Errors(msgspec.Struct, frozen=True):
     errors: list[GraphQLError] | None = None
 
@@ -67,7 +71,7 @@ class _Errors(msgspec.Struct, frozen=True):
 _DECODER = msgspec.json.Decoder(_Errors)
 
 
-def require_no_errors(reply: Reply, codes: ErrorCodes, rules: ReplyRules) -> None:
+def require_no_errors(codes: ErrorCodes, reply: Reply, rules: ReplyRules) -> None:
     """Raise the SourceError that the module's table names, if ``reply`` holds errors.
 
     A reply that is not JSON passes: whoever reads its data will say so.
@@ -124,6 +128,7 @@ def refusal(errors: Sequence[GraphQLError], codes: ErrorCodes, reply: Reply, rul
             f"The source denies access: {said}",
             remedy="Renew the connection's credentials or widen their scopes.",
             response=excerpt,
+            codes=sorted(found & codes.unauthorised),
         )
     if found <= codes.retryable:
         return SourceUnavailable(f"The query failed: {said}", retry_after_seconds=retry_after_seconds(reply))

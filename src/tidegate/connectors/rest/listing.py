@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from functools import partial
 from itertools import pairwise
 
 import msgspec
@@ -49,6 +50,7 @@ class ListedStream:
     def __init__(self, declared: StreamDeclaration, error_codes: ErrorCodes) -> None:
         self.declared = declared
         self.error_codes = error_codes
+        self.judge = partial(require_no_errors, error_codes)
         self.pager: Pager = _pager(declared)
         self.feed = None if declared.changes is None else Feed(declared.changes, declared.stream.key)
         paths = (*self.pager.paths, *(self.feed.paths if self.feed is not None else ()))
@@ -142,8 +144,7 @@ class Listing:
             sent = params if tree is None else fill_body(tree, {**self._filled.settings, **params})
             return await self._client.ask(declared.method, self._filled.path, sent)
         body = {"query": declared.query.text, "variables": _typed(params, declared)}
-        answer = await self._client.ask("POST", self._filled.path, body)
-        require_no_errors(answer.reply, self._listed.error_codes, self._client.rules)
+        answer = await self._client.ask("POST", self._filled.path, body, self._listed.judge)
         if declared.parent is not None:
             require_there(answer.reply, declared.records, self._client.rules)
         return answer

@@ -27,6 +27,7 @@ from urllib.parse import quote_plus, urlencode
 import aiohttp
 import msgspec
 
+from tidegate.connectors.graphql import ABOUT_SCOPE
 from tidegate.connectors.http import Reply, ReplyRules, cut_short, exchange, refusal, retry_after_seconds
 from tidegate.connectors.rest.declaration import ClientAuthentication, Grant, OAuth
 from tidegate.connectors.tokens import Held, TokenVault
@@ -134,7 +135,9 @@ class OAuthTokens:
 
     def refused(self, error: Unauthorised) -> bool:
         """Return whether the source refused the token itself; a 403 refuses what was asked for with it (RFC 6750, 3.1)."""
-        return error.values.get("status") == 401
+        codes = error.values.get("codes")
+        told = isinstance(codes, list) and not ABOUT_SCOPE.issuperset(codes)
+        return told or error.values.get("status") == 401
 
     def _hide(self, tokens: Tokens) -> None:
         found = (tokens.access, tokens.refresh, tokens.previous, *self.secrets)
