@@ -5,8 +5,10 @@ What becomes of a reply (SPEC 5, "Failures"):
     2xx                                     the reply, its body read whole
     429, statuses declared as rate limits,  RateLimited, with the wait the source asked for
     403 with Retry-After, or with no
-    request left by the header declared
-    5xx, 408, 425, statuses declared so     SourceUnavailable
+    request left by the header declared,
+    a 4xx that says so in a declared text
+    5xx, 408, 425, statuses declared so,    SourceUnavailable
+    403 with HTML: of a firewall before it
     connection, time-out, broken-off body   SourceUnavailable
     401, 403                                Unauthorised
     3xx, other 4xx                          ContractBroken, showing the reply's beginning, secrets masked
@@ -66,7 +68,8 @@ class ReplyRules:
     """How one source's replies are to be read: its own meanings of statuses, and the ``secrets`` never to show.
 
     ``remaining_header`` says how many requests are left, ``reset_header`` when there are more, in epoch seconds; "" if none
-    does.
+    does. ``limit_texts``: what a refusal's body says, in lower case, where it is a rate limit. ``limit_wait_seconds``: how long
+    to wait where no header says so.
     """
 
     retryable: frozenset[int] = frozenset()
@@ -75,6 +78,8 @@ class ReplyRules:
     max_body_bytes: int = MAX_BODY_BYTES
     remaining_header: str = ""
     reset_header: str = ""
+    limit_texts: tuple[str, ...] = ()
+    limit_wait_seconds: float | None = None
 
     def mask(self, text: str) -> str:
         """Return ``text`` with every secret of four or more characters replaced by ``***``, longest first."""
@@ -239,7 +244,7 @@ def refusal(reply: Reply, method: str, url: str | URL, rules: ReplyRules) -> Sou
     said = f"{rules.mask(_name(method, url))} answered {status}."
     if _is_rate_limit(reply, rules):
         return RateLimited(said, retry_after_seconds=_limited_for_seconds(reply, rules))
-    if status in rules.retryable or status in ALWAYS_RETRYABLE or status >= 500:
+    if status in rules.retryable or status in ALWAYS_RETRYABLE or status >= 500 or _is_of_a_firewall(reply):
         return SourceUnavailable(f"{said} {excerpt[:200]}".rstrip(), retry_after_seconds=retry_after_seconds(reply))
     if status in (401, 403):
         return Unauthorised(
@@ -252,7 +257,15 @@ def refusal(reply: Reply, method: str, url: str | URL, rules: ReplyRules) -> Sou
 def _is_rate_limit(reply: Reply, rules: ReplyRules) -> bool:
     if reply.status in rules.rate_limited or reply.status == 429:
         return True
-    return reply.status == 403 and ("Retry-After" in reply.headers or _none_left(reply, rules))
+    if reply.status == 403 and ("Retry-After" in reply.headers or _none_left(reply, rules)):
+        return True
+    said = reply.body.decode("utf-8", "replace").lower() if rules.limit_texts and 400 <= reply.status < 500 else ""
+    return any(text in said for text in rules.limit_texts)
+
+
+def _is_of_a_firewall(reply: Reply) -> bool:
+    """Return whether a 403 is a page for people: an API's own refusal is none. If it stays, the run fails and shows it."""
+    return reply.status == 403 and reply.body.lstrip()[:1] == b"<"
 
 
 def _none_left(reply: Reply, rules: ReplyRules) -> bool:
@@ -260,11 +273,13 @@ def _none_left(reply: Reply, rules: ReplyRules) -> bool:
 
 
 def _limited_for_seconds(reply: Reply, rules: ReplyRules) -> float | None:
-    """Return the wait that a rate limit asks for, by ``Retry-After``, or else until the limit's reset."""
+    """Return the wait that a rate limit asks for, by ``Retry-After``, or else until the limit's reset, or else as declared."""
     asked = retry_after_seconds(reply)
-    reset = reply.headers.get(rules.reset_header, "").strip() if rules.reset_header else ""
-    if asked is not None or reply.source_at is None or not _none_left(reply, rules) or not reset.isdecimal():
+    if asked is not None:
         return asked
+    reset = reply.headers.get(rules.reset_header, "").strip() if rules.reset_header else ""
+    if reply.source_at is None or not _none_left(reply, rules) or not reset.isdecimal():
+        return rules.limit_wait_seconds
     return max(0.0, int(reset) - reply.source_at.timestamp())
 
 

@@ -91,6 +91,9 @@ def test_a_document_that_is_no_declaration(text: str, field: str, said: str) -> 
     [
         ("rate_limit: {requests_per_second: 0}", "rate_limit.requests_per_second"),
         ("rate_limit: {requests_per_second: 5, brust: 2}", "rate_limit.brust"),
+        ("rate_limit: {requests_per_second: 5, texts: [slow down, '']}", "rate_limit.texts"),
+        ("rate_limit: {requests_per_second: 5, texts: [429]}", "rate_limit.texts"),
+        ("rate_limit: {requests_per_second: 5, wait_seconds: soon}", "rate_limit.wait_seconds"),
         ("retryable_statuses: [409, teapot]", "retryable_statuses"),
         ("rate_limit_statuses: 4030", "rate_limit_statuses"),
         ("authentication: {type: bearer}", "authentication.token"),

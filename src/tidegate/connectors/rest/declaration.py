@@ -150,11 +150,17 @@ class PagerDeclaration:
 
 
 @dataclass(frozen=True, slots=True)
-class LimitHeaders:
-    """The headers in which a refused reply says what is left of the limit, and when it is whole again; "" if in none."""
+class LimitSigns:
+    """How a refused reply tells of a rate limit, and for how long.
+
+    ``remaining``, ``reset``: the headers that say what is left of the limit, and when it is whole again; "" if none does.
+    ``texts``: what the body says then, in lower case. ``wait_seconds``: how long to wait where no header says so.
+    """
 
     remaining: str = ""
     reset: str = ""
+    texts: tuple[str, ...] = ()
+    wait_seconds: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,7 +244,7 @@ class Declaration:
     headers: Mapping[str, Param] = field(default_factory=dict)
     authentication: Authentication = field(default_factory=Authentication)
     rate_limit: RateLimit | None = None
-    limit_headers: LimitHeaders = LimitHeaders()
+    limit_signs: LimitSigns = LimitSigns()
     retryable_statuses: frozenset[int] = frozenset()
     rate_limit_statuses: frozenset[int] = frozenset()
     max_body_bytes: int = 0

@@ -14,7 +14,7 @@ from tidegate.connectors.rest.declaration import (
     ClientAuthentication,
     Declaration,
     Grant,
-    LimitHeaders,
+    LimitSigns,
     Login,
     Meaning,
     OAuth,
@@ -60,7 +60,7 @@ def load(text: str) -> Declaration:
         headers=_templates(root, "headers", settings),
         authentication=_authentication(root.section("authentication"), settings),
         rate_limit=None if limit is None else _rate_limit(limit),
-        limit_headers=LimitHeaders() if limit is None else _limit_headers(limit),
+        limit_signs=LimitSigns() if limit is None else _limit_signs(limit),
         retryable_statuses=root.statuses("retryable_statuses"),
         rate_limit_statuses=root.statuses("rate_limit_statuses"),
         max_body_bytes=root.integer("max_body_mib", DEFAULT_MAX_BODY_MIB, least=1) * 1024 * 1024,
@@ -121,10 +121,19 @@ def _rate_limit(section: Section) -> RateLimit:
     )
 
 
-def _limit_headers(section: Section) -> LimitHeaders:
-    headers = LimitHeaders(section.text("remaining_header", ""), section.text("reset_header", ""))
+def _limit_signs(section: Section) -> LimitSigns:
+    texts = section.items("texts")
+    if not all(isinstance(text, str) and text.strip() for text in texts):
+        raise section.refuse("texts", "is not a list of texts", "Write what the source says: [exceeded a rate limit].")
+    wait = section.number("wait_seconds", 0)
+    signs = LimitSigns(
+        section.text("remaining_header", ""),
+        section.text("reset_header", ""),
+        tuple(str(text).lower() for text in texts),
+        wait or None,
+    )
     section.finish()
-    return headers
+    return signs
 
 
 def _authentication(section: Section | None, settings: Mapping[str, str | None]) -> Authentication:
