@@ -47,7 +47,7 @@ CURSOR = PLAIN + "    cursor: {field: updated_at}\n"
         (PLAIN + "    cursor: {field: a, time_zone: ../etc}", "streams.orders.cursor.time_zone", "IANA"),
         (PLAIN + "    cursor: {field: a, changes: maybe}", "streams.orders.cursor.changes", "true or false"),
         (
-            PLAIN + "    cursor: {field: a, format: date, precision_seconds: 1}",
+            PLAIN + "    cursor: {field: a, format: date, time_zone: Etc/UTC, precision_seconds: 1}",
             "streams.orders.cursor.precision_seconds",
             "finer than date",
         ),
@@ -114,13 +114,48 @@ def test_grains_are_never_finer_than_what_is_written_or_shown() -> None:
     path: /orders
     cursor: {field: at, format: iso, precision_seconds: 60}
     lower: {param: a, meaning: exclusive, format: epoch_seconds, grain_seconds: 1}
-    upper: {param: b, meaning: inclusive, format: date}
+    upper: {param: b, meaning: inclusive, format: date, time_zone: Etc/UTC}
 """)
     ).streams["orders"]
     assert made.lower is not None
     assert made.upper is not None
     assert (made.lower.grain, made.lower.meaning) == (timedelta(minutes=1), Meaning.EXCLUSIVE)
     assert (made.upper.grain, made.upper.format) == (timedelta(days=1), CursorFormat.DATE)
+
+
+@pytest.mark.parametrize(
+    ("stream", "refused"),
+    [
+        ("cursor: {field: a, format: local}", "streams.orders.cursor.time_zone"),
+        ("cursor: {field: a, format: date}", "streams.orders.cursor.time_zone"),
+        (
+            "cursor: {field: a}\n    lower: {param: b, meaning: inclusive, format: local}",
+            "streams.orders.lower.time_zone",
+        ),
+        (
+            "cursor: {field: a}\n    upper: {param: b, meaning: inclusive, format: date}",
+            "streams.orders.upper.time_zone",
+        ),
+        ("cursor: {field: a, format: local, time_zone: Etc/UTC}\n    lower: {param: b, meaning: inclusive}", ""),
+        (
+            "cursor: {field: a, time_zone: Europe/London}\n    lower: {param: b, meaning: inclusive, format: date}",
+            "",
+        ),
+        (
+            "cursor: {field: a}\n    lower: {param: b, meaning: inclusive, format: date, time_zone: Europe/London}",
+            "",
+        ),
+    ],
+)
+def test_wall_time_names_its_zone_or_is_refused(stream: str, refused: str) -> None:
+    """HOLE i: taken for UTC unsaid, the times of a shop elsewhere are off by hours, and records are missed."""
+    text = declaration(PLAIN + f"    {stream}\n")
+    if not refused:
+        load(text)
+        return
+    with pytest.raises(InvalidInput, match="Etc/UTC only if") as caught:
+        load(text)
+    assert caught.value.field == refused
 
 
 def test_defaults_err_on_the_safe_side() -> None:

@@ -42,6 +42,7 @@ FORMAT_GRAIN = {
     CursorFormat.EPOCH_MILLISECONDS: timedelta(milliseconds=1),
     CursorFormat.DATE: timedelta(days=1),
 }
+ON_THE_WALL = frozenset({CursorFormat.LOCAL, CursorFormat.DATE})
 METHODS = ("GET", "POST")
 
 
@@ -284,6 +285,7 @@ def _cursor(section: Section) -> CursorField:
         raise section.refuse(
             "precision_seconds", f"is finer than {kind} can write", f"Write {least.total_seconds():g} or more."
         )
+    _require_zone(section, kind)
     cursor = CursorField(
         path=tuple(section.text("field").split(".")),
         format=kind,
@@ -294,6 +296,16 @@ def _cursor(section: Section) -> CursorField:
     )
     section.finish()
     return cursor
+
+
+def _require_zone(section: Section, kind: CursorFormat) -> None:
+    """Raise InvalidInput for wall time or a date without its zone: taken for another one's, it is off by hours (HOLE i)."""
+    if kind in ON_THE_WALL and "time_zone" not in section:
+        raise section.refuse(
+            "time_zone",
+            f"is missing, without which {kind} is no instant",
+            "Write the zone of the platform or its shop; Etc/UTC only if it says that its times are UTC or GMT.",
+        )
 
 
 def _zone(section: Section, default: str) -> str:
@@ -308,6 +320,8 @@ def _bound(stream: Section, key: str, cursor: CursorField | None) -> BoundParam 
         raise stream.refuse(key, "bounds a stream that has no cursor", "Declare `cursor:` or remove it.")
     kind = section.choice("format", CursorFormat, cursor.format)
     least = max(FORMAT_GRAIN[kind], cursor.precision)
+    if cursor.format not in ON_THE_WALL and "time_zone" not in stream.required_section("cursor"):
+        _require_zone(section, kind)
     grain = timedelta(seconds=section.number("grain_seconds", least.total_seconds()))
     bound = BoundParam(
         param=section.text("param"),
