@@ -11,8 +11,9 @@ import structlog
 
 from tidegate.cli import logs
 from tidegate.cli.coverage import bar
-from tidegate.cli.output import humanised, instant
+from tidegate.cli.output import instant
 from tidegate.domain.coverage import LinkKind, Uncovered
+from tidegate.domain.duration import humanised
 from tidegate.domain.masking import MASK, Mask
 from tidegate.domain.period import Period
 from tidegate.engine.queries import StreamCoverage

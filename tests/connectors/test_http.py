@@ -416,6 +416,12 @@ def test_redirects_are_not_followed(to: str) -> None:
     assert paths == ["/orders"]
 
 
+def test_a_3xx_that_leads_nowhere_is_not_called_a_redirect() -> None:
+    """304 answers a condition that was never sent: there is no address to declare."""
+    for status, headers, said in ((304, {}, "Compare"), (302, {"Location": "/elsewhere"}, "redirects to")):
+        assert said in _refused(_answering(status, headers=headers)).remedy
+
+
 @pytest.mark.parametrize("url", ["ftp://shop.example/", "http://", "file:///etc/passwd", "http://[::1"])
 def test_an_address_that_cannot_be_asked_is_not(url: str) -> None:
     with pytest.raises(SourceError):

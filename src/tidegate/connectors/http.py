@@ -250,7 +250,8 @@ def refusal(reply: Reply, method: str, url: str | URL, rules: ReplyRules) -> Sou
         return Unauthorised(
             said, remedy="Renew the connection's credentials or widen their scopes.", status=status, response=excerpt
         )
-    remedy = "Declare the address that it redirects to." if 300 <= status < 400 else "Compare the declaration with it."
+    redirects = 300 <= status < 400 and "Location" in reply.headers
+    remedy = "Declare the address that it redirects to." if redirects else "Compare the declaration with it."
     return ContractBroken(f"{said} {excerpt[:200]}".rstrip(), remedy=remedy, status=status, response=excerpt)
 
 
