@@ -13,19 +13,25 @@ import msgspec
 
 from tidegate.connectors import json_parts
 from tidegate.connectors.http import Reply, ReplyRules, another_shape, require_json
+from tidegate.connectors.rest.declaration import EmptyForm
 from tidegate.domain.cursor import Path
 from tidegate.domain.errors import ContractBroken
 
+NO_CONTENT = 204
 ABSENT = msgspec.Raw(b"")
 Attributes = tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Envelope:
-    """One reply: ``records`` is the text of a JSON array, ``values`` the JSON texts at the other paths, b"" if absent."""
+    """One reply: ``records`` is the text of a JSON array, ``values`` the JSON texts at the other paths, b"" if absent.
+
+    ``ended``: the source has said with the whole reply that there is nothing more; then it says nothing else.
+    """
 
     records: bytes
     values: dict[Path, bytes]
+    ended: bool = False
 
     @property
     def empty(self) -> bool:
@@ -38,7 +44,7 @@ class Envelope:
 
     def flag(self, path: Path) -> bool:
         """Return the truth value at ``path``; raises ContractBroken if the reply does not say."""
-        raw = self.values[path]
+        raw = b"false" if self.ended else self.values[path]
         if raw not in (b"true", b"false"):
             raise ContractBroken(
                 f"{'.'.join(path)} should be true or false and is {_shown(raw)}.",
@@ -48,7 +54,7 @@ class Envelope:
 
     def number(self, path: Path) -> int:
         """Return the whole number at ``path``; raises ContractBroken if the reply does not say."""
-        return whole_number(self.text(path), ".".join(path))
+        return 0 if self.ended else whole_number(self.text(path), ".".join(path))
 
 
 def whole_number(text: str | None, where: str) -> int:
@@ -82,16 +88,20 @@ def _shown(raw: bytes) -> str:
 class EnvelopeReader:
     """Reads replies of one stream. ``records`` must be there; ``others`` may be absent.
 
-    ``inside``: the member of each element that is the record, "" if the element itself is.
+    ``inside``: the member of each element that is the record, "" if the element itself is. ``empty``: what stands for an
+    empty list.
     """
 
-    def __init__(self, records: Path, others: Iterable[Path], inside: str = "") -> None:
+    def __init__(
+        self, records: Path, others: Iterable[Path], inside: str = "", empty: frozenset[EmptyForm] = frozenset()
+    ) -> None:
+        self._empty = empty
         self._inside, self._element = inside, _element(inside)
         self._name = ".".join(records) or "the reply"
         self._path, self._others = records, tuple(dict.fromkeys(others))
         self._decoder: msgspec.json.Decoder[object]
         if records:
-            shape, attributes = _shape((records, *self._others), required=records)
+            shape, attributes = _shape((records, *self._others), required=() if EmptyForm.ABSENT in empty else records)
             self._decoder = msgspec.json.Decoder(shape)
             self._records: Attributes = attributes[records]
             self._values = {path: attributes[path] for path in self._others}
@@ -101,6 +111,8 @@ class EnvelopeReader:
 
     def read(self, reply: Reply, rules: ReplyRules) -> Envelope:
         """Return the reply's parts; raises SourceUnavailable or ContractBroken as `read_json` does."""
+        if reply.status == NO_CONTENT:
+            return self._without_content()
         try:
             root = self._decoder.decode(reply.body)
         except msgspec.ValidationError as error:
@@ -111,6 +123,23 @@ class EnvelopeReader:
         values = {path: _walk(root, attributes) for path, attributes in self._values.items()}
         return self._checked(reply, rules, _walk(root, self._records).strip(), values)
 
+    def ended(self) -> Envelope:
+        """Return what stands for a reply that says nothing but that there is nothing more."""
+        return Envelope(b"[]", dict.fromkeys(self._others, b""), ended=True)
+
+    def _without_content(self) -> Envelope:
+        if EmptyForm.NO_CONTENT not in self._empty:
+            raise ContractBroken(
+                f"The source answered {NO_CONTENT}, no content, instead of a list of records.",
+                remedy="If that is its empty list, declare `empty: no_content`.",
+            )
+        return self.ended()
+
+    def _is_empty(self, records: bytes) -> bool:
+        return (records == b"null" and EmptyForm.NULL in self._empty) or (
+            records == b"" and EmptyForm.ABSENT in self._empty
+        )
+
     def _carefully(self, reply: Reply, rules: ReplyRules) -> tuple[bytes, dict[Path, bytes]]:
         """Return the same parts of a reply that no decoder takes whole."""
         try:
@@ -120,10 +149,12 @@ class EnvelopeReader:
         return found[self._path], {path: found[path] for path in self._others}
 
     def _checked(self, reply: Reply, rules: ReplyRules, records: bytes, values: dict[Path, bytes]) -> Envelope:
+        if self._is_empty(records):
+            records = b"[]"
         if records[:1] != b"[":
             raise ContractBroken(
                 f"{self._name} should be a list of records and is {rules.mask(_shown(records))}.",
-                remedy="Correct `records:` in the declaration.",
+                remedy="Correct `records:` in the declaration, or declare under `empty:` what stands for an empty list.",
                 response=rules.excerpt(reply.body),
             )
         if self._inside:

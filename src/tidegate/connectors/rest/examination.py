@@ -140,11 +140,12 @@ def _describe(pager: PagerDeclaration) -> str:
         case PagerKind.LAST_ID:
             return f"?{pager.param}=<last key>; the end is {has_more or 'an empty page'}"
         case PagerKind.LINK:
-            return 'the Link header\'s rel="next"; the end is a page without one'
+            where = f"the address at {at['token']}" if "token" in at else 'the Link header\'s rel="next"'
+            return f"{where}; the end is a page without one"
         case PagerKind.PAGE:
-            last = at.get("total_pages") or pager.total_pages_header
-            end = (last and f"page {last}") or (pager.next_link and 'no rel="next"') or "an empty page"
-            return f"?{pager.param}=<number>; the end is {has_more or end}"
+            last, total = at.get("total_pages") or pager.total_pages_header, at.get("total_records")
+            ends = (last and f"page {last}", total and f"{total} records", pager.next_link and 'no rel="next"')
+            return f"?{pager.param}=<number>; the end is {has_more or next(filter(None, ends), 'an empty page')}"
         case PagerKind.OFFSET | PagerKind.KEYSET:
             total = at.get("total_records")
             end = has_more or (total and f"{total} records") or "a page without a further record"

@@ -10,12 +10,15 @@ from itertools import pairwise
 
 import msgspec
 import structlog
+from multidict import CIMultiDict, CIMultiDictProxy
+from yarl import URL
 
 from tidegate.connectors.graphql import ErrorCodes, QueryRefused, require_no_errors, require_there
+from tidegate.connectors.http import Reply
 from tidegate.connectors.rest.bodies import fill_body
 from tidegate.connectors.rest.client import Answer, Client
 from tidegate.connectors.rest.declaration import Param, StreamDeclaration
-from tidegate.connectors.rest.envelope import EnvelopeReader
+from tidegate.connectors.rest.envelope import NO_CONTENT, EnvelopeReader
 from tidegate.connectors.rest.feed import Feed
 from tidegate.connectors.rest.filters import bounds
 from tidegate.connectors.rest.keyset import KeysetPager, drifted, inner, moved_to, outer
@@ -30,6 +33,8 @@ from tidegate.domain.fetch import FetchReport, FetchRequest, Page
 MAX_LISTINGS = 3
 UNKNOWN_TOKEN = frozenset({400, 404, 409, 410, 416, 422})  # how sources refuse a page token they no longer know
 DRIFTED = f"records moved between pages in each of {MAX_LISTINGS} listings, some may not have been shown"
+
+COUNTED = (CursorFormat.EPOCH_SECONDS, CursorFormat.EPOCH_MILLISECONDS)
 
 log = structlog.get_logger(__name__)
 
@@ -54,8 +59,17 @@ class ListedStream:
         self.pager: Pager = _pager(declared)
         self.feed = None if declared.changes is None else Feed(declared.changes, declared.stream.key)
         paths = (*self.pager.paths, *(self.feed.paths if self.feed is not None else ()))
-        self.envelopes = EnvelopeReader(declared.records, paths, declared.inside)
+        self.envelopes = EnvelopeReader(declared.records, paths, declared.inside, declared.empty)
         self.records = RecordReader(declared.stream)
+
+    def is_past_end(self, at: Position, error: ContractBroken) -> bool:
+        """Return whether ``error`` is how the source refuses a page after the last one; the first page never is that."""
+        declared = self.declared.pager.within or self.declared.pager
+        past_end = declared.past_end
+        if past_end is None or "page" not in (inner(at) if self.declared.pager.within is not None else at):
+            return False
+        said = f"{error.values.get('response', '')}".lower()
+        return error.values.get("status") in past_end.statuses and past_end.text.lower() in said
 
 
 class Listing:
@@ -65,6 +79,7 @@ class Listing:
         self, listed: ListedStream, filled: Filled, request: FetchRequest, client: Client, clock: Clock
     ) -> None:
         self._listed, self._filled, self._request, self._client = listed, filled, request, client
+        self._clock = clock
         self._resumed = False
         self._trail = self._begin(clock)
         bounded = bounds(request, listed.declared, self._trail.since)
@@ -127,9 +142,21 @@ class Listing:
         else:
             feed = self._listed.feed
             since = {} if feed is None else feed.asks(self._trail.feed)
-            answer = await self._ask({**self._bounding(at), **since, **self._listed.pager.asks(at)}, at)
+            asked_at = self._clock.now()
+            try:
+                answer = await self._ask({**self._bounding(at), **since, **self._listed.pager.asks(at)}, at)
+            except ContractBroken as error:
+                if not self._listed.is_past_end(at, error):
+                    raise
+                return self._past_end(asked_at)
         envelope = self._listed.envelopes.read(answer.reply, self._client.rules)
         return answer, PageSeen(envelope, answer.reply.headers, answer.url, self._listed.records.read)
+
+    def _past_end(self, asked_at: datetime) -> tuple[Answer, PageSeen]:
+        """Return the refusal of a page after the last one as a page without records."""
+        reply = Reply(NO_CONTENT, CIMultiDictProxy(CIMultiDict()), b"", None)
+        seen = PageSeen(self._listed.envelopes.ended(), reply.headers, URL(), self._listed.records.read)
+        return Answer(reply, seen.url, asked_at), seen
 
     def _bounding(self, at: Position) -> Mapping[str, Param]:
         """Return the parameters that shape and bound the listing, from where a keyset has moved its bound to."""
@@ -141,6 +168,7 @@ class Listing:
         declared = self._listed.declared
         if declared.query is None:
             tree = declared.pager.ties if "tie" in at else declared.body
+            params = _typed(params, declared)
             sent = params if tree is None else fill_body(tree, {**self._filled.settings, **params})
             return await self._client.ask(declared.method, self._filled.path, sent)
         body = {"query": declared.query.text, "variables": _typed(params, declared)}
@@ -230,11 +258,11 @@ def _pager(declared: StreamDeclaration) -> Pager:
 
 
 def _typed(params: Mapping[str, Param], declared: StreamDeclaration) -> dict[str, Param]:
-    """Return ``params`` as GraphQL variables: bounds that count seconds or milliseconds are numbers there."""
+    """Return ``params`` with the bounds that are numbers in a body: of a GraphQL query all that count since 1970."""
     numbers = {
         bound.param
         for bound in (declared.lower, declared.upper)
-        if bound is not None and bound.format in (CursorFormat.EPOCH_SECONDS, CursorFormat.EPOCH_MILLISECONDS)
+        if bound is not None and (bound.number or (declared.query is not None and bound.format in COUNTED))
     }
     return {name: int(value) if name in numbers else value for name, value in params.items()}
 

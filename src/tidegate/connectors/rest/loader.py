@@ -13,6 +13,7 @@ from tidegate.connectors.rest.declaration import (
     BoundParam,
     ClientAuthentication,
     Declaration,
+    EmptyForm,
     Grant,
     LimitSigns,
     Login,
@@ -24,12 +25,13 @@ from tidegate.connectors.rest.declaration import (
     StreamDeclaration,
 )
 from tidegate.connectors.rest.graphql_section import DEFAULT_PATH, check_asked, read_asked, read_error_codes
-from tidegate.connectors.rest.keyset_section import check_bodies, read_keyset
+from tidegate.connectors.rest.keyset_section import check_bodies
+from tidegate.connectors.rest.pager_section import path_of, read_pager
 from tidegate.connectors.rest.parent_section import adopted, read_parent
 from tidegate.connectors.rest.section import Section, suggest
 from tidegate.connectors.rest.template import placeholders
 from tidegate.domain.capacity import RateLimit
-from tidegate.domain.cursor import CursorField, CursorFormat, Path
+from tidegate.domain.cursor import CursorField, CursorFormat
 from tidegate.domain.stream import ColumnType, Stream
 from tidegate.domain.zone import find_zone
 
@@ -111,10 +113,6 @@ def _templates(
     return values
 
 
-def _path(text: str | None) -> Path | None:
-    return None if text is None else tuple(text.split("."))
-
-
 def _rate_limit(section: Section) -> RateLimit:
     return RateLimit(
         section.number("requests_per_second", least=0.001),
@@ -154,7 +152,7 @@ def _authentication(section: Section | None, settings: Mapping[str, str | None])
         case AuthenticationKind.HEADER | AuthenticationKind.QUERY:
             made = Authentication(kind, name=section.text("name"), value=template("value"))
         case AuthenticationKind.LOGIN:
-            token, expires_in = _path(section.text("token")), _path(section.optional_text("expires_in"))
+            token, expires_in = path_of(section.text("token")), path_of(section.optional_text("expires_in"))
             assert token is not None
             path = _template(section, "path", settings, secrets_allowed=False)
             made = Authentication(kind, login=Login(path, _templates(section, "body", settings), token, expires_in))
@@ -201,18 +199,19 @@ def _stream(name: str, section: Section, settings: Mapping[str, str | None]) -> 
         stream=Stream(name, key, cursor, lookback, _columns(section), change_feed="changes" in section),
         path=_address(section, settings, default=DEFAULT_PATH if asked else "" if parent else None),
         method=section.text("method", "POST" if asked else "GET"),
-        records=(asked and asked.records) or _path(section.optional_text("records")) or (),
+        records=(asked and asked.records) or path_of(section.optional_text("records")) or (),
         params=params,
         filters=_templates(section, "filters", settings, secrets_allowed=False),
         lower=_bound(section, "lower", cursor),
         upper=_bound(section, "upper", cursor),
         history=timedelta(seconds=history) or None,
-        pager=(asked and asked.pager) or (PagerDeclaration() if pager_section is None else _pager(pager_section)),
+        pager=(asked and asked.pager) or (PagerDeclaration() if pager_section is None else read_pager(pager_section)),
         body=section.tree("body"),
         query=asked.query if asked else None,
         inside=asked.inside if asked else "",
         parent=parent,
         changes=read_changes(section),
+        empty=_empty(section),
     )
     section.finish()
     _check_stream(section, made)
@@ -329,46 +328,18 @@ def _bound(stream: Section, key: str, cursor: CursorField | None) -> BoundParam 
         format=kind,
         grain=max(grain, least),
         time_zone=_zone(section, cursor.time_zone),
+        number=section.flag("number", False),
     )
+    if bound.number and kind not in (CursorFormat.EPOCH_SECONDS, CursorFormat.EPOCH_MILLISECONDS):
+        raise section.refuse("number", f"cannot be where the format is {kind}", "Use it with an epoch format.")
     section.finish()
     return bound
 
 
-def _pager(section: Section) -> PagerDeclaration:
-    kind = section.choice("type", PagerKind)
-
-    def path(key: str) -> Path | None:
-        return _path(section.optional_text(key))
-
-    match kind:
-        case PagerKind.CURSOR:
-            made = PagerDeclaration(
-                kind, section.text("param"), token=_path(section.text("token")), has_more=path("has_more")
-            )
-        case PagerKind.LAST_ID:
-            made = PagerDeclaration(kind, section.text("param"), has_more=path("has_more"))
-        case PagerKind.PAGE:
-            made = PagerDeclaration(
-                kind,
-                section.text("param"),
-                has_more=path("has_more"),
-                total_pages=path("total_pages"),
-                total_pages_header=section.optional_text("total_pages_header"),
-                first=section.integer("first", 1),
-                stable=section.flag("stable", False),
-                next_link=section.flag("next_link", False),
-            )
-        case PagerKind.OFFSET:
-            made = PagerDeclaration(
-                kind,
-                section.text("param"),
-                has_more=path("has_more"),
-                total_records=path("total_records"),
-                stable=section.flag("stable", False),
-            )
-        case PagerKind.KEYSET:
-            made = read_keyset(section, _pager)
-        case PagerKind.LINK | PagerKind.NONE:
-            made = PagerDeclaration(kind)
-    section.finish()
-    return made
+def _empty(section: Section) -> frozenset[EmptyForm]:
+    forms = ["null" if item is None else str(item) for item in section.items("empty")]
+    known = [form.value for form in EmptyForm]
+    for form in forms:
+        if form not in known:
+            raise section.refuse("empty", f"holds {form!r}, which is unknown", suggest(form, known))
+    return frozenset(EmptyForm(form) for form in forms)
