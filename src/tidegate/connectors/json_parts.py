@@ -27,3 +27,16 @@ def members(text: bytes | msgspec.Raw) -> dict[str, msgspec.Raw]:
         return _MEMBERS.decode(text)
     except (ValueError, RecursionError):
         return {name: msgspec.Raw(value) for name, value in json_text.members(bytes(text)).items()}
+
+
+def decoded(text: bytes) -> list[object]:
+    """Return the elements of the JSON array ``text`` as values, None for one that no decoder takes."""
+    return [_decoded(element) for element in elements(text)]
+
+
+def _decoded(element: msgspec.Raw) -> object:
+    try:
+        value: object = msgspec.json.decode(element)
+    except (ValueError, RecursionError):
+        return None
+    return value

@@ -44,7 +44,7 @@ def test_an_empty_list_in_a_form_of_its_own_is_one_where_declared(
     (page,) = fetch(answering(body, status), stream + f"    empty: [{form}]\n")
     assert page.records == b"[]"
     others = [other.strip("'") for other, _, _ in EMPTY if other.strip("'") != form.strip("'")]
-    with pytest.raises(ContractBroken, match="empty|missing") as caught:
+    with pytest.raises(ContractBroken, match=r"empty|missing") as caught:
         fetch(answering(body, status), stream + f"    empty: {others}\n".replace("'null'", "null"))
     assert not caught.value.retryable
 

@@ -8,8 +8,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 
-import msgspec
-
+from tidegate.connectors import json_parts
 from tidegate.connectors.base import Connector, Source
 from tidegate.connectors.rest.connector import RestConnector
 from tidegate.connectors.rest.declaration import PagerDeclaration, PagerKind, StreamDeclaration
@@ -81,7 +80,7 @@ async def _first_page(source: Source, request: FetchRequest) -> Page:
 
 
 def _records(page: Page) -> list[object]:
-    return msgspec.json.decode(page.records, type=list[object])
+    return json_parts.decoded(page.records)
 
 
 def sample_filters(declared: StreamDeclaration, now: datetime) -> Mapping[str, str]:

@@ -96,7 +96,7 @@ class KeysetPager:
         for glance in seen.glances:
             try:
                 values.append(self.cursor.parse(msgspec.json.decode(glance.cursor or b"null")))
-            except ValueError:
+            except (ValueError, RecursionError):
                 continue  # the destination quarantines the record
         ordered = all(earlier <= later for earlier, later in pairwise(values))
         return values[-1] if values and ordered else None

@@ -244,7 +244,7 @@ class Listing:
             return None
         try:
             return cursor.parse(msgspec.json.decode(glance.cursor))
-        except ValueError:
+        except (ValueError, RecursionError):
             return None
 
 

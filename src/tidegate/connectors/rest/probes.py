@@ -12,8 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from itertools import pairwise
 
-import msgspec
-
+from tidegate.connectors import json_parts
 from tidegate.connectors.base import Source
 from tidegate.connectors.rest.declaration import BoundParam, Meaning, PagerKind, StreamDeclaration
 from tidegate.domain.cursor import CursorField, CursorFormat
@@ -58,7 +57,7 @@ async def _pages(source: Source, request: FetchRequest, most: int) -> list[Shown
     shown: list[Shown] = []
     async with aclosing(_closable(source.fetch(request))) as pages:
         async for page in pages:
-            shown.append(Shown(msgspec.json.decode(page.records, type=list[object]), page.token is None))
+            shown.append(Shown(json_parts.decoded(page.records), page.token is None))
             if len(shown) == most:
                 break
     return shown

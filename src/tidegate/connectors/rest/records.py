@@ -13,7 +13,7 @@ from tidegate.domain.cursor import Path
 from tidegate.domain.stream import Stream
 
 ABSENT = msgspec.Raw(b"")
-_COMPOSITE = (b"[", b"{")
+_WRITTEN_OUT = "backslashreplace"  # what is no UTF-8, so that it still tells records apart
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,17 +48,12 @@ class Glances(Sequence[Glance]):
     @property
     def marks(self) -> list[str]:
         """Return what tells a record and its place apart, key and cursor, for an edit moves it; "" if it has neither."""
-        return [f"{_shown(glance.key)} {_shown((glance.cursor,))}".strip() for glance in self]
+        return [(b",".join(glance.key) + b" " + glance.cursor).decode("utf-8", _WRITTEN_OUT).strip() for glance in self]
 
     @property
     def keys(self) -> list[str]:
         """Return the keys as text, in the page's order; "" for a record without one."""
-        return [_shown(self._reader.key(record)) for record in self._decoded]
-
-
-def _shown(parts: tuple[bytes, ...]) -> str:
-    """Return JSON texts as one text that tells them apart; what is no UTF-8 is written out."""
-    return b",".join(parts).decode(errors="backslashreplace")
+        return [b",".join(self._reader.key(record)).decode("utf-8", _WRITTEN_OUT) for record in self._decoded]
 
 
 class RecordReader:
@@ -101,8 +96,7 @@ class RecordReader:
 
     def glance(self, record: object) -> Glance:
         """Return the key and cursor text of one decoded record."""
-        cursor = self._value(record, self._cursor) if self._cursor else b""
-        return Glance(self.key(record), b"" if cursor[:1] in _COMPOSITE else cursor)
+        return Glance(self.key(record), self._value(record, self._cursor) if self._cursor else b"")
 
     def key(self, record: object) -> tuple[bytes, ...]:
         """Return the texts of the key's parts, empty unless all are there."""
