@@ -20,6 +20,7 @@ from tidegate.domain.errors import InvalidInput
 from tidegate.domain.stream import Stream
 from tidegate.engine import quarantine
 from tidegate.engine.quarantine import Retried
+from tidegate.store import ledger
 from tidegate.store import quarantine as stored
 from tidegate.store.directory import StoredDestination
 from tidegate.store.quarantine import Chosen
@@ -42,11 +43,12 @@ def play(request: pytest.FixtureRequest, database_url: str, empty_database_url: 
     def play(story: Story) -> None:
         async def whole(world: World) -> None:
             opened: list[Destination] = []
+            this = await ledger.identity(world.pool, world.clock.now())
 
             async def open_destination(_kept: StoredDestination, _secrets: dict[str, str]) -> Destination:
                 if there == database_url:
                     return LocalPostgres(world.pool)
-                opened.append(await RemotePostgres.connect(there, world.pool))
+                opened.append(await RemotePostgres.connect(there, world.pool, this.id))
                 return opened[-1]
 
             world.parts = replace(world.parts, open_destination=open_destination)
