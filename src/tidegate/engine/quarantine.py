@@ -7,12 +7,11 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeVar
 
-import msgspec
-
 from tidegate.connectors.http import ReplyRules
 from tidegate.destinations.base import DeliveryKey, Destination, Target, Written, at_once
 from tidegate.domain.errors import InvalidInput
 from tidegate.domain.fetch import FetchReport, Page
+from tidegate.domain.spelling import spellings
 from tidegate.engine.parts import Parts, stream_of
 from tidegate.engine.queries import require_known, require_stream
 from tidegate.store import directory, quarantine
@@ -156,12 +155,11 @@ async def _masked(parts: Parts, found: Sequence[Row]) -> list[Row]:
 
 
 async def _mask_of(parts: Parts, chain_id: int) -> ReplyRules:
-    """Return what hides the secrets of a chain's connection, plain and as JSON writes them. Raises InvalidInput."""
+    """Return what hides the secrets of a chain's connection, however they are spelt. Raises InvalidInput."""
     whose = await quarantine.whose(parts.pool, chain_id)
     (stored,) = await directory.connections_by_id(parts.pool, [(whose.tenant_id, whose.connection_id)])
     secrets = parts.sealer.unseal(stored.sealed, stored.place).values()
-    in_json = (msgspec.json.encode(secret).decode()[1:-1] for secret in secrets)
-    return ReplyRules(secrets=tuple({*secrets, *in_json}))
+    return ReplyRules(secrets=tuple({spelling for secret in secrets for spelling in spellings(secret)}))
 
 
 @dataclass(frozen=True, slots=True)

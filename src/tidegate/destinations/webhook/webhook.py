@@ -25,8 +25,9 @@ from tidegate.destinations.records import Seen
 from tidegate.destinations.webhook.message import messages, too_large
 from tidegate.destinations.webhook.settings import WebhookSettings
 from tidegate.domain.clock import Clock
-from tidegate.domain.http_reply import excerpt, http_date, masked, wait_asked_for
+from tidegate.domain.http_reply import excerpt, http_date, wait_asked_for
 from tidegate.domain.outgoing import Answer, Message, Route, Sending, Verdict
+from tidegate.domain.spelling import masked
 
 PASSING: Final = frozenset({408, 425, 429})
 READ_BYTES: Final = 4096
