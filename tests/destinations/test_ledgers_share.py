@@ -103,7 +103,7 @@ def test_workers_from_before_there_were_ledger_ids_go_on_beside_newer_ones(
             await newer.write(order(2))
         assert await pool.fetchval(OLDER_CLAIM, 8, 1) is None
         assert await pool.fetchval(OLDER_COMMIT, 8, 1, 1, b"eight", WRITTEN) == 1
-        assert await pool.fetch(f"SELECT DISTINCT ledger_id FROM {TABLE}") == [(LEDGER,)]
+        assert await pool.fetchval(f"SELECT array_agg(DISTINCT ledger_id) FROM {TABLE}") == [LEDGER]
         assert len(await rows(pool)) == 1
 
     elsewhere(empty_database_url, database_url, story, alone)
