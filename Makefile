@@ -6,7 +6,8 @@ READY := .venv/.ready
 UV := UV_PYTHON_DOWNLOADS=never UV_PROJECT_ENVIRONMENT=.venv $(BIN)/uv
 
 .PHONY: demo test check format bench bench-calendar bench-throughput bench-small-runs bench-fleet bench-shared-account \
-        prove-calendar prove-loss prove-crash prove-model prove-outage prove-webhook prove-connectors prove-upgrade clean
+        prove-calendar prove-loss prove-crash prove-model prove-outage prove-webhook prove-connectors prove-versions \
+        prove-upgrade clean
 
 demo: $(READY)  ## The main job in about a minute: three tenants, a sandbox shop, an accelerated clock
 	@$(BIN)/tidegate demo
@@ -61,6 +62,9 @@ prove-webhook: $(READY)  ## A receiver that is down for a day, then slow, then r
 
 prove-connectors: $(READY)  ## kill -9 in the middle of child listings and change feeds
 	@$(BIN)/python -m tests.connectors.prove_kills 20
+
+prove-versions: $(READY)  ## What touches a database, on a server of each version from 14 on; needs npm
+	@$(BIN)/python -m tests.versions.prove_versions
 
 prove-upgrade: $(READY)  ## Migrations beneath workers of an older revision; needs the repository's history
 	@$(BIN)/python -m tests.upgrade.prove_upgrade

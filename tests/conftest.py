@@ -1,6 +1,6 @@
 """Real PostgreSQL for every test that asks for it: one embedded server, a fresh migrated database per test.
 
-``TIDEGATE_TEST_SERVER=postgresql://postgres@127.0.0.1:5414/postgres`` tries another server, such as one of an older version.
+``TIDEGATE_TEST_SERVER=postgresql://postgres:@127.0.0.1:5414/postgres`` tries another server, such as one of an older version.
 """
 
 from __future__ import annotations

@@ -9,11 +9,15 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from enum import StrEnum
 from functools import cached_property
+from typing import TypeAlias
 from zoneinfo import ZoneInfo
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _NONE = timedelta(0)
 _MICROSECOND = timedelta(microseconds=1)
+
+Path: TypeAlias = tuple[str, ...]
+"""Where a value stands in a JSON document: member names from the root; empty is the root itself."""
 
 
 class CursorFormat(StrEnum):
@@ -35,7 +39,7 @@ class CursorField:
     bounded fetch is safe (SPEC 4). ``ascending``: the source lists in this field's order, oldest first.
     """
 
-    path: tuple[str, ...]
+    path: Path
     format: CursorFormat = CursorFormat.ISO
     time_zone: str = "Etc/UTC"
     precision: timedelta = timedelta(microseconds=1)

@@ -17,12 +17,13 @@ import msgspec
 
 from tidegate.connectors.graphql import NothingThere
 from tidegate.connectors.rest.client import Client
-from tidegate.connectors.rest.declaration import Param, Path, StreamDeclaration
+from tidegate.connectors.rest.declaration import Param, StreamDeclaration
 from tidegate.connectors.rest.envelope import scalar_text
 from tidegate.connectors.rest.family import Family, Parent
 from tidegate.connectors.rest.listing import Filled, ListedStream, Listing
 from tidegate.connectors.rest.template import PARENT, parent_fields
 from tidegate.domain.clock import Clock
+from tidegate.domain.cursor import Path
 from tidegate.domain.errors import ContractBroken
 from tidegate.domain.fetch import FetchReport, FetchRequest, Page, PageToken
 

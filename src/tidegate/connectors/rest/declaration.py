@@ -10,14 +10,11 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from tidegate.connectors.graphql import ErrorCodes
 from tidegate.domain.capacity import RateLimit
-from tidegate.domain.cursor import CursorFormat
+from tidegate.domain.cursor import CursorFormat, Path
 from tidegate.domain.stream import Stream
 
 if TYPE_CHECKING:
     from tidegate.connectors.rest.query import Query
-
-Path: TypeAlias = tuple[str, ...]
-"""Where a value stands in a JSON document: member names from the root; empty is the root itself."""
 
 Param: TypeAlias = str | int | float | bool
 """A request parameter's value: written out in a query, kept as it is in the JSON body of a POST."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import msgspec
 
 from tidegate.connectors.http import Reply, ReplyRules, read_json
-from tidegate.connectors.rest.declaration import Path
+from tidegate.domain.cursor import Path
 from tidegate.domain.errors import ContractBroken
 
 ABSENT = msgspec.Raw(b"")

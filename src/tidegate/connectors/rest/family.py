@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from tidegate.connectors.rest.declaration import ParentDeclaration, Path
+from tidegate.connectors.rest.declaration import ParentDeclaration
+from tidegate.domain.cursor import Path
 from tidegate.domain.errors import ContractBroken
 
 _RECORDS = msgspec.json.Decoder(list[msgspec.Raw])

@@ -7,8 +7,9 @@ from dataclasses import replace
 
 import msgspec
 
-from tidegate.connectors.rest.declaration import ChangesDeclaration, Path
+from tidegate.connectors.rest.declaration import ChangesDeclaration
 from tidegate.connectors.rest.envelope import Envelope
+from tidegate.domain.cursor import Path
 from tidegate.domain.errors import ContractBroken
 from tidegate.domain.fetch import FetchReport
 

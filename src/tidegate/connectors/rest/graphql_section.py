@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from tidegate.connectors.graphql import ErrorCodes
-from tidegate.connectors.rest.declaration import PagerDeclaration, PagerKind, Path, StreamDeclaration
+from tidegate.connectors.rest.declaration import PagerDeclaration, PagerKind, StreamDeclaration
 from tidegate.connectors.rest.section import Section, suggest
+from tidegate.domain.cursor import Path
 from tidegate.domain.errors import InvalidInput
 
 if TYPE_CHECKING:

@@ -19,11 +19,11 @@ from itertools import pairwise
 
 import msgspec
 
-from tidegate.connectors.rest.declaration import BoundParam, Path
+from tidegate.connectors.rest.declaration import BoundParam
 from tidegate.connectors.rest.envelope import scalar_text
 from tidegate.connectors.rest.filters import render_lower
 from tidegate.connectors.rest.pagers import FIRST, Drifted, Pager, PageSeen, Position
-from tidegate.domain.cursor import CursorField
+from tidegate.domain.cursor import CursorField, Path
 from tidegate.domain.errors import ContractBroken
 
 

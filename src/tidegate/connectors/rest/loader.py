@@ -21,7 +21,6 @@ from tidegate.connectors.rest.declaration import (
     PagerDeclaration,
     PagerKind,
     Param,
-    Path,
     StreamDeclaration,
 )
 from tidegate.connectors.rest.graphql_section import DEFAULT_PATH, check_asked, read_asked, read_error_codes
@@ -30,7 +29,7 @@ from tidegate.connectors.rest.parent_section import adopted, read_parent
 from tidegate.connectors.rest.section import Section, suggest
 from tidegate.connectors.rest.template import placeholders
 from tidegate.domain.capacity import RateLimit
-from tidegate.domain.cursor import CursorField, CursorFormat
+from tidegate.domain.cursor import CursorField, CursorFormat, Path
 from tidegate.domain.stream import ColumnType, Stream
 from tidegate.domain.zone import find_zone
 

@@ -26,9 +26,10 @@ from typing import Protocol, TypeAlias
 from multidict import CIMultiDictProxy
 from yarl import URL
 
-from tidegate.connectors.rest.declaration import PagerDeclaration, PagerKind, Path
+from tidegate.connectors.rest.declaration import PagerDeclaration, PagerKind
 from tidegate.connectors.rest.envelope import Envelope, scalar_text, whole_number
 from tidegate.connectors.rest.records import Glances
+from tidegate.domain.cursor import Path
 from tidegate.domain.errors import ContractBroken
 
 Position: TypeAlias = Mapping[str, object]

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from tidegate.connectors.rest.declaration import ParentDeclaration, Path, StreamDeclaration
+from tidegate.connectors.rest.declaration import ParentDeclaration, StreamDeclaration
 from tidegate.connectors.rest.section import Section, suggest
 from tidegate.connectors.rest.template import parent_fields
+from tidegate.domain.cursor import Path
 from tidegate.domain.stream import Stream
 
 DEFAULT_PREFIX = "parent_"

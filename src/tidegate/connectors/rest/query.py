@@ -25,8 +25,8 @@ from graphql import (
 )
 from graphql import validation as rules
 
-from tidegate.connectors.rest.declaration import Path
 from tidegate.connectors.rest.section import suggest
+from tidegate.domain.cursor import Path
 
 _RULES = (
     rules.KnownFragmentNamesRule,

@@ -8,7 +8,7 @@ from typing import overload
 
 import msgspec
 
-from tidegate.connectors.rest.declaration import Path
+from tidegate.domain.cursor import Path
 from tidegate.domain.stream import Stream
 
 ABSENT = msgspec.Raw(b"")

@@ -1,0 +1,1 @@
+"""Every version of PostgreSQL that Tidegate promises to work with (SPEC 7)."""
