@@ -31,11 +31,13 @@ from tidegate.engine.engine import Engine
 from tidegate.engine.parts import Parts
 from tidegate.engine.planner import plan_due
 from tidegate.engine.retention import prune
+from tidegate.engine.settings import Settings
 from tidegate.store import chains, compaction, leases, runs
 from tidegate.store.runs import PlannedRun
 
 PARTS = ("idle", "planning", "lag", "year")
 IDLE_TICKS = 500
+STARTING_SECONDS = 5
 
 
 def main() -> None:
@@ -46,12 +48,13 @@ def main() -> None:
     parser.add_argument("--due", type=int, default=100_000, help="how many are planned at once")
     parser.add_argument("--rate", type=int, default=500, help="due dates a second, for the start lag")
     parser.add_argument("--seconds", type=int, default=60)
+    parser.add_argument("--slots", type=int, default=Settings().slots, help="runs that an engine has in hand at once")
     parser.add_argument("--engines", type=int, default=2, help="processes that work on them")
     parser.add_argument("--data-dir", type=Path, help="keep the fleet there, and take the one that is there already")
     parser.add_argument("--engine", metavar="DATA_DIR", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.engine:
-        uvloop.run(engine(Path(arguments.engine)))
+        uvloop.run(engine(Path(arguments.engine), arguments.slots))
         return
     with static_source() as url, fleet_folder(arguments.data_dir) as folder:
         uvloop.run(measure(folder, url, arguments.only or PARTS, arguments))
@@ -139,11 +142,11 @@ async def show_lag(parts: Parts, data_dir: Path, arguments: argparse.Namespace) 
     """Print how long after its due date a run starts, at a steady rate, with engines in processes of their own."""
     await parts.pool.execute("truncate runs, coverage, pgqueuer cascade", timeout=600)
     await make_due(parts.pool, 0, parts.clock.now())
-    begin = parts.clock.now()
-    await make_steady(parts.pool, arguments.rate, begin)
-    servers = server_seconds(data_dir)
-    command = [sys.executable, "-m", "benchmarks.fleet", "--engine", str(data_dir)]
+    command = [sys.executable, "-m", "benchmarks.fleet", "--engine", str(data_dir), "--slots", str(arguments.slots)]
     engines = [subprocess.Popen(command, stdin=subprocess.PIPE) for _ in range(arguments.engines)]
+    await asyncio.sleep(STARTING_SECONDS)
+    begin, servers = parts.clock.now(), server_seconds(data_dir)
+    await make_steady(parts.pool, arguments.rate, begin)
     await asyncio.sleep(arguments.seconds)
     until = parts.clock.now() - timedelta(seconds=2)
     servers = server_seconds(data_dir) - servers
@@ -151,7 +154,7 @@ async def show_lag(parts: Parts, data_dir: Path, arguments: argparse.Namespace) 
         process.terminate()
     for process in engines:
         await asyncio.to_thread(process.wait)
-    warm = begin + timedelta(seconds=arguments.seconds / 3)
+    warm = begin + timedelta(seconds=arguments.seconds / 4)
     row = await parts.pool.fetchrow(
         """select count(*) as due, count(started_at) as started, count(distinct date_trunc('second', due_at)) as seconds,
                   percentile_cont(array[0.5, 0.99]) within group (order by extract(epoch from started_at - due_at)) as lag,
@@ -173,9 +176,10 @@ async def show_lag(parts: Parts, data_dir: Path, arguments: argparse.Namespace) 
     )
 
 
-async def engine(data_dir: Path) -> None:
-    """Be one process of the fleet until terminated, with the settings that it has by default."""
-    async with assemble(Options(data_dir=data_dir, allow_private_addresses=True, migrate=False)) as parts:
+async def engine(data_dir: Path, slots: int) -> None:
+    """Be one process of the fleet until terminated, with the settings that it has by default but for ``slots``."""
+    options = Options(data_dir=data_dir, allow_private_addresses=True, migrate=False, settings=Settings(slots=slots))
+    async with assemble(options) as parts:
         working = Engine(parts)
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, working.stop)
         await working.run()

@@ -7,7 +7,7 @@ from datetime import datetime
 
 from tidegate.engine.parts import Parts
 from tidegate.store import queue, runs
-from tidegate.store.database import DISPATCH_LOCK, try_lock
+from tidegate.store.database import DISPATCH_LOCK, find_by_index, try_lock
 
 
 async def dispatch_ready(parts: Parts, now: datetime, if_taken: Callable[[], None] = lambda: None) -> int:
@@ -20,6 +20,7 @@ async def dispatch_ready(parts: Parts, now: datetime, if_taken: Callable[[], Non
         if not await try_lock(connection, DISPATCH_LOCK):
             if_taken()
             return 0
+        await find_by_index(connection, "sort")
         room = parts.settings.queue_depth - await runs.count_queued(connection)
         if room <= 0:
             return 0

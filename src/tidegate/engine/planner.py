@@ -55,7 +55,7 @@ async def _plan_batches(parts: Parts, now: datetime) -> int:
 
 async def _plan_batch(parts: Parts, now: datetime) -> int:
     async with parts.pool.acquire() as connection, connection.transaction():
-        await database.find_by_index(connection)
+        await database.find_by_index(connection, "hashjoin", "mergejoin")
         due = await schedules.take_due(connection, now, parts.settings.plan_batch)
         if not due:
             return 0

@@ -131,17 +131,15 @@ async def alone(pool: Pool, key: int) -> AsyncGenerator[bool]:
                 await connection.execute("select pg_advisory_unlock($1)", key)
 
 
-async def find_by_index(connection: Connection) -> None:
+async def find_by_index(connection: Connection, *without: str) -> None:
     """Let the server find what the statements of this transaction ask for through indexes, never by reading whole tables.
 
-    They ask for thousands of rows by their keys, and then cost what those rows cost, however large the tables are and
-    whatever the server, or a plan that it keeps, believes of them. (To let it plan each statement anew would not do: it
-    then plans the look-up of a foreign key anew for every row inserted.)
+    They then cost what the rows they ask for cost, however large the tables are and whatever the server, or a plan that it
+    keeps, believes of them. ``without``: what else it is to do without, such as "hashjoin" where all are found by key.
+    (To let it plan each statement anew would not do: it then plans a foreign key's look-up anew for every row inserted.)
     """
-    await connection.execute(
-        "set local enable_seqscan = off; set local enable_bitmapscan = off; set local enable_hashjoin = off;"
-        "set local enable_mergejoin = off; set local jit = off"
-    )
+    switched_off = [f"set local enable_{name} = off" for name in ("seqscan", "bitmapscan", *without)]
+    await connection.execute("; ".join([*switched_off, "set local jit = off"]))
 
 
 async def lock(connection: Connection, key: int) -> None:
