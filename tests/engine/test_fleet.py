@@ -214,6 +214,32 @@ def test_a_dispatcher_that_finds_another_at_work_asks_again(database_url: str) -
     in_world(database_url, story)
 
 
+def test_the_engine_dispatches_as_soon_as_the_other_is_done(database_url: str) -> None:
+    """A tick is a month long here: only what asks again by itself gets the run queued."""
+
+    async def story(world: World) -> None:
+        await world.install()
+        world.clock.advance(days=1)
+        await plan_due(world.parts, world.clock.now())
+        world.with_settings(tick_every=timedelta(days=30))
+        engine = Engine(world.parts, frozenset({Role.DISPATCHER}))
+        async with world.pool.acquire() as other, other.transaction():
+            await database.lock(other, database.DISPATCH_LOCK)
+            working = asyncio.create_task(engine.run())
+            await until(sleeping(world.clock, world.clock.now() + world.parts.settings.dispatch_pause))
+        assert [run["state"] for run in await world.runs()] == ["waiting"]
+
+        async def queued() -> bool:
+            world.clock.advance(seconds=0.05)
+            return [run["state"] for run in await world.runs()] == ["queued"]
+
+        await until(queued)
+        engine.stop()
+        await working
+
+    in_world(database_url, story)
+
+
 async def waiting_runs(world: World, count: int) -> None:
     """Make ``count`` more chains with a run that is ready to start."""
     await world.pool.execute(COPIES, count)
