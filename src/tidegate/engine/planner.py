@@ -65,8 +65,8 @@ async def _plan_batch(parts: Parts, now: datetime) -> int:
         )
         outcomes = [_plan_safely(some, rule, standings, now, parts.settings.plan_ahead) for rule, some in groups]
         planned = [run for runs_of, _ in outcomes for run in runs_of]
+        merging = await runs.with_waiting(connection, [run.chain_id for run in planned]) - standings.keys()
         await runs.plan(connection, planned)
-        merging = {one.chain_id for one in due if one.waiting} - standings.keys()
         await runs.coalesce(connection, [run.chain_id for run in planned if run.chain_id in merging], now)
         await schedules.advance(connection, [move for _, moves in outcomes for move in moves])
     parts.signal("schedules.planned")
