@@ -11,8 +11,9 @@ import asyncpg
 import pytest
 
 from tests.destinations.loading import ORDERS, Ledger, Pool, Run, at, local, page, pool_of, rows, target
-from tidegate.destinations.base import DeliveryKey, Target, Written, at_once
+from tidegate.destinations.base import DeliveryKey, Target, Written
 from tidegate.destinations.postgres.careful import Found, PageLines, Rendered
+from tidegate.destinations.postgres.following import Place
 from tidegate.destinations.postgres.layout import Layout
 from tidegate.destinations.postgres.load import Batch, Load, staging
 from tidegate.destinations.postgres.local import LocalPostgres
@@ -232,7 +233,7 @@ def test_records_without_a_table_to_go_to_are_an_error(database_url: str) -> Non
         batch = Batch((orders(1),), None, Rendered([PageLines(1, ["1"], [0])], read=1))
         async with pool.acquire() as connection:
             with pytest.raises(LayoutChanged):
-                await load.rows(connection, batch, at_once)  # type: ignore[arg-type]
+                await load.rows(connection, batch, Place())  # type: ignore[arg-type]
 
     told(database_url, story)
 
