@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 from tidegate.destinations.base import Turn, at_once
 
@@ -20,7 +22,26 @@ class Place:
         self._before = before
         self._known = asyncio.Event()
         self._written = False
+        self._held: asyncio.Semaphore | None = None
         self.followed = False
+
+    @asynccontextmanager
+    async def early(self, allowed: asyncio.Semaphore) -> AsyncIterator[None]:
+        """Hold one of ``allowed`` inside, but no longer than until it is this batch's turn; wait for that if none is free."""
+        if self._before is None or allowed.locked():
+            await self.commit()
+        else:
+            await allowed.acquire()
+            self._held = allowed
+        try:
+            yield
+        finally:
+            self._release()
+
+    def _release(self) -> None:
+        if self._held is not None:
+            self._held.release()
+            self._held = None
 
     async def rows(self) -> None:
         """Return once the rows may be written. Raises what the turn raises."""
@@ -36,6 +57,7 @@ class Place:
         """Return once the batch may commit. Raises what the turn raises, and then nothing of it may."""
         await self._turn()
         self._before = None
+        self._release()
 
     def written(self) -> None:
         """Tell the batch behind that the rows are written, and that what is left is to commit them."""

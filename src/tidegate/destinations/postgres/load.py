@@ -153,10 +153,7 @@ class Load:
         """
         if batch.new:
             await place.rows()
-        if self._staging.locked():
-            await place.commit()
-            return await self._tried(batch, commit, place)
-        async with self._staging:
+        async with place.early(self._staging):
             return await self._tried(batch, commit, place)
 
     async def _tried(self, batch: Batch, commit: Commit, place: Place) -> Written:
