@@ -107,9 +107,11 @@ class Consumer:
 
         Raises what the database raises; the jobs in hand are waited for then too.
         """
-        async with self._listening():
+        async with self._listening() as listener:
             try:
                 while not self._stopping:
+                    if listener.is_closed():
+                        raise ConnectionError("the connection that tells of new jobs is lost")
                     await self._turn()
                     await self._wait()
             finally:
@@ -190,20 +192,25 @@ class Consumer:
             await asyncio.sleep(GATHER_SECONDS)
 
     @asynccontextmanager
-    async def _listening(self) -> AsyncGenerator[None]:
-        """Be told of new jobs while inside; where the connection is lost, they are looked for every so often."""
+    async def _listening(self) -> AsyncGenerator[Connection]:
+        """Be told of new jobs over the connection yielded, while inside."""
 
         def told(_connection: object, _pid: int, _channel: str, payload: object) -> None:
             if '"insert"' in str(payload):
                 self._maybe_more = True
                 self._changed.set()
 
+        def lost(_connection: object) -> None:
+            self._changed.set()
+
         channel = db_settings().channel
         async with self._pool.acquire() as connection:
+            connection.add_termination_listener(lost)
             await connection.add_listener(channel, told)
             try:
-                yield
+                yield connection
             finally:
+                connection.remove_termination_listener(lost)
                 if not connection.is_closed():
                     await connection.remove_listener(channel, told)
 
