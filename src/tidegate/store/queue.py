@@ -118,7 +118,10 @@ class Consumer:
                 self._stopping = True
                 while self._jobs:
                     await self._wait()
-                    await self._turn()
+                    try:
+                        await self._turn()
+                    except Exception:
+                        await asyncio.sleep(self._look_every)
                 await self._turn()
 
     def stop(self) -> None:
