@@ -92,35 +92,45 @@ class Worker:
         self._held[held].cancel()
 
     def _begin(self, jobs: Mapping[int, int], done: Callable[[int], None]) -> None:
-        self._keep(asyncio.create_task(self._begin_what_is_ours(jobs, done)))
+        """Begin the runs of a batch of jobs that are ours to begin; the other jobs are done."""
+        left = dict(jobs)
 
-    def _keep(self, task: asyncio.Task[None]) -> None:
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        def settle() -> None:
+            for job_id in left:
+                done(job_id)
 
-    async def _begin_what_is_ours(self, jobs: Mapping[int, int], done: Callable[[int], None]) -> None:
+        self._keep(asyncio.create_task(self._begin_what_is_ours(left, done)), settle)
+
+    async def _begin_what_is_ours(self, left: dict[int, int], done: Callable[[int], None]) -> None:
         """Take the leases of a batch and begin those runs, each in a task of its own; a job too many is harmless."""
-        leased: dict[int, LeasedRun] = {}
+        if self._stopping.is_set():
+            return
         try:
-            if not self._stopping.is_set():
-                leased = {run.id: run for run in await self._take_leases(sorted(set(jobs.values())))}
+            leased = {run.id: run for run in await self._take_leases(sorted(set(left.values())))}
         except Exception:
             log.exception("leases not taken")
-        finally:
-            for job_id, run_id in jobs.items():
-                if (run := leased.pop(run_id, None)) is None:
-                    done(job_id)
-                else:
-                    self._keep(asyncio.create_task(self._to_its_end(run, partial(done, job_id))))
+            return
+        for job_id, run_id in list(left.items()):
+            if (run := leased.pop(run_id, None)) is not None:
+                del left[job_id]
+                self._keep(asyncio.create_task(self._to_its_end(run)), partial(done, job_id))
 
-    async def _to_its_end(self, run: LeasedRun, done: Callable[[], None]) -> None:
+    def _keep(self, task: asyncio.Task[None], ended: Callable[[], None]) -> None:
+        """Keep a task until it has ended, however it ends, and then call ``ended``."""
+
+        def forget(task: asyncio.Task[None]) -> None:
+            self._tasks.discard(task)
+            ended()
+
+        self._tasks.add(task)
+        task.add_done_callback(forget)
+
+    async def _to_its_end(self, run: LeasedRun) -> None:
         bind_contextvars(**_names(run))  # in every line that this task logs from here on
         try:
             await self._execute(run)
         except Exception:
             log.exception("run let go")  # its lease expires
-        finally:
-            done()
 
     async def handle(self, run_id: int) -> None:
         """Execute a run if it still waits for a worker."""
