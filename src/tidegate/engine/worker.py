@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from functools import partial
 
 import structlog
-from structlog.contextvars import bind_contextvars
+from structlog.contextvars import bind_contextvars, bound_contextvars
 
 from tidegate.domain.errors import (
     AccountHeld,
@@ -135,7 +135,8 @@ class Worker:
     async def handle(self, run_id: int) -> None:
         """Execute a run if it still waits for a worker."""
         for run in await self._take_leases([run_id]):
-            await self._execute(run)
+            with bound_contextvars(**_names(run)):
+                await self._execute(run)
 
     async def _execute(self, run: LeasedRun) -> None:
         task = asyncio.current_task()
