@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import aclosing
+from functools import partial
 
 import msgspec
 
@@ -46,9 +47,9 @@ async def execute(parts: Parts, ends: Ends, run: LeasedRun, stopping: asyncio.Ev
     since = await leases.change_token(parts.pool, run) if stream.change_feed else None
     token = resumed.token if resumed else None
     request = request_for(stream, run.period, run.coverage_start, stop_after, token, since, bounded=run.bounded)
-    async with aclosing(fetch(source, request, run.period)) as fetched:
-        through = _through(blocks_of(workflow_of(run)), _told(parts, run, fetched))
-        async with ahead(_made_ready(through, writer), parts.settings.pages_ahead) as pages:
+    async with aclosing(fetch(source, request, run.period, partial(_tell, parts, run))) as fetched:
+        through = _through(blocks_of(workflow_of(run)), fetched)
+        async with ahead(through, parts.settings.pages_ahead, writer.ready) as pages:
             await delivery.deliver(pages, stopping)
     return _ended(delivery)
 
@@ -78,18 +79,9 @@ def _through(blocks: list[Block], pages: AsyncIterator[Page]) -> AsyncIterator[P
     return pages
 
 
-async def _made_ready(pages: AsyncIterator[Page], writer: Writer) -> AsyncIterator[Page]:
-    """Let the writer begin with pages that are ahead of the batch in hand: its server works on that one meanwhile."""
-    async for page in pages:
-        writer.ready(page)
-        yield page
-
-
-async def _told(parts: Parts, run: LeasedRun, pages: AsyncIterator[Page]) -> AsyncIterator[Page]:
-    async for page in pages:
-        parts.signal("page.fetched")
-        parts.observe(PageFetched(run, len(page.records), page.requested_at, parts.clock.now()))
-        yield page
+def _tell(parts: Parts, run: LeasedRun, page: Page) -> None:
+    parts.signal("page.fetched")
+    parts.observe(PageFetched(run, len(page.records), page.requested_at, parts.clock.now()))
 
 
 async def _resume(run: LeasedRun, writer: Writer) -> tuple[Checkpoint | None, bytes | None, int]:

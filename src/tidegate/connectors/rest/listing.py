@@ -65,8 +65,8 @@ class Listing:
         self._listed, self._filled, self._request, self._client = listed, filled, request, client
         self._resumed = False
         self._trail = self._begin(clock)
-        bounded = bounds(request, listed.declared, self._trail.since)
-        self._report = FetchReport(bounded.lower, bounded.upper, filled.filters)
+        self._bounds = bounds(request, listed.declared, self._trail.since)
+        self._report = FetchReport(self._bounds.lower, self._bounds.upper, filled.filters)
         self._newest: datetime | None = None  # the cursor value of the last record seen, in an ascending stream
 
     def _begin(self, clock: Clock) -> Trail:
@@ -131,8 +131,9 @@ class Listing:
 
     def _bounding(self, at: Position) -> Mapping[str, Param]:
         """Return the parameters that shape and bound the listing, from where a keyset has moved its bound to."""
-        moved = self._request if (since := moved_to(at)) is None else replace(self._request, lower=since)
-        bounded = bounds(moved, self._listed.declared, self._trail.since)
+        bounded, since = self._bounds, moved_to(at)
+        if since is not None:
+            bounded = bounds(replace(self._request, lower=since), self._listed.declared, self._trail.since)
         return {**self._filled.params, **self._filled.filters, **bounded.params}
 
     async def _ask(self, params: Mapping[str, Param], at: Position) -> Answer:
