@@ -77,9 +77,12 @@ class FakeShop:
                 return
 
     def _within(self, request: FetchRequest) -> list[dict[str, Any]]:
+        below = self.streams[request.stream].overshoot
+        lower = None if request.lower is None or below is None else request.lower - below
+
         def inside(row: dict[str, Any]) -> bool:
             at = datetime.fromisoformat(row["updated_at"])
-            return (request.lower is None or at >= request.lower) and (request.upper is None or at < request.upper)
+            return (lower is None or at >= lower) and (request.upper is None or at < request.upper)
 
         return [row for row in self.orders.values() if inside(row)]
 

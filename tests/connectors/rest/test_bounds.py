@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from tests.connectors.rest.sources import NOW, Handler, LeapingClock, asked, declaration, fetched, ids, replied
 from tidegate.connectors.rest.declaration import BoundParam, Meaning
-from tidegate.connectors.rest.filters import render_lower, render_upper
+from tidegate.connectors.rest.filters import overshoot, render_lower, render_upper
 from tidegate.domain.cursor import EPOCH, CursorField, CursorFormat
 from tidegate.domain.period import Period
 
@@ -124,6 +124,22 @@ def test_every_change_from_the_lower_bound_on_is_shown(
         assert value >= parameter  # type: ignore[operator]
     else:
         assert value > parameter  # type: ignore[operator]
+
+
+@given(sides(), instants, st.one_of(near, st.integers(-120, 0).map(lambda hours: timedelta(hours=hours))), st.booleans())
+def test_no_lower_bound_reaches_back_further_than_it_says(
+    side: tuple[CursorField, BoundParam], lower: datetime, later: timedelta, hidden: bool
+) -> None:
+    """SPEC 4: what was delivered may be forgotten only where no fetch shows it again."""
+    cursor, bound = side
+    true = lower + later
+    value = _comparable(bound, cursor, true, hidden=hidden)
+    parameter = _parameter(bound, render_lower(bound, cursor, lower)[0])
+    shown = value >= parameter if bound.meaning is Meaning.INCLUSIVE else value > parameter  # type: ignore[operator]
+    reach = overshoot(bound)
+    assert reach is not None
+    if shown:
+        assert cursor.parse(_written(cursor, true)) >= cursor.floor(lower) - reach
 
 
 @given(sides(), instants, near, st.booleans())
