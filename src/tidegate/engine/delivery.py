@@ -49,14 +49,15 @@ class Checkpoint(msgspec.Struct, frozen=True):
         return self.token is None
 
 
-def asked_of(run: LeasedRun) -> str:
-    """Return what a run is asked for, in names: its identity (SPEC 2.12) and where its period starts.
+def asked_of(run: LeasedRun, listing: str) -> str:
+    """Return what a run is asked for, in names: its identity (SPEC 2.12), where its period starts, and the ``listing``.
 
     Numbers of runs and chains are one ledger's. Another database may remember those of a ledger that is no more: a newer
     one than the backup that was restored, or the one that an installation was moved from.
     """
     whose = f"{run.tenant_id}/{run.installation}/{run.workflow}/{run.stream} of {run.account_name}"
-    return f"{whose} {run.lane} {render_instant(run.period.start)}/{render_instant(run.period.end)}"
+    period = f"{render_instant(run.period.start)}/{render_instant(run.period.end)}"
+    return f"{whose} {run.lane} {period} by {listing}"
 
 
 class Stopped(Exception):
@@ -74,6 +75,7 @@ class Delivery:
         ends: Ends,
         run: LeasedRun,
         writer: Writer,
+        asked: str,
         stop_after: datetime,
         resumed: Checkpoint | None,
         taken: int,
@@ -82,6 +84,7 @@ class Delivery:
         self._finishing = ends.finishing
         self._run = run
         self._writer = writer
+        self._asked = asked
         self._stop_after = stop_after
         self._batch = self._first = taken
         self._report = resumed.report if resumed else None
@@ -215,7 +218,7 @@ class Delivery:
 
     def _checkpoint(self, last: Page, report: FetchReport) -> Checkpoint:
         token = None if last.token is None else dict(last.token)
-        return Checkpoint(self._batch, token, self._stop_after, report, self._run.destination_id, asked_of(self._run))
+        return Checkpoint(self._batch, token, self._stop_after, report, self._run.destination_id, self._asked)
 
 
 def _requested_at(record: bytes, pages: list[Page]) -> datetime | None:

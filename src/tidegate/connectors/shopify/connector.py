@@ -99,9 +99,10 @@ class ShopifyConnector:
                 "is not an access token",
                 "Give the Admin API access token of the app, as shpat_….",
             )
-        api = AdminAPI(_base_url(connection.settings), token, session, clock, connection.allowance)
+        address = _base_url(connection.settings)
+        api = AdminAPI(address, token, session, clock, connection.allowance)
         history = _order_history(connection.settings)
-        return ShopifySource(api, _UPDATED_AT, all_orders_expected=history is OrderHistory.ALL)
+        return ShopifySource(api, _UPDATED_AT, all_orders_expected=history is OrderHistory.ALL, address=address)
 
 
 def _child(name: str, parent: ParentDeclaration) -> Stream:
