@@ -40,6 +40,7 @@ class FakeShop:
     streams: Mapping[str, Stream] = field(default_factory=lambda: {"orders": ORDERS, "events": EVENTS})
     pages_served: int = 0
     rate_limit: RateLimit | None = None
+    identity: Mapping[str, str | None] = field(default_factory=dict)
     declared: str = "as first declared"
     """What defines its listings."""
     raw: bytes | None = None

@@ -86,6 +86,14 @@ class Connector(Protocol):
         """Return how fast one platform account may be asked unless its connection says otherwise, None if not known."""
         ...
 
+    @property
+    def identity(self) -> Mapping[str, str | None]:
+        """Return the settings that tell which platform account a connection links to, each with its default, None for none.
+
+        Another value of one of them means other records (SPEC 2.12). Empty where no setting tells it.
+        """
+        ...
+
     def open(self, connection: ConnectionSettings, session: aiohttp.ClientSession, clock: Clock) -> Source:
         """Return the source of ``connection``; does no I/O. Raises InvalidInput naming a missing setting or secret."""
         ...

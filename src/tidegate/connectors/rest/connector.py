@@ -60,6 +60,11 @@ class RestConnector:
         """Return the declared rate."""
         return self.declaration.rate_limit
 
+    @property
+    def identity(self) -> Mapping[str, str | None]:
+        """Return the settings that are declared to tell the platform account, with their defaults."""
+        return {name: self.declaration.settings[name] for name in self.declaration.identity}
+
     def open(self, connection: ConnectionSettings, session: aiohttp.ClientSession, clock: Clock) -> RestSource:
         """Return the source of ``connection``. Raises InvalidInput naming a missing setting or secret."""
         declared = self.declaration

@@ -89,6 +89,11 @@ class ShopifyConnector:
         """Return None: a shop counts points, not requests, and each reply tells how many are left."""
         return None
 
+    @property
+    def identity(self) -> Mapping[str, str | None]:
+        """Return the shop's setting. A connection by ``base_url`` alone tells no shop: another address may be the same one."""
+        return {"shop": None}
+
     def open(self, connection: ConnectionSettings, session: aiohttp.ClientSession, clock: Clock) -> ShopifySource:
         """Return the source of ``connection``; does no I/O. Raises InvalidInput naming a setting or the secret."""
         token = connection.secrets.get("access_token", "")
