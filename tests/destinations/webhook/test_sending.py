@@ -443,7 +443,7 @@ def seen(count: int) -> list[Seen]:
 
 @pytest.mark.parametrize("below", [None, timedelta(days=2)])
 def test_what_a_source_shows_below_the_bound_is_sent_once(below: timedelta | None, database_url: str) -> None:
-    """SPEC 4: what was delivered is forgotten only where no fetch shows it again: no filter, a bound by date, an exclusive one."""
+    """SPEC 4: what was delivered is forgotten only where no fetch shows it again: without a filter, or with a wide one."""
 
     async def story(sending: Sending) -> None:
         sending.world.shop.streams = {"orders": replace(ORDERS, lookback=timedelta(0), overshoot=below)}
