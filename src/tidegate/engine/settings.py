@@ -27,13 +27,13 @@ class Settings:
     """How long a graceful stop waits for a checkpoint; what is then still in hand is let go, and resumed elsewhere."""
     sweep_every: timedelta = timedelta(seconds=5)
     tick_every: timedelta = timedelta(seconds=1)
-    """How often planner and dispatcher look again when nothing wakes them."""
+    """How often planner and dispatcher look again when nothing wakes them; the next due date wakes the planner."""
     compact_after: timedelta = timedelta(days=90)
     """Neighbouring periods of one kind that ended so long ago become one row of the ledger."""
     requeue_after: timedelta = timedelta(seconds=30)
     """A queued run that no worker took for so long is handed to the queue again."""
     dispatch_pause: timedelta = timedelta(seconds=0.05)
-    """The least time between two looks of the dispatcher, however often it is woken."""
+    """The least time between two looks of the dispatcher, however often it is woken, and of the planner."""
     prune_every: timedelta = timedelta(hours=1)
     """How often what is old is deleted."""
     keep: Mapping[str, timedelta | None] = field(default_factory=dict)
@@ -47,7 +47,7 @@ class Settings:
     batch_age: timedelta = timedelta(seconds=5)
     """… or after this long, so that slow sources still make progress that a crash cannot undo."""
     pages_ahead: int = 16
-    """Pages fetched ahead of the batch being written."""
+    """Pages fetched ahead of the batch being written, as long as they hold less than `bytes_ahead`."""
     routes_at_once: int = 20
     """Routes that one sender process sends on at once."""
     batches_a_turn: int = 50
@@ -63,6 +63,11 @@ class Settings:
     """Runs that could start and have found no worker for so long are starved."""
     watch_every: timedelta = timedelta(seconds=30)
     """How often alerts are raised and resolved."""
+
+    @property
+    def bytes_ahead(self) -> int:
+        """Return how many bytes of records are fetched ahead before the next page waits: two batches."""
+        return 2 * self.batch_bytes
 
     def pause_asked_for(self, error: TidegateError) -> timedelta | None:
         """Return the pause that an answer asks of everything of its platform account, None if it asks for none.

@@ -24,6 +24,7 @@ from tidegate.connectors.rest.declaration import (
     Param,
     StreamDeclaration,
 )
+from tidegate.connectors.rest.filters import overshoot
 from tidegate.connectors.rest.graphql_section import DEFAULT_PATH, check_asked, read_asked, read_error_codes
 from tidegate.connectors.rest.keyset_section import check_bodies
 from tidegate.connectors.rest.pager_section import path_of, read_pager
@@ -60,6 +61,7 @@ def load(text: str) -> Declaration:
         name=name,
         base_url=_template(root, "base_url", settings, secrets_allowed=False),
         settings=settings,
+        identity=_identity(root, settings),
         headers=_templates(root, "headers", settings),
         authentication=_authentication(root.section("authentication"), settings),
         rate_limit=None if limit is None else _rate_limit(limit),
@@ -81,6 +83,16 @@ def _settings(section: Section | None) -> dict[str, str | None]:
         return {}
     values = {name: section.scalar(name) for name in section}
     return {name: None if value is None else str(value) for name, value in values.items()}
+
+
+def _identity(root: Section, settings: Mapping[str, str | None]) -> tuple[str, ...]:
+    names = tuple(str(item) for item in root.items("identity"))
+    for name in names:
+        if name not in settings:
+            raise root.refuse("identity", f"names {name!r}, which is no setting", suggest(name, settings))
+        if names.count(name) > 1:
+            raise root.refuse("identity", f"names {name!r} twice", "Name each setting once.")
+    return names
 
 
 def _check(section: Section, key: str, text: str, settings: Mapping[str, str | None], *, secrets_allowed: bool) -> str:
@@ -195,14 +207,16 @@ def _stream(name: str, section: Section, settings: Mapping[str, str | None]) -> 
     if page_size is not None:
         params[page_size.text("param")] = page_size.integer("value", least=1)
         page_size.finish()
+    lower = _bound(section, "lower", cursor)
+    feed = "changes" in section
     made = StreamDeclaration(
-        stream=Stream(name, key, cursor, lookback, _columns(section), change_feed="changes" in section),
+        stream=Stream(name, key, cursor, lookback, _columns(section), change_feed=feed, overshoot=overshoot(lower)),
         path=_address(section, settings, default=DEFAULT_PATH if asked else "" if parent else None),
         method=section.text("method", "POST" if asked else "GET"),
         records=(asked and asked.records) or path_of(section.optional_text("records")) or (),
         params=params,
         filters=_templates(section, "filters", settings, secrets_allowed=False),
-        lower=_bound(section, "lower", cursor),
+        lower=lower,
         upper=_bound(section, "upper", cursor),
         history=timedelta(seconds=history) or None,
         pager=(asked and asked.pager) or (PagerDeclaration() if pager_section is None else read_pager(pager_section)),

@@ -6,11 +6,13 @@ from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import Final
 from urllib.parse import urlsplit
+from uuid import UUID
 
 import asyncpg
 
 from tidegate.destinations.base import DeliveryKey, Ledger, Target, Turn, Written
 from tidegate.destinations.postgres.commits import Commits
+from tidegate.destinations.postgres.following import Place
 from tidegate.destinations.postgres.load import Batch, Load, Pool, connected, staging
 from tidegate.destinations.postgres.local import DEFAULT_SCHEMA
 from tidegate.destinations.postgres.refusals import FAILURES, translated
@@ -42,19 +44,29 @@ def require_address(dsn: str) -> None:
 class RemotePostgres:
     """The destination in a database of its own: ``pool`` leads there and is closed with it, ``ledger_pool`` to Tidegate's.
 
-    A schema belongs to one Tidegate: run numbers of two would meet in `tidegate_commits`.
+    ``ledger_id`` tells that one's notes from those of others that share the schema; ``alone``: whether no worker of it is
+    left that notes commits without.
     """
 
-    def __init__(self, pool: Pool, ledger_pool: Pool, *, schema: str = DEFAULT_SCHEMA) -> None:
+    def __init__(
+        self, pool: Pool, ledger_pool: Pool, ledger_id: UUID, *, alone: bool = True, schema: str = DEFAULT_SCHEMA
+    ) -> None:
         self._pool = pool
         self._ledger_pool = ledger_pool
         self._tables = Tables(schema)
-        self._commits = Commits(schema)
+        self._commits = Commits(schema, ledger_id, alone=alone)
         self._staging = staging(pool)
 
     @classmethod
     async def connect(
-        cls, dsn: str, ledger_pool: Pool, *, schema: str = DEFAULT_SCHEMA, size: int = 4
+        cls,
+        dsn: str,
+        ledger_pool: Pool,
+        ledger_id: UUID,
+        *,
+        alone: bool = True,
+        schema: str = DEFAULT_SCHEMA,
+        size: int = 4,
     ) -> RemotePostgres:
         """Return the destination at ``dsn``, holding at most ``size`` connections. Raises a DestinationError.
 
@@ -65,7 +77,7 @@ class RemotePostgres:
             pool = await asyncpg.create_pool(dsn, min_size=0, max_size=size, command_timeout=COMMAND_SECONDS)
         except FAILURES as error:
             raise translated(error) from error
-        return cls(pool, ledger_pool, schema=schema)
+        return cls(pool, ledger_pool, ledger_id, alone=alone, schema=schema)
 
     def writer(self, target: Target, run_id: int, epoch: int) -> RemoteWriter:
         """Return the writer of one run; does no I/O."""
@@ -78,12 +90,14 @@ class RemotePostgres:
             await connection.execute("select 1")
 
     async def forget(self, ended: Callable[[Sequence[int]], Awaitable[Sequence[int]]]) -> int:
-        """Delete the notes of runs that have ended long ago, as ``ended`` says of some run ids; return how many.
+        """Delete this ledger's notes of runs that have ended long ago, as ``ended`` says of some run ids; return how many.
 
         A worker that still believes to run one of them loses its claim with it. Raises a DestinationError.
         """
         gone, after = 0, 0
         async with connected(self._pool) as connection:
+            if not await self._commits.settle(connection):
+                return 0
             while noted := await self._commits.noted(connection, after):
                 gone += await self._commits.forget(connection, await ended(noted))
                 after = noted[-1]
@@ -125,18 +139,22 @@ class RemoteWriter:
         Raises LeaseLost, DestinationUnavailable or DestinationRejected; InternalError if the batch committed with another
         checkpoint.
         """
-        async with connected(self._pool) as connection:
-            written = await self._commits.repeated(connection, key, checkpoint)
-        if written is None:
-            written = await self._load.delivered(self._pool, pages, partial(self._commit, key, checkpoint), turn)
-        else:
-            await turn()
-        async with connected(self._ledger_pool) as connection, connection.transaction():
-            await ledger(connection, written)
+        place = self._load.follow(turn)
+        try:
+            async with connected(self._pool) as connection:
+                written = await self._commits.repeated(connection, key, checkpoint)
+            if written is None:
+                written = await self._load.delivered(self._pool, pages, partial(self._commit, key, checkpoint), place)
+            else:
+                await turn()
+            async with connected(self._ledger_pool) as connection, connection.transaction():
+                await ledger(connection, written)
+        finally:
+            place.ended()
         return written
 
-    async def _commit(self, key: DeliveryKey, checkpoint: bytes, batch: Batch, turn: Turn) -> Written:
+    async def _commit(self, key: DeliveryKey, checkpoint: bytes, batch: Batch, place: Place) -> Written:
         async with connected(self._pool) as connection, connection.transaction():
-            written = await self._load.rows(connection, batch, turn)
+            written = await self._load.rows(connection, batch, place)
             await self._commits.commit(connection, key, checkpoint, written)
         return written
