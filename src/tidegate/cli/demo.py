@@ -30,7 +30,9 @@ BAR_CELLS = 40
 def demo(
     context: typer.Context,
     seconds: Annotated[float, typer.Option(min=5, max=3600, help="How long its week takes.")] = 50,
-    data_dir: Annotated[Path, typer.Option(help="Where its data goes; emptied first.")] = Path(".tidegate/demo"),
+    data_dir: Annotated[Path, typer.Option(help="Where its data goes; an earlier demo's is removed.")] = Path(
+        ".tidegate/demo"
+    ),
     as_json: AsJson = False,
 ) -> None:
     """Watch three tenants in three zones being kept in sync: a week passes in about a minute.
