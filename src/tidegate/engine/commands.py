@@ -52,6 +52,11 @@ async def request_runs(
         return [await runs.request(connection, run) for run in planned]
 
 
+async def give_up_behind(parts: Parts, run_ids: Sequence[int]) -> None:
+    """Drop the pieces of a manual run that wait behind one that has ended without covering: they could never start."""
+    await runs.drop_stranded(parts.pool, run_ids, parts.clock.now())
+
+
 async def require_not_paused(connection: Connection, tenant_id: str, installation: str) -> None:
     """Raise InvalidInput if an installation is paused or not there."""
     found = await find_installation(connection, tenant_id, installation)

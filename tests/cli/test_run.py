@@ -1,0 +1,61 @@
+"""`tidegate run`: a manual run of several pieces (SPEC 2.8, 2.11)."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from datetime import UTC, datetime, timedelta
+
+from tests.cli.conftest import CONFIGURATION, CommandLine
+from tests.cli.orders_api import OrdersApi
+
+
+def in_pieces(days: int) -> str:
+    start = (datetime.now(UTC) - timedelta(days=days)).date()
+    rule = f'{{daily: true, start_date: "{start}", max_period: 1d}}'
+    return CONFIGURATION.replace('{every: 1m, start_at: "2026-05-01T00:00:00Z"}', rule)
+
+
+def test_a_run_ends_when_its_first_piece_fails_and_drops_those_behind_it(
+    cli: CommandLine, api: OrdersApi, environment: dict[str, str]
+) -> None:
+    """SPEC 2.8, 8: no piece starts before the one in front has covered, so waiting for them would never end."""
+    cli.apply(in_pieces(3))
+    api.status = 404  # a contract failure: not tried again
+    done = subprocess.run(
+        [sys.executable, "-m", "tidegate", "run", "acme/orders", "--json"],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 1
+    ended = json.loads(done.stdout)
+    assert [each["state"] for each in ended] == ["failed"] + ["dropped"] * (len(ended) - 1)
+    assert len(ended) >= 3
+    assert {each["state"] for each in cli.json("runs")} == {"failed", "dropped"}
+
+    result = cli("run", "acme/orders")
+    assert result.exit_code == 1
+    failed, dropped = result.stdout.splitlines()
+    assert failed.startswith("✗ acme/orders orders: failed")
+    assert dropped.startswith("✗ acme/orders orders: ")
+    assert "dropped, up to " in dropped
+
+    api.status = 200
+    ended = cli.json("run", "acme/orders")
+    assert {each["state"] for each in ended} == {"succeeded"}
+
+
+def test_the_pieces_of_one_stream_go_on_while_another_fails(cli: CommandLine, api: OrdersApi) -> None:
+    """SPEC 1: a plain sync runs each stream on its own; only what waits behind the failure is dropped."""
+    cli.apply(in_pieces(2).replace("[orders]", "[orders, customers]"))
+    api.failing = "/orders"
+    result = cli("run", "acme/orders", "--json")
+    assert result.exit_code == 1
+    states: dict[str, set[str]] = {}
+    for each in json.loads(result.stdout):
+        states.setdefault(each["stream"], set()).add(each["state"])
+    assert states == {"orders": {"failed", "dropped"}, "customers": {"succeeded"}}
