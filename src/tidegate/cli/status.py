@@ -53,15 +53,20 @@ def lines_of(summary: Summary) -> list[str]:
     counts += [f"{summary.paused:,} paused"] if summary.paused else []
     counts += [f"{summary.nothing_covered_yet:,} not covered at all yet"] if summary.nothing_covered_yet else []
     counts += [f"worst staleness {humanised(summary.worst_staleness_seconds)}"]
-    lines = [", ".join(counts)]
-    for each in summary.waiting:
-        words = each.reason.replace("_", " ")
-        lines.append(f"{each.runs:,} due wait: {words}, the oldest due {instant(each.oldest_due_at)}")
+    lines = [", ".join(counts), *waiting_lines(summary)]
     if summary.waiting:
         lines.append(f"worst lag of what waits {humanised(summary.worst_lag_seconds)}")
     if summary.open_alerts:
         lines.append(f"{summary.open_alerts:,} open alerts: `tidegate alerts`")
     return lines
+
+
+def waiting_lines(summary: Summary) -> list[str]:
+    """Return for what due runs wait, a line for each reason."""
+    return [
+        f"{each.runs:,} due wait: {each.reason.replace('_', ' ')}, the oldest due {instant(each.oldest_due_at)}"
+        for each in summary.waiting
+    ]
 
 
 def table_of(found: Sequence[StreamStatus]) -> Table:
