@@ -143,6 +143,16 @@ async def require_known(parts: Parts, tenant_id: str, installation: str | None) 
         raise InvalidInput("installation", f"{tenant_id}/{installation}", "does not exist", _there(names))
 
 
+async def _require_named(parts: Parts, tenant_id: str | None, installation: str | None) -> None:
+    """Raise InvalidInput naming what there is, if one that is named is not there; an installation of any tenant counts."""
+    if tenant_id is not None:
+        await require_known(parts, tenant_id, installation)
+    elif installation is not None:
+        names = dict.fromkeys(stored.name for stored in await directory.installations(parts.pool))
+        if installation not in names:
+            raise InvalidInput("installation", installation, "does not exist", _there(list(names)))
+
+
 async def require_stream(parts: Parts, tenant_id: str | None, installation: str | None, stream: str | None) -> None:
     """Raise InvalidInput naming what there is, if ``stream`` is given and none of these has one of that name."""
     there = [] if stream is None else await chains.streams(parts.pool, tenant_id, installation)
@@ -186,8 +196,8 @@ async def list_runs(
 ) -> list[RunStatus]:
     """Return up to ``limit`` runs, newest first. Raises InvalidInput if a named tenant or installation is not there."""
     rows = await reports.runs(parts.pool, tenant_id=tenant_id, installation=installation, states=states, limit=limit)
-    if not rows and tenant_id is not None:
-        await require_known(parts, tenant_id, installation)
+    if not rows:
+        await _require_named(parts, tenant_id, installation)
     waits = {}
     if any(row.state in WAITING_STATES for row in rows):
         waits = {each.run_id: each.wait for each in await waiting.explain(parts.pool, parts.clock.now(), tenant_id)}
