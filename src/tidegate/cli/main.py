@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import sys
+from collections.abc import Sequence
 from typing import Annotated, Any, NoReturn
 
 import typer
@@ -54,13 +55,21 @@ UsageError: type[Exception] = typer.BadParameter.__bases__[0]
 class LazyGroup(typer.core.TyperGroup):
     """A group whose commands are imported when they are asked for."""
 
-    def main(self, args: Any = None, *given: Any, standalone_mode: bool = True, **options: Any) -> Any:
+    def main(
+        self,
+        args: Sequence[str] | None = None,
+        prog_name: str | None = None,
+        complete_var: str | None = None,
+        standalone_mode: bool = True,
+        windows_expand_args: bool = True,
+        **extra: Any,
+    ) -> Any:
         """Run the command that ``args`` name and exit; with ``--json`` among them bad usage is told as JSON too."""
         words = list(sys.argv[1:] if args is None else args)
         if not standalone_mode or "--json" not in words:
-            return super().main(args, *given, standalone_mode=standalone_mode, **options)
+            return super().main(args, prog_name, complete_var, standalone_mode, windows_expand_args, **extra)
         try:
-            ended = super().main(words, *given, standalone_mode=False, **options)
+            ended = super().main(words, prog_name, complete_var, False, windows_expand_args, **extra)
         except UsageError as error:
             _fail_as_json(error)
         except typer.Abort:

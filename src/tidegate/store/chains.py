@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Chain:
-    """One stream's chain, with the watermark derived from its coverage."""
+    """One stream's chain, with the watermark derived from its coverage; ``retired``: nothing more is planned for it."""
 
     id: int
     tenant_id: str
@@ -27,19 +27,21 @@ class Chain:
     watermark: datetime | None
     next_due_at: datetime | None
     paused_at: datetime | None
+    retired: bool = False
 
 
 _CHAINS = """
 select c.id, c.tenant_id, i.name as installation, c.workflow, c.stream, a.name as account, c.start_at,
-       (select max(period_end) from coverage where chain_id = c.id) as watermark, s.next_due_at, s.paused_at
+       (select max(period_end) from coverage where chain_id = c.id) as watermark, s.next_due_at, s.paused_at,
+       s.chain_id is null as retired
   from chains c
   join installations i on i.id = c.installation_id
   join accounts a on a.id = c.account_id
   join connections n on n.id = i.connection_id
-  join schedules s on s.chain_id = c.id
+  left join schedules s on s.chain_id = c.id
  where ($1::text is null or c.tenant_id = $1) and ($2::text is null or i.name = $2) and ($3::text is null or c.stream = $3)
-   and n.account_id = c.account_id
- order by c.tenant_id, i.name, c.workflow, c.stream
+   and case when s.chain_id is null then $4 else n.account_id = c.account_id end
+ order by c.tenant_id, i.name, c.workflow, c.stream, retired, c.id
 """
 
 
@@ -48,9 +50,14 @@ async def chains(
     tenant_id: str | None = None,
     installation: str | None = None,
     stream: str | None = None,
+    *,
+    retired: bool = False,
 ) -> list[Chain]:
-    """Return the current chains in order: of the connection's present account, and with a schedule; None means all."""
-    rows = await connection.fetch(_CHAINS, tenant_id, installation, stream)
+    """Return the current chains in order: of the connection's present account, and with a schedule; None means all.
+
+    ``retired``: those for which nothing more is planned as well, of whatever account: their ledger stays.
+    """
+    rows = await connection.fetch(_CHAINS, tenant_id, installation, stream, retired)
     return [Chain(**row) for row in rows]
 
 
