@@ -215,7 +215,13 @@ def _tell(
         "Early ones changed since and were seen anyway."
     )
     console.print("\nNow look at it yourself (the shops are closed, the data is still there):", style="bold")
-    for command in ("coverage harbour --links", "runs --limit 10", "doctor"):
+    looks = (
+        "coverage harbour --links",
+        "runs --limit 10",
+        'query "select tenant_id, name, email, _tidegate_cursor as changed_at from shopify_orders limit 5"',
+        "doctor",
+    )
+    for command in looks:
         console.print(f"  TIDEGATE_DATA_DIR={data_dir} .venv/bin/tidegate {command}", markup=False)
     console.print("Then sync something of your own: docs/guides/first-sync.md", markup=False)
 

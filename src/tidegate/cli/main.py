@@ -22,6 +22,7 @@ COMMANDS = {
     "status": "status",
     "runs": "runs",
     "coverage": "coverage",
+    "query": "query",
     "backfill": "backfill",
     "waive": "waive",
     "alerts": "alerts",
