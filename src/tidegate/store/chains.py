@@ -159,7 +159,15 @@ async def links(connection: Connection | Pool, chain_id: int) -> list[Link]:
     ]
 
 
-_REASON = """
+WHY_UNPROVEN = """coalesce(
+               nullif(r.report ->> 'shortfall', ''),
+               'filtered by ' || nullif((select string_agg(key, ', ') from jsonb_object_keys(r.report -> 'filters') key), ''),
+               'the source did not show the whole period')
+               || coalesce(' (' || (select string_agg(value || ' ' || key, ', ' order by key)
+                                      from jsonb_each_text(r.report -> 'remarks')) || ')', '')"""
+"""SQL: what run ``r`` itself says of why it has not proven its period, in words."""
+
+_REASON = f"""
             when r.state = 'dropped' and i.paused_at is not null then 'dropped when the installation was paused'
             when r.state = 'dropped' then 'dropped'
             when r.state = 'waiting' then 'waiting'
@@ -168,7 +176,7 @@ _REASON = """
                         || coalesce('; ' || (select t.error ->> 'message' from routes t where t.id = r.waits_for_route), '')
                    from outbox o where o.route_id = r.waits_for_route and o.state = 'open')
             when r.error is not null then r.state || ': ' || coalesce(r.error ->> 'message', r.error ->> 'code')
-            when r.state = 'unproven' then 'unproven: the source did not show the whole period'
+            when r.state = 'unproven' then 'unproven: ' || {WHY_UNPROVEN}
             else r.state end as reason"""
 
 _UNCOVERED = f"""
@@ -188,7 +196,7 @@ select c.id as chain_id, coalesce(b.watermark, c.start_at) as period_start, p.un
                          where chain_id = c.id and lane = 'live' and due_at <= $1
                            and due_at > coalesce(b.watermark, '-infinity'))) as until) p
   left join lateral (  -- the run that is at it; else one that can start, or what keeps the others from starting
-       select id, state, error, waits_for_route from runs
+       select id, state, error, waits_for_route, report from runs
         where chain_id = c.id and lane = 'live' and period_end > coalesce(b.watermark, '-infinity')
         order by (state in ('queued', 'running', 'retrying', 'delivering')) desc,
                  (state = 'waiting' and follows_at is not null and follows_at > coalesce(b.watermark, c.start_at)),
