@@ -7,8 +7,10 @@ import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
 
+import pytest
+
 from tests.cli.conftest import CONFIGURATION, CommandLine
-from tests.cli.orders_api import OrdersApi
+from tests.cli.orders_api import CONNECTOR, OrdersApi
 
 
 def in_pieces(days: int) -> str:
@@ -59,3 +61,25 @@ def test_the_pieces_of_one_stream_go_on_while_another_fails(cli: CommandLine, ap
     for each in json.loads(result.stdout):
         states.setdefault(each["stream"], set()).add(each["state"])
     assert states == {"orders": {"failed", "dropped"}, "customers": {"succeeded"}}
+
+
+LOWER = "    lower: {param: updated_since, meaning: inclusive}\n"
+CURSOR = "    cursor: {field: updated_at, ascending: true}\n"
+
+
+@pytest.mark.parametrize("left_out", [[LOWER], [LOWER, CURSOR]], ids=["no lower", "no cursor"])
+def test_what_cannot_be_asked_for_by_time_is_delivered_whole_each_time(cli: CommandLine, left_out: list[str]) -> None:
+    """docs/reference/connectors.md, "What is asked for without `lower`, or `cursor`": older than the start date too."""
+    connector = CONNECTOR
+    for line in left_out:
+        connector = connector.replace(line, "")
+    cli.write("shop.yaml", connector)
+    cli.apply(CONFIGURATION.replace('start_at: "2026-05-01', 'start_at: "2026-05-02'))
+    (first,) = cli.json("run", "acme/orders", "--until", "2026-05-03T00:00:00Z")
+    assert (first["state"], first["inserted_count"]) == ("succeeded", 45)
+    assert cli.json("query", "select min(updated_at) as oldest from shop_orders")["rows"] == [
+        {"oldest": "2026-05-01T01:00:00Z"}
+    ]
+    (second,) = cli.json("run", "acme/orders")
+    assert (second["read_count"], second["unchanged_count"], second["updated_count"]) == (45, 45, 0)
+    assert cli.json("coverage")[0]["stretches"][0]["period"]["start"] == "2026-05-02T00:00:00Z"
