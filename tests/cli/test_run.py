@@ -45,6 +45,8 @@ def test_a_run_ends_when_its_first_piece_fails_and_drops_those_behind_it(
     assert failed.startswith("✗ acme/orders orders: failed")
     assert dropped.startswith("✗ acme/orders orders: ")
     assert "dropped, up to " in dropped
+    (status,) = cli.json("status")
+    assert status["uncovered"]["reason"].startswith("failed: GET "), "the failure, not what was dropped behind it"
 
     api.status = 200
     ended = cli.json("run", "acme/orders")

@@ -199,7 +199,8 @@ select c.id as chain_id, coalesce(b.watermark, c.start_at) as period_start, p.un
        select id, state, error, waits_for_route, report from runs
         where chain_id = c.id and lane = 'live' and period_end > coalesce(b.watermark, '-infinity')
         order by (state in ('queued', 'running', 'retrying', 'delivering')) desc,
-                 (state = 'waiting' and follows_at is not null and follows_at > coalesce(b.watermark, c.start_at)),
+                 (state in ('waiting', 'dropped') and follows_at is not null
+                  and follows_at > coalesce(b.watermark, c.start_at)),
                  period_end desc limit 1) r on true
  where p.until > coalesce(b.watermark, c.start_at) and ($2::text is null or c.tenant_id = $2)
 union all
