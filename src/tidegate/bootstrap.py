@@ -33,7 +33,7 @@ from tidegate.engine.parts import Parts, nothing
 from tidegate.engine.settings import Settings
 from tidegate.signals.requests import watched_requests
 from tidegate.signals.watching import Observer, Watch, watch
-from tidegate.store import database, outbox, retention, schema
+from tidegate.store import database, ledger, outbox, retention, schema
 from tidegate.store.directory import StoredDestination
 from tidegate.store.embedded import EmbeddedServer
 from tidegate.store.seal import KEY_VARIABLE, Sealer, load_key
@@ -154,7 +154,8 @@ async def open_destination(
         case "postgresql":
             schema = str(stored.settings.get("schema", DEFAULT_SCHEMA))
             if url := secrets.get("url"):
-                return await RemotePostgres.connect(url, pool, schema=schema)
+                this = await ledger.identity(pool, clock.now())
+                return await RemotePostgres.connect(url, pool, this.id, alone=this.alone, schema=schema)
             return LocalPostgres(pool, schema=schema)
         case "webhook":
             settings = WebhookSettings.parse(stored.settings, secrets)

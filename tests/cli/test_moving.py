@@ -220,6 +220,31 @@ def test_quarantine_comes_along_if_asked_for(cli: CommandLine, other: CommandLin
     assert found
 
 
+def test_what_was_dropped_stays_out_at_the_other_server(cli: CommandLine, other: CommandLine) -> None:
+    """SPEC 4: a person's decision is about the record, not about the server; with or without the quarantine itself."""
+    synced(cli)
+    for digest, action in (("poison", "dropped"), ("poison", "dropped"), ("corrected", "delivered")):
+        in_database(
+            cli,
+            f"""insert into tidegate.quarantine_exits (quarantine_id, tenant_id, chain_id, run_id, action, digest, reason, note,
+                                                      person, at)
+               select 1, tenant_id, chain_id, id, '{action}', sha256('{digest}'), 'no key in {cli.environment["SHOP_TOKEN"]}',
+                      'a test order', 'ann', now() from tidegate.runs order by id limit 1""",
+        )
+    path = exported(cli, other)
+    assert cli.environment["SHOP_TOKEN"] not in Path(path).read_text()
+    other.ok("import", path)
+    look = """select string_agg(concat_ws('|', action, encode(digest, 'hex'), note, person, at), ' ') from (
+                select distinct on (digest) * from tidegate.quarantine_exits where action = 'dropped'
+                 order by digest, id desc) e"""
+    assert in_database(other, look) == in_database(cli, look) is not None
+    (told,) = other.json("quarantine", "list", "--gone")
+    assert (told["action"], told["person"], told["reason"]) == ("dropped", "ann", "no key in ***")
+    numbers = """select count(*) from tidegate.quarantine_exits e
+                  where not exists (select 1 from tidegate.runs r where r.id = e.run_id)"""
+    assert in_database(other, numbers) == 1, "under a number that no run has"
+
+
 def test_what_was_missing_in_front_is_asked_for_at_the_other_side(cli: CommandLine, other: CommandLine) -> None:
     """SPEC 2.10: the start was moved back and its backfill had not run yet; pausing drops it, importing asks for it again."""
     synced(cli)
@@ -241,5 +266,11 @@ def test_tokens_that_stay_behind_are_told_of(cli: CommandLine, other: CommandLin
     result = cli("export", "acme/orders", "-o", str(other.folder / "orders.json"), "--json")
     assert (result.exit_code, "Authorise anew at the new server" in result.stderr) == (0, True)
     assert json.loads(result.stdout)["paused"] is True
+    assert "set that, in SHOP_TOKEN." in result.stderr
+    token = other.environment.pop("SHOP_TOKEN")
+    result = other("import", str(other.folder / "orders.json"))
+    assert (result.exit_code, "Set SHOP_TOKEN." in result.stderr) == (2, True), "nothing is made without it"
+    other.environment["SHOP_TOKEN"] = token
     result = other("import", str(other.folder / "orders.json"))
     assert (result.exit_code, "Authorise anew" in result.stderr) == (0, True)
+    assert "RENEWED AT THE OLD SERVER" in result.stderr

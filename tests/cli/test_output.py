@@ -13,8 +13,9 @@ from tidegate.cli import logs
 from tidegate.cli.coverage import bar
 from tidegate.cli.output import humanised, instant
 from tidegate.domain.coverage import LinkKind, Uncovered
-from tidegate.domain.masking import MASK, Mask
+from tidegate.domain.masking import Mask
 from tidegate.domain.period import Period
+from tidegate.domain.spelling import MASK
 from tidegate.engine.queries import StreamCoverage
 from tidegate.store.chains import Chain
 from tidegate.store.reports import Stretch

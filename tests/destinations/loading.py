@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeAlias
+from uuid import UUID
 
 import asyncpg
 import msgspec
@@ -24,6 +25,7 @@ BEGINNING = datetime(2026, 7, 1, tzinfo=UTC)
 ORDERS = Stream("orders", cursor=CursorField(("updated_at",)))
 LISTED = Stream("orders")
 TABLE = "synced.shop_orders"
+LEDGER = UUID(int=1)
 
 
 def target(stream: Stream = ORDERS, tenant: str = "acme", account: str = "acme-shop") -> Target:
@@ -96,10 +98,12 @@ async def local(url: str) -> AsyncIterator[tuple[LocalPostgres, Pool]]:
 
 
 @asynccontextmanager
-async def remote(url: str, ledger_url: str) -> AsyncIterator[tuple[RemotePostgres, Pool]]:
+async def remote(
+    url: str, ledger_url: str, ledger_id: UUID = LEDGER, *, alone: bool = True
+) -> AsyncIterator[tuple[RemotePostgres, Pool]]:
     """Lend a destination at ``url`` whose ledger is at ``ledger_url``, and the former's pool to look with."""
     async with pool_of(ledger_url) as ledger_pool, pool_of(url) as looking:
-        destination = await RemotePostgres.connect(url, ledger_pool)
+        destination = await RemotePostgres.connect(url, ledger_pool, ledger_id, alone=alone)
         try:
             yield destination, looking
         finally:

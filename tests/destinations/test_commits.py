@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import asyncpg
 import pytest
 
-from tests.destinations.loading import Run, at, local, page, pool_of, remote, rows, target
+from tests.destinations.loading import LEDGER, Run, at, local, page, pool_of, remote, rows, target
 from tidegate.destinations.base import DeliveryKey, Written, at_once
 from tidegate.destinations.postgres.commits import Commits
 from tidegate.domain.errors import DestinationRejected, DestinationUnavailable, InternalError, LeaseLost
@@ -73,7 +73,7 @@ def test_elsewhere_a_claim_made_in_the_middle_of_a_batch_stops_its_commit(
             remote(empty_database_url, database_url) as (destination, pool),
             pool_of(empty_database_url) as other,
         ):
-            commits = Commits("synced")
+            commits = Commits("synced", LEDGER)
             run = Run(destination.writer(target(), 7, 1), run_id=7)
             await run.writer.committed()
             await run.write(orders(1))

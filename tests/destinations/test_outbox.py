@@ -25,8 +25,11 @@ from tidegate.destinations.records import Seen, entry, read
 from tidegate.destinations.webhook.settings import WebhookSettings
 from tidegate.destinations.webhook.webhook import Webhook
 from tidegate.domain.cursor import CursorField
+from tidegate.domain.errors import InvalidInput
 from tidegate.domain.stream import Stream
+from tidegate.engine import backfilling, quarantine
 from tidegate.store import outbox
+from tidegate.store.quarantine import Chosen
 
 
 def utc(day: int, hour: int = 0, minute: int = 0) -> datetime:
@@ -178,6 +181,35 @@ def test_a_stream_without_cursor_keeps_the_last_version_of_every_key(database_ur
         assert [(record["id"], record["name"]) for record in sending.receiver.records()] == [
             (1, "same"), (2, "day 7"), (2, "day 8"),
         ]  # fmt: skip
+
+    in_sending(database_url, story)
+
+
+@pytest.mark.parametrize("edited", [False, True])
+def test_a_record_in_quarantine_reaches_a_receiver_by_a_backfill(database_url: str, edited: bool) -> None:
+    """SPEC 4: once the cause is corrected, as the source shows it then, and never an older version after a newer one."""
+
+    async def story(sending: Sending) -> None:
+        await sending.install(max_body_bytes=8192)
+        shop, parts = sending.world.shop, sending.world.parts
+        shop.put(1, utc(13, 10), note="small")
+        shop.put(2, utc(13, 11), note="x" * 9000)
+        sending.world.clock.set(utc(14, 1))
+        await sending.tick()
+        assert [record["id"] for record in sending.receiver.records()] == [1]
+        (kept,) = await quarantine.listing(parts, Chosen(tenant_id="acme"))
+        with pytest.raises(InvalidInput, match="a newer one may be there"):
+            await quarantine.retry(parts, Chosen(ids=(kept.id,)), "ann")
+        if edited:
+            shop.put(2, utc(13, 11), note="small now, in the same second")
+        await sending.configure(
+            "webhook", {"url": sending.receiver.url, "max_body_bytes": 65536}, {"signing_secrets": SECRET}
+        )
+        await backfilling.request_backfill(parts, "acme", "sync", "orders", utc(13), utc(14))
+        await sending.tick()
+        (record,) = [record for record in sending.receiver.records() if record["id"] == 2]
+        assert len(record["note"]) == (29 if edited else 9000)
+        assert await quarantine.drop(parts, Chosen(ids=(kept.id,)), "ann", "delivered by a backfill") == 1
 
     in_sending(database_url, story)
 

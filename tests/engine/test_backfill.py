@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -10,13 +11,14 @@ from tests.engine.world import DAILY, World, in_world
 from tidegate.domain.errors import ContractBroken, InvalidInput, LeaseLost
 from tidegate.domain.fetch import FetchReport
 from tidegate.domain.period import Period
+from tidegate.domain.run import Lane, RunState
 from tidegate.engine import backfilling, commands, waiving
 from tidegate.engine.backfilling import Backfill
 from tidegate.engine.dispatcher import dispatch_ready
 from tidegate.engine.planner import plan_due
 from tidegate.engine.sender import Sender
 from tidegate.store import chains, coverage, leases, runs, sending
-from tidegate.store.leases import Counts, Finish
+from tidegate.store.leases import Counts, Finish, LeasedRun
 from tidegate.store.sending import LeasedRoute
 
 
@@ -155,6 +157,56 @@ def test_a_backfill_over_a_waived_stretch_splits_it(
         assert await links(world, chain) == [(10, 14, "covered"), *expected, (18, 19, "covered")]
         reasons = await world.pool.fetch("select distinct reason from coverage where kind = 'waived'")
         assert [row["reason"] for row in reasons] == ["booked by hand"] * any(k == "waived" for _, _, k in expected)
+
+    in_world(database_url, story)
+
+
+async def both_in_hand(world: World, start: int, end: int) -> tuple[LeasedRun, LeasedRun]:
+    """Waive up to the chain's end, and lease a backfill over a part of it and the live run that follows it."""
+    await covered_to(world, 14)
+    world.clock.set(utc(18))
+    await waive(world, utc(18))
+    await backfill(world, utc(start), utc(end))
+    world.clock.set(utc(19, 1))
+    now = world.clock.now()
+    await plan_due(world.parts, now)
+    await dispatch_ready(world.parts, now)
+    queued = [run["id"] for run in await world.runs() if run["state"] == "queued"]
+    held = {run.lane: run for run in await leases.lease(world.pool, queued, now, now + timedelta(hours=1), "w")}
+    assert held[Lane.LIVE].period.start == utc(18)
+    return held[Lane.BACKFILL], held[Lane.LIVE]
+
+
+async def waits(world: World, task: asyncio.Task[list[RunState | Exception]]) -> bool:
+    """Return once ``task`` waits for another's lock (True), or has ended without (False)."""
+    while not task.done():
+        if await world.pool.fetchval("select exists (select from pg_locks where not granted)"):
+            return True
+        await asyncio.sleep(0)
+    return False
+
+
+@pytest.mark.parametrize("live_first", [False, True], ids=["the backfill first", "the live run first"])
+@pytest.mark.parametrize(("start", "end"), [(15, 17), (14, 18), (15, 18), (14, 16)])
+def test_a_live_run_ends_beside_a_backfill_that_splits_the_waiver_before_it(
+    database_url: str, start: int, end: int, live_first: bool
+) -> None:
+    """SPEC 2.11, 5: whichever commits first, the other waits for it and neither fails, not even once."""
+
+    async def story(world: World) -> None:
+        first, second = await both_in_hand(world, start, end)
+        if live_first:
+            first, second = second, first
+        report, now = FetchReport(None, None), world.clock.now()
+        async with world.pool.acquire() as connection, connection.transaction():
+            assert await leases.finish(connection, first, 1, Counts(), report, proven=True, now=now) == "succeeded"
+            ending = asyncio.create_task(leases.finish_many(world.pool, [Finish(second, 1, report, True, now)]))
+            waited = await waits(world, ending)
+        assert await ending == [RunState.SUCCEEDED]
+        assert waited == ((start, end) != (14, 18))  # no key of the row that stays changes then
+        found = await chains.links(world.pool, second.chain_id)
+        assert [link.period.end for link in found][-2:] == [utc(18), utc(19)]
+        assert sum(link.kind == "covered" and link.run_id == first.id for link in found) == 1
 
     in_world(database_url, story)
 

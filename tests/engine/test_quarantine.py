@@ -20,6 +20,7 @@ from tidegate.domain.errors import InvalidInput
 from tidegate.domain.stream import Stream
 from tidegate.engine import quarantine
 from tidegate.engine.quarantine import Retried
+from tidegate.store import ledger
 from tidegate.store import quarantine as stored
 from tidegate.store.directory import StoredDestination
 from tidegate.store.quarantine import Chosen
@@ -42,11 +43,12 @@ def play(request: pytest.FixtureRequest, database_url: str, empty_database_url: 
     def play(story: Story) -> None:
         async def whole(world: World) -> None:
             opened: list[Destination] = []
+            this = await ledger.identity(world.pool, world.clock.now())
 
             async def open_destination(_kept: StoredDestination, _secrets: dict[str, str]) -> Destination:
                 if there == database_url:
                     return LocalPostgres(world.pool)
-                opened.append(await RemotePostgres.connect(there, world.pool))
+                opened.append(await RemotePostgres.connect(there, world.pool, this.id))
                 return opened[-1]
 
             world.parts = replace(world.parts, open_destination=open_destination)
@@ -224,8 +226,8 @@ def test_what_is_not_there_or_not_named_is_refused(database_url: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["webhook", "files"])
-def test_a_destination_that_takes_runs_only_says_so(database_url: str, kind: str) -> None:
-    """Issue 2: what cannot be done yet is refused with words, and the record stays."""
+def test_a_destination_that_cannot_tell_what_is_there_says_so(database_url: str, kind: str) -> None:
+    """SPEC 4 "Versions": a newer version may have been handed over and forgotten; refused with what to do, the record stays."""
 
     async def story(world: World) -> None:
         chain = await world.install()
@@ -238,7 +240,7 @@ def test_a_destination_that_takes_runs_only_says_so(database_url: str, kind: str
             chain, run["id"], utc(14),
         )  # fmt: skip
         await world.pool.execute("update destinations set kind = $1", kind)
-        with pytest.raises(InvalidInput, match=f"of kind {kind}"):
+        with pytest.raises(InvalidInput, match=f"of kind {kind}.*a newer one may be there.*tidegate backfill"):
             await quarantine.retry(world.parts, ALL, "ann")
         assert len(await quarantine.listing(world.parts, ALL)) == 1
 

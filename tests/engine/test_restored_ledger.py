@@ -23,6 +23,7 @@ from tidegate.domain.retry import RetryPolicy
 from tidegate.engine import commands, execution
 from tidegate.engine.planner import plan_due
 from tidegate.engine.retention import prune
+from tidegate.store import ledger
 from tidegate.store.directory import StoredDestination
 
 FIRST = datetime(2026, 7, 15, 0, 0, 1, tzinfo=UTC)
@@ -45,9 +46,10 @@ class Deployment:
             world.shop.orders = self.orders
 
             opened: list[RemotePostgres] = []
+            this = await ledger.identity(world.pool, now)
 
             async def open_elsewhere(_stored: StoredDestination, _secrets: dict[str, str]) -> RemotePostgres:
-                opened.append(await RemotePostgres.connect(self.elsewhere, world.pool))
+                opened.append(await RemotePostgres.connect(self.elsewhere, world.pool, this.id))
                 return opened[-1]
 
             world.parts = replace(world.parts, open_destination=open_elsewhere)
@@ -191,6 +193,34 @@ def test_an_epoch_behind_the_destinations_is_overtaken(deployment: Deployment) -
     asyncio.run(story())
 
 
+def test_a_copy_with_an_id_of_its_own_is_another_ledger(deployment: Deployment) -> None:
+    """SPEC 5, fencing: two ledgers that share a schema give the same run numbers, and neither's notes are the other's."""
+
+    async def story() -> None:
+        async with deployment.at_work(FIRST - DAY) as world:
+            await world.install()
+            world.clock.set(FIRST)
+            await plan_due(world.parts, world.clock.now())
+        copy = await deployment.back_up()
+        async with deployment.at_work(FIRST) as world:
+            for number in range(1, 6):
+                world.shop.put(number, FIRST - DAY)
+            world.shop.on_page = lambda number: SourceUnavailable("reset") if number in (2, 4) else None
+            await drain(world)
+            (run,) = await world.runs()
+            assert (run["state"], run["epoch"]) == ("succeeded", 3)
+        deployment.ledger = copy
+        await execute(copy, "update tidegate.ledger set id = gen_random_uuid()")
+        async with deployment.at_work(FIRST) as world:
+            world.shop.put(6, FIRST - DAY)
+            await drain(world)
+            (run,) = await world.runs()
+            assert (run["state"], run["epoch"], run["read_count"]) == ("succeeded", 1, 6), "nothing to be overtaken"
+        assert await deployment.delivered("acme") == list(range(1, 7))
+
+    asyncio.run(story())
+
+
 def test_a_worker_that_has_lost_its_lease_overtakes_nobody(deployment: Deployment) -> None:
     """Only the holder of the lease may: for a zombie the ledger's epoch has moved on."""
 
@@ -215,7 +245,7 @@ def test_a_worker_that_has_lost_its_lease_overtakes_nobody(deployment: Deploymen
 
 
 def test_notes_elsewhere_go_when_their_runs_ended_long_ago(deployment: Deployment) -> None:
-    """Also those of runs that this ledger knows nothing of."""
+    """Also those of runs that this ledger knows nothing of; those of other ledgers stay."""
 
     async def story() -> None:
         async with deployment.at_work(FIRST - DAY) as world:
@@ -225,13 +255,16 @@ def test_notes_elsewhere_go_when_their_runs_ended_long_ago(deployment: Deploymen
             await world.tick()
             other = await asyncpg.connect(deployment.elsewhere)
             try:
-                await other.execute("insert into synced.tidegate_commits (run_id, epoch) values (999, 1)")
+                await other.execute(
+                    """insert into synced.tidegate_commits (ledger_id, run_id, epoch)
+                       select ledger_id, 999, 1 from synced.tidegate_commits union all values (gen_random_uuid(), 999, 1)"""
+                )
                 noted = "select array_agg(run_id order by run_id) from synced.tidegate_commits"
-                assert await other.fetchval(noted) == [1, 999]
+                assert await other.fetchval(noted) == [1, 999, 999]
                 assert (await prune(world.parts, FIRST))[-1].count == 1
-                assert await other.fetchval(noted) == [1]
+                assert await other.fetchval(noted) == [1, 999], "another ledger's note is none of ours"
                 assert (await prune(world.parts, FIRST + 8 * DAY))[-1].count == 1
-                assert await other.fetchval(noted) is None
+                assert await other.fetchval(noted) == [999]
             finally:
                 await other.close()
 

@@ -30,10 +30,10 @@ def test_old_runs_go_and_the_ledger_keeps_every_row_with_its_count_and_number(da
         before = await chains.links(world.pool, chain_id)
         assert [link.records for link in before] == [1] * 7
         now = world.clock.now()
-        would, _ = await would_go(world.parts, now + LONG)
+        would, *_ = await would_go(world.parts, now + LONG)
         assert (would.what, would.count) == ("runs", 6)
         assert len(await world.runs(chain_id)) == 7, "a dry run deletes nothing"
-        runs, _, commits = await prune(world.parts, now + LONG)
+        runs, *_, commits = await prune(world.parts, now + LONG)
         assert (runs.count, commits.count) == (6, 0)
         assert [run["id"] for run in await world.runs(chain_id)] == [before[-1].run_id]
         assert await chains.links(world.pool, chain_id) == before
@@ -122,5 +122,32 @@ def test_one_process_prunes_at_a_time(database_url: str) -> None:
             assert alone
             assert await prune(world.parts, world.clock.now() + LONG) == []
         assert len(await prune(world.parts, world.clock.now())) == len(retention.AGEINGS) + 1
+
+    in_world(database_url, story)
+
+
+def test_alerts_go_when_they_were_resolved_long_ago(database_url: str) -> None:
+    """Open ones stay, however old; an index finds those that go, not a look at every alert."""
+
+    async def story(world: World) -> None:
+        await world.pool.execute(
+            """insert into alerts (kind, severity, subject, message, remedy, raised_at, resolved_at)
+               select 'failing', 'warning', n::text, 'm', 'r', $1::timestamptz - interval '1 year',
+                      case when n > 1 then $1 - n * interval '1 day' end from generate_series(1, 100) n""",
+            world.clock.now(),
+        )
+        alerts = [one for one in await prune(world.parts, world.clock.now()) if one.what == "alerts"]
+        assert [(one.keep, one.count) for one in alerts] == [(timedelta(days=90), 10)]
+        world.with_settings(keep={"alerts": None})
+        await prune(world.parts, world.clock.now() + LONG)
+        assert await world.pool.fetchval("select count(*) from alerts") == 90
+        world.with_settings(keep={"alerts": timedelta(0)})
+        await prune(world.parts, world.clock.now() + LONG)
+        assert await world.pool.fetchval("select array_agg(subject) from alerts") == ["1"]
+        async with world.pool.acquire() as connection:
+            await connection.execute("set enable_seqscan = off")
+            plan = await connection.fetch(f"explain {retention.ALERTS._some}".replace("$1", "now()").replace("$2", "1"))
+            assert "alerts_resolved" in " ".join(row[0] for row in plan)
+            await connection.execute("reset enable_seqscan")
 
     in_world(database_url, story)

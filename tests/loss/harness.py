@@ -33,7 +33,7 @@ from tidegate.domain.schedule import Schedule, start_instant
 from tidegate.domain.schedule_document import parse_schedule
 from tidegate.engine.dispatcher import dispatch_ready
 from tidegate.engine.planner import plan_due
-from tidegate.store import chains, schedules
+from tidegate.store import chains, ledger, schedules
 from tidegate.store.directory import StoredDestination
 
 _numbers = itertools.count(1)
@@ -182,7 +182,8 @@ async def staged(dsn: str, story: Story) -> AsyncIterator[Stage]:
         async with serve(source) as url:
             inner: Destination = LocalPostgres(world.pool, schema=schema)
             if story.remote:
-                inner = RemotePostgres(world.pool, world.pool, schema=schema)
+                this = await ledger.identity(world.pool, world.clock.now())
+                inner = RemotePostgres(world.pool, world.pool, this.id, schema=schema)
             overheard = OverheardDestination(inner)
             connector = RestConnector(load(source.dialect.declaration(url, page_size=story.page_size)))
 

@@ -16,9 +16,20 @@ import asyncpg
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
 
 from tidegate.domain.masking import Mask
+from tidegate.domain.outgoing import Sending, SentRun, Waiting
 from tidegate.domain.period import Period
 from tidegate.domain.run import Lane
-from tidegate.engine.observing import AttemptEnded, AttemptStarted, BatchCommitted, Outcome, PageFetched, unobserved
+from tidegate.engine.observing import (
+    AttemptEnded,
+    AttemptStarted,
+    BatchCommitted,
+    BatchesSent,
+    Outcome,
+    PageFetched,
+    RunDelivered,
+    SendOutcome,
+    unobserved,
+)
 from tidegate.signals.metrics import Metrics
 from tidegate.signals.traces import Traces
 from tidegate.signals.watching import Observer, watch
@@ -47,6 +58,15 @@ insert into coverage (chain_id, period_start, period_end, previous_end, kind, ru
             'covered', id, period_end
        from runs order by chain_id, period_end;
 update runs set state = 'waiting', not_before_at = now() where id % 10000 = 0;
+insert into destinations (name, kind, settings, sealed, fingerprint) values ('w', 'webhook', '{{}}', '', '');
+insert into routes (chain_id, destination_id, whole_periods, last_position) select id, 2, false, {each} from chains;
+insert into outbox (route_id, position, message_id, chain_id, tenant_id, run_id, batch, part, records, body, state, created_at,
+                    settled_at)
+     select t.id, row_number() over (partition by t.id order by r.id), r.id::text, r.chain_id, r.tenant_id, r.id, 1, 1, 1, '',
+            case when r.id % {sparse} = 0 then 'open' when r.id % {sparse} = 1 then 'dead' else 'acknowledged' end, now(),
+            case when r.id % {sparse} <> 0 then now() end
+       from runs r join routes t on t.chain_id = r.chain_id;
+update routes t set not_before_at = now() where exists (select from outbox where route_id = t.id and state = 'open');
 analyze;
 """
 SECRETS = 10_000
@@ -55,27 +75,30 @@ LINE = "GET api.example/orders answered 503. The service is busy; try again with
 
 
 async def ledger(chains: int, runs: int) -> None:
-    """Print what the two looks at the fleet take."""
+    """Print what the looks at the fleet take."""
     with tempfile.TemporaryDirectory(prefix="tidegate-cost-", ignore_cleanup_errors=True) as folder:
         server = EmbeddedServer(Path(folder))
         pool = await database.open_pool(server.dsn, size=2)
         await schema.migrate(pool)
         async with pool.acquire() as connection, connection.transaction():
             await connection.execute("set local synchronous_commit = off; set constraints all deferred", timeout=900)
-            await connection.execute(FILL.format(tenants=chains // 10, each=runs // chains), timeout=900)
+            await connection.execute(
+                FILL.format(tenants=chains // 10, each=runs // chains, sparse=max(3, runs // 1000)), timeout=900
+            )
         print(f"{chains:,} streams, {runs:,} runs, {await pool.fetchval('select count(*) from coverage'):,} links")
         now = datetime.now(UTC)
         print(f"  runs in hand:     {await _median(lambda: fleet.standing(pool, now)):8.2f} ms")
+        outboxes = await fleet.outboxes(pool)
+        print(f"  outbox:           {await _median(lambda: fleet.outboxes(pool)):8.2f} ms: {outboxes}")
         print(f"  every stream:     {await _median(lambda: fleet.streams(pool, now, 20)):8.2f} ms")
-        await _plan(pool, now)
+        await _plan(pool, fleet._STANDING.replace("$1", f"'{now.isoformat()}'::timestamptz"))
+        await _plan(pool, fleet._OUTBOXES)
         await pool.close()
         server.release()
 
 
-async def _plan(pool: asyncpg.Pool[asyncpg.Record], now: datetime) -> None:
-    rows = await pool.fetch(
-        "explain (format text) " + fleet._STANDING.replace("$1", f"'{now.isoformat()}'::timestamptz")
-    )
+async def _plan(pool: asyncpg.Pool[asyncpg.Record], statement: str) -> None:
+    rows = await pool.fetch(f"explain (format text) {statement}")
     scans = [row[0].strip(" ->") for row in rows if "Scan" in row[0]]
     print("  by: " + "; ".join(scan.split("  (")[0] for scan in scans))
 
@@ -112,6 +135,10 @@ def facts() -> None:
         for number in range(ROUNDS):
             _small_run(tell, number)
         print(f"  facts of a run, {name + ':':20} {(time.process_time() - began) / ROUNDS * 1e6:7.1f} µs")
+        began = time.process_time()
+        for number in range(ROUNDS):
+            _sent_batch(tell, number)
+        print(f"  a batch sent,   {name + ':':20} {(time.process_time() - began) / ROUNDS * 1e6:7.1f} µs")
     traces.close()
 
 
@@ -129,6 +156,21 @@ def _small_run(tell: object, number: int) -> None:
     tell(PageFetched(run, 100, at, at))
     tell(BatchCommitted(run, 1, Counts(read=1, inserted=1), at, at, at))
     tell(AttemptEnded(run, at, Outcome.SUCCEEDED))
+
+
+def _sent_batch(tell: object, number: int) -> None:
+    at = datetime(2026, 7, 13, tzinfo=UTC) + timedelta(seconds=number)
+    period = Period(at - timedelta(hours=1), at)
+    run = SentRun(number, number, "acme", "sync", "sync", "orders", "a", Lane.LIVE, period, at, at)
+    batches = (Waiting("msg_1", 1, 1, at, 0),)
+
+    async def body(_: Waiting) -> bytes:
+        return b""
+
+    assert callable(tell)
+    sending = Sending("acme", "sync", "orders", Lane.LIVE, period, batches, body, run)
+    tell(BatchesSent("webhook", sending, at, at, SendOutcome.ACKNOWLEDGED, 204))
+    tell(RunDelivered(run, at, Outcome.SUCCEEDED))
 
 
 def masking() -> None:

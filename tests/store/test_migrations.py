@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import sys
+from datetime import datetime, timedelta
 
 import asyncpg
+import pytest
 
-from tests.store.rows import Connection, on
-from tidegate.store import database, schema
+from tests.store.rows import Connection, chain, on
+from tidegate.store import database, ledger, schema
 
 MIGRATE = """
 import asyncio, sys
@@ -82,6 +84,37 @@ def test_a_migration_that_fails_leaves_nothing_and_is_tried_again(empty_database
             assert {row["tablename"] for row in tables} == {"migrations", "quarantine"}
             await connection.execute("drop table tidegate.quarantine")
             assert await schema.migrate(pool)
+        finally:
+            await pool.close()
+
+    on(empty_database_url, story)
+
+
+def test_a_ledger_gets_an_id_that_stays_and_knows_whether_older_workers_may_be_left(
+    empty_database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SPEC 5, `tidegate_commits`: for a day after an upgrade older workers may be, in a fresh database never."""
+    newest = schema.migrations()
+
+    async def story(connection: Connection) -> None:
+        pool = await database.open_pool(empty_database_url, size=2)
+        try:
+            monkeypatch.setattr(schema, "migrations", lambda: [one for one in newest if one[0] < "0011"])
+            await schema.migrate(pool)
+            await chain(connection)
+            monkeypatch.setattr(schema, "migrations", lambda: newest)
+            await schema.migrate(pool)
+            now: datetime = await connection.fetchval("select now()")
+            first = await ledger.identity(pool, now)
+            assert not first.alone
+            assert await ledger.identity(pool, now + timedelta(days=1)) == ledger.Identity(first.id, alone=True)
+            await connection.execute(
+                "delete from migrations where name = '0011_ledger'; drop table ledger; delete from runs"
+            )
+            await schema.migrate(pool)
+            fresh = await ledger.identity(pool, now)
+            assert fresh.alone
+            assert fresh.id != first.id
         finally:
             await pool.close()
 

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 app = typer.Typer()
 ELSEWHERE = "What it has delivered so far stays in the tables of the old server's database: copy those too (pg_dump)."
 AUTHORISE_ANEW = (
-    "! ITS CONNECTION HAS OAUTH TOKENS THAT WERE RENEWED HERE, AND THEY ARE NOT IN THE FILE: the refresh token it was set up "
-    "with may be used up.\n  → Authorise anew at the new server: get a new refresh token and set that."
+    "! ITS CONNECTION HAS OAUTH TOKENS THAT WERE RENEWED AT THE OLD SERVER, AND THEY ARE NOT IN THE FILE: the refresh token it "
+    "was set up with may be used up.\n  → Authorise anew at the new server: get a new refresh token and set that, in {variables}."
 )
 
 
@@ -46,8 +46,7 @@ def export(
 
     exported = with_parts(work, as_json=as_json)
     needed = _variables(exported)
-    if exported.has_tokens:
-        typer.echo(AUTHORISE_ANEW, err=True)
+    _tell_of_tokens(exported)
     if as_json:
         print_json({"installation": installation, "file": str(output), "environment": needed, "paused": True})
         return
@@ -75,8 +74,7 @@ def import_(
 
     outcome, exported = with_parts(work, as_json=as_json)
     name = f"{exported.tenant}/{exported.installation}"
-    if exported.has_tokens:
-        typer.echo(AUTHORISE_ANEW, err=True)
+    _tell_of_tokens(exported)
     if as_json:
         print_json({"installation": name, "changes": outcome.changes, "warnings": outcome.warnings})
         return
@@ -89,7 +87,19 @@ def _variables(exported: Exported) -> list[str]:
     """Return the environment variables that the file takes secrets from."""
     (tenant,) = exported.configuration["tenants"].values()
     owners = [*exported.configuration["destinations"].values(), *tenant["connections"].values()]
-    return sorted(value[2:-1] for owner in owners for value in owner["secrets"].values())
+    return sorted(name for owner in owners for name in _names(owner["secrets"]))
+
+
+def _tell_of_tokens(exported: Exported) -> None:
+    """Say on stderr, where OAuth tokens stay behind, which of the connection's secrets is to be got anew."""
+    if exported.has_tokens:
+        (tenant,) = exported.configuration["tenants"].values()
+        (link,) = tenant["connections"].values()
+        typer.echo(AUTHORISE_ANEW.format(variables=" or ".join(sorted(_names(link["secrets"])))), err=True)
+
+
+def _names(secrets: dict[str, str]) -> list[str]:
+    return [value[2:-1] for value in secrets.values()]
 
 
 def _at_home(exported: Exported) -> bool:

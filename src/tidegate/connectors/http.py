@@ -38,7 +38,8 @@ from multidict import CIMultiDictProxy
 from yarl import URL
 
 from tidegate.domain.errors import ContractBroken, RateLimited, SourceError, SourceUnavailable, Unauthorised
-from tidegate.domain.http_reply import excerpt, http_date, masked, wait_asked_for
+from tidegate.domain.http_reply import excerpt, http_date, wait_asked_for
+from tidegate.domain.spelling import masked
 
 T = TypeVar("T")
 

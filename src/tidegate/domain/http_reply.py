@@ -8,8 +8,9 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from functools import lru_cache
 
+from tidegate.domain.spelling import masked
+
 EXCERPT_CHARACTERS = 500
-MIN_MASKED_CHARACTERS = 4  # masking shorter ones would blot out ordinary text
 _CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
@@ -43,14 +44,6 @@ def printable(text: str) -> str:
     What others send must not steer a terminal, and PostgreSQL takes no NUL in a text or in JSON.
     """
     return _CONTROLS.sub("\ufffd", text.replace("\r\n", "\n"))
-
-
-def masked(text: str, secrets: Iterable[str]) -> str:
-    """Return ``text`` with every secret of four or more characters replaced by ``***``, longest first."""
-    for secret in sorted(secrets, key=len, reverse=True):
-        if len(secret) >= MIN_MASKED_CHARACTERS:
-            text = text.replace(secret, "***")
-    return text
 
 
 def excerpt(body: bytes, secrets: Iterable[str]) -> str:

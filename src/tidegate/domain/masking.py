@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import base64
-import json
 import re
 from collections.abc import Mapping
 from datetime import timedelta
-from urllib.parse import parse_qsl, quote, quote_plus, unquote, urlsplit
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 from tidegate.domain.errors import TidegateError
 from tidegate.domain.http_reply import printable
-
-MASK = "***"
-LEAST_CHARACTERS = 4
-"""Masking shorter ones would blot out ordinary text."""
+from tidegate.domain.spelling import LEAST_CHARACTERS, MASK, spellings
 
 _NAMES = re.compile(
     r"secret|token(?!s?_)|password|passwd|authori[sz]ation|api[-_]?key|private[-_]?key|passphrase|credential|cookie|signature",
@@ -66,7 +62,7 @@ class Mask:
     def learn(self, *secrets: str) -> None:
         """Hide these from now on; of an address with a password in it, the password. Below four characters nothing is."""
         for secret in secrets:
-            for spelling in _spellings(secret):
+            for spelling in _hidden(secret):
                 if len(spelling) >= LEAST_CHARACTERS:
                     self._known.setdefault(spelling[:LEAST_CHARACTERS], set()).add(spelling)
 
@@ -123,13 +119,10 @@ def _basic(found: re.Match[str]) -> str:
     return f"{found[1]} {MASK}" if pair else found[0]
 
 
-def _spellings(secret: str) -> set[str]:
-    """Return a secret as texts may repeat it: plain, in an address, in JSON."""
-    plain = _passwords(secret) if "://" in secret else set()
-    plain = plain or {secret}
-    in_addresses = {quote(text, safe="") for text in plain} | {quote_plus(text) for text in plain}
-    in_json = {json.dumps(text, ensure_ascii=ascii_only)[1:-1] for text in plain for ascii_only in (True, False)}
-    return plain | in_addresses | in_json
+def _hidden(secret: str) -> set[str]:
+    """Return what must not be shown of a secret, as texts may repeat it: of an address the passwords in it."""
+    plain = (_passwords(secret) if "://" in secret else set()) or {secret}
+    return {spelling for text in plain for spelling in spellings(text)}
 
 
 def _passwords(address: str) -> set[str]:

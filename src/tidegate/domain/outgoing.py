@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
+from typing import Final
 
 from tidegate.domain.period import Period
 from tidegate.domain.run import Lane
@@ -76,11 +77,28 @@ class Waiting:
 
 
 @dataclass(frozen=True, slots=True)
+class SentRun:
+    """The run whose batches are sent, as signals name it."""
+
+    id: int
+    chain_id: int
+    tenant_id: str
+    installation: str
+    workflow: str
+    stream: str
+    account_name: str
+    lane: Lane
+    period: Period
+    due_at: datetime
+    started_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
 class Sending:
     """What is sent at once: one batch, or all that belong to a period.
 
-    ``period`` is that of the run that completed them, else that of the run that made the batch: None if that one has
-    been planned anew and not started yet.
+    ``run`` is the one that completed them, else the one that made the batch, and ``period`` is its period: None if that run
+    has been planned anew and not started yet.
     """
 
     tenant_id: str
@@ -90,6 +108,11 @@ class Sending:
     period: Period | None
     batches: tuple[Waiting, ...]
     body: Callable[[Waiting], Awaitable[bytes]]
+    run: SentRun | None = None
+
+
+TO_RECEIVER: Final = "to a receiver"
+"""What an HTTP request is marked with that is no request to a source: its sender tells what came of it."""
 
 
 class Verdict(StrEnum):

@@ -10,6 +10,7 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -70,6 +71,7 @@ async def export(
             read = await moves.read_chains(connection, found.id, with_quarantine=with_quarantine)
             document = await _configuration(parts, connection, found, read)
             tokens = await moves.has_tokens(connection, found.id)
+            read = [_without_secrets(parts, chain) for chain in read]
             exported = Exported(1, now, tenant_id, installation, document, read, has_tokens=tokens)
             _write(draft, msgspec.json.format(msgspec.json.encode(exported), indent=1))
         os.replace(draft, file)
@@ -77,6 +79,12 @@ async def export(
         with suppress(OSError):  # where it cannot be written, it is not there either
             draft.unlink(missing_ok=True)
     return exported
+
+
+def _without_secrets(parts: Parts, chain: MovedChain) -> MovedChain:
+    """Return a chain whose dropped records' reasons, which may repeat what a source sent, hide the secrets known by now."""
+    hide = parts.mask.text
+    return replace(chain, dropped=tuple(replace(each, reason=hide(each.reason)) for each in chain.dropped))
 
 
 def _require_free(file: Path) -> None:
@@ -235,6 +243,7 @@ async def _put_chain(connection: Connection, exported: Exported, chain: MovedCha
     if chain.last_run is not None:
         await moves.insert_last_run(connection, chain_id, chain.last_run)
     await moves.insert_quarantine(connection, chain_id, chain.quarantine)
+    await moves.insert_dropped(connection, chain_id, chain.dropped)
     if chain.rule is not None and chain.received_at is not None:
         after = max([chain.received_at, *(link.period_end for link in chain.coverage[-1:])])
         following = next_due(parse_schedule(chain.rule), after)

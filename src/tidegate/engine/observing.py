@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 if TYPE_CHECKING:
     from tidegate.domain.errors import TidegateError
+    from tidegate.domain.outgoing import Sending, SentRun
     from tidegate.store.leases import Counts, LeasedRun
 
 
@@ -73,6 +74,41 @@ class AttemptEnded:
     retry_in: timedelta | None = None
 
 
+class SendOutcome(StrEnum):
+    """What became of one attempt to send."""
+
+    ACKNOWLEDGED = "acknowledged"
+    RETRYING = "retrying"  # it is sent again
+    DEAD = "dead"  # it is in the dead letter
+
+
+@dataclass(frozen=True, slots=True)
+class BatchesSent:
+    """A sender has sent a batch, or a period's, to a destination of a ``kind``, and what came of it is in the outbox.
+
+    Sent at ``began_at``, answered at ``answered_at`` with ``status`` (HTTP's, None without a reply). ``wrong``: why it was not
+    acknowledged, secrets masked; ``retry_in``: when it is sent again.
+    """
+
+    kind: str
+    sending: Sending
+    began_at: datetime
+    answered_at: datetime
+    outcome: SendOutcome
+    status: int | None = None
+    wrong: str = ""
+    retry_in: timedelta | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RunDelivered:
+    """A run that was *delivering* has ended at ``at``: as succeeded, unproven or, where the chain refused it, failed."""
+
+    run: SentRun
+    at: datetime
+    outcome: Outcome
+
+
 @dataclass(frozen=True, slots=True)
 class Stepped:
     """A loop of the engine has ended one step, or shown that it is alive; the next comes after ``every`` at the latest.
@@ -95,7 +131,16 @@ class LeasesReclaimed:
     count: int
 
 
-Fact: TypeAlias = AttemptStarted | PageFetched | BatchCommitted | AttemptEnded | Stepped | LeasesReclaimed
+Fact: TypeAlias = (
+    AttemptStarted
+    | PageFetched
+    | BatchCommitted
+    | AttemptEnded
+    | BatchesSent
+    | RunDelivered
+    | Stepped
+    | LeasesReclaimed
+)
 Observe: TypeAlias = Callable[[Fact], None]
 
 

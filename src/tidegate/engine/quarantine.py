@@ -7,12 +7,11 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeVar
 
-import msgspec
-
 from tidegate.connectors.http import ReplyRules
 from tidegate.destinations.base import DeliveryKey, Destination, Target, Written, at_once
 from tidegate.domain.errors import InvalidInput
 from tidegate.domain.fetch import FetchReport, Page
+from tidegate.domain.spelling import spellings
 from tidegate.engine.parts import Parts, stream_of
 from tidegate.engine.queries import require_known, require_stream
 from tidegate.store import directory, quarantine
@@ -21,8 +20,9 @@ from tidegate.store.quarantine import Chosen, Exit, Gone, Kept, Poisoned
 if TYPE_CHECKING:
     from tidegate.store.database import Connection
 
-OF_RUNS_ONLY = frozenset({"webhook", "files"})
-"""Kinds of destination whose batches belong to a run: the outbox has no place for a delivery that is none."""
+CANNOT_TELL = frozenset({"webhook", "files"})
+"""Kinds of destination that cannot tell whether a newer version has been there: what was handed over is forgotten beyond the
+lookback (SPEC 4), and a later message counts as the newer one. Only what the source shows now is safe to hand over."""
 
 AT_ONCE = 50
 """Records delivered in one transaction."""
@@ -80,8 +80,8 @@ async def retry(parts: Parts, chosen: Chosen, person: str, note: str = "retried"
 
     A record leaves the quarantine in the transaction in which it lands, or stays with its new reason. Where rows are
     elsewhere, they commit first: a crash between leaves the record in quarantine, and the next retry finds it landed.
-    Raises InvalidInput if nothing is meant or named, or the destination takes batches of runs only; a DestinationError if
-    it cannot take any of them.
+    Raises InvalidInput if nothing is meant or named, or the destination cannot tell whether a newer version is there; a
+    DestinationError if it cannot take any of them.
     """
     by_chain = await _meant(parts, chosen)
     outcomes: list[Retried] = []
@@ -156,12 +156,11 @@ async def _masked(parts: Parts, found: Sequence[Row]) -> list[Row]:
 
 
 async def _mask_of(parts: Parts, chain_id: int) -> ReplyRules:
-    """Return what hides the secrets of a chain's connection, plain and as JSON writes them. Raises InvalidInput."""
+    """Return what hides the secrets of a chain's connection, however they are spelt. Raises InvalidInput."""
     whose = await quarantine.whose(parts.pool, chain_id)
     (stored,) = await directory.connections_by_id(parts.pool, [(whose.tenant_id, whose.connection_id)])
     secrets = parts.sealer.unseal(stored.sealed, stored.place).values()
-    in_json = (msgspec.json.encode(secret).decode()[1:-1] for secret in secrets)
-    return ReplyRules(secrets=tuple({*secrets, *in_json}))
+    return ReplyRules(secrets=tuple({spelling for secret in secrets for spelling in spellings(secret)}))
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,12 +181,12 @@ class _Delivery:
         connector = parts.connector(stored.connector)
         stream = stream_of(connector, whose.stream)
         place = await directory.destination_by_id(parts.pool, whose.destination_id)
-        if place.kind in OF_RUNS_ONLY:
+        if place.kind in CANNOT_TELL:
             raise InvalidInput(
                 "records",
                 place.name,
-                f"is a destination of kind {place.kind}, into which single records cannot be retried yet",
-                "Correct the cause; what the source changes or shows again is delivered, and drop the stored version.",
+                f"is a destination of kind {place.kind}, into which stored versions cannot be retried: a newer one may be there",
+                "Correct the cause and `tidegate backfill` its period: the source shows the newest version. Then drop this one.",
             )
         secrets = parts.sealer.unseal(place.sealed, directory.destination_place(place.name))
         destination = await parts.open_destination(place, secrets)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 import structlog
@@ -14,6 +14,7 @@ from tidegate.destinations.base import Sends
 from tidegate.domain.errors import DestinationUnavailable, InternalError, LeaseLost, TidegateError
 from tidegate.domain.outgoing import Answer, MessageState, Sending, Verdict
 from tidegate.engine import commands, failing
+from tidegate.engine.observing import BatchesSent, Outcome, RunDelivered, SendOutcome
 from tidegate.engine.parts import Ends, Parts
 from tidegate.store import sending as store
 from tidegate.store.sending import LeasedRoute
@@ -108,33 +109,45 @@ class Sender:
             following = None if self._stopping else await store.following(self._parts.pool, route)
             if following is None:
                 break
-            self._parts.signal("delivery.sending")
-            answer = await destination.send(following, self._parts.clock.now())
-            self._parts.signal("delivery.answered")
-            if not await self._settled(route, destination, following, answer):
+            if await self._send(route, destination, following) is SendOutcome.RETRYING:
                 return
             self._parts.signal("delivery.settled")
             await self._end_delivered(self._parts.clock.now(), route.id)
         await store.release(self._parts.pool, route, self._parts.clock.now())
+
+    async def _send(self, route: LeasedRoute, destination: Sends, sending: Sending) -> SendOutcome:
+        """Send once and settle what came of it; where it is to be sent again, the route has been let go until then."""
+        self._parts.signal("delivery.sending")
+        began_at = self._parts.clock.now()
+        answer = await destination.send(sending, began_at)
+        answer = replace(answer, detail=self._parts.mask.text(answer.detail))
+        self._parts.signal("delivery.answered")
+        answered_at = self._parts.clock.now()
+        outcome, wait = await self._settled(route, destination, sending, answer, answered_at)
+        kind, status, wrong = route.destination_kind, answer.status, answer.detail
+        self._parts.observe(BatchesSent(kind, sending, began_at, answered_at, outcome, status, wrong, wait))
+        return outcome
 
     async def _end_delivered(self, now: datetime, route_id: int | None = None) -> int:
         async def refused(connection: Connection, run_id: int) -> None:
             log.error("coverage refused", run_id=run_id)
             await failing.note_failed(self._parts, connection, [run_id], now)
 
-        return await store.end_delivered(self._parts.pool, now, refused, route_id)
+        ended = await store.end_delivered(self._parts.pool, now, refused, route_id)
+        for run, state in ended:
+            self._parts.observe(RunDelivered(run, now, Outcome(state)))
+        return len(ended)
 
-    async def _settled(self, route: LeasedRoute, destination: Sends, sent: Sending, answer: Answer) -> bool:
-        """Settle what was sent; False if it has to be sent again later, and the route has been let go until then."""
-        now = self._parts.clock.now()
+    async def _settled(
+        self, route: LeasedRoute, destination: Sends, sent: Sending, answer: Answer, now: datetime
+    ) -> tuple[SendOutcome, timedelta | None]:
+        """Settle what was sent, and return what became of it and when it is sent again."""
         until = now + self._parts.settings.lease
-        answer = replace(answer, detail=self._parts.mask.text(answer.detail))
         if answer.verdict is Verdict.ACKNOWLEDGED:
             await store.settle(self._parts.pool, route, sent, MessageState.ACKNOWLEDGED, answer, now, until)
-            return True
+            return SendOutcome.ACKNOWLEDGED, None
         if answer.verdict is Verdict.AGAIN and not _given_up(destination, route, sent, now):
-            await self._later(route, sent, answer, now)
-            return False
+            return SendOutcome.RETRYING, await self._later(route, sent, answer, now)
         ids = [batch.message_id for batch in sent.batches]
         log.error(
             "dead letter", tenant_id=sent.tenant_id, installation=sent.installation, ids=ids, detail=answer.detail
@@ -142,15 +155,16 @@ class Sender:
         await store.settle(self._parts.pool, route, sent, MessageState.DEAD, answer, now, until)
         if answer.verdict is Verdict.GONE:
             await self._pause(sent, now)
-        return True
+        return SendOutcome.DEAD, None
 
-    async def _later(self, route: LeasedRoute, sent: Sending, answer: Answer, now: datetime) -> None:
+    async def _later(self, route: LeasedRoute, sent: Sending, answer: Answer, now: datetime) -> timedelta:
         attempt = sent.batches[0].attempts + 1
         retry = self._parts.settings.retry
         wait = retry.wait_or_longer(attempt, self._parts.chance(), answer.retry_after_seconds)
         error = DestinationUnavailable(answer.detail, remedy="It is sent again by itself.")
         log.info("send failed", tenant_id=sent.tenant_id, route_id=route.id, error=answer.detail, retry_in=wait)
         await store.put_back(self._parts.pool, route, sent, answer, error, now, now + wait)
+        return wait
 
     async def _pause(self, sent: Sending, now: datetime) -> None:
         reason = "its receiver answered 410 Gone"

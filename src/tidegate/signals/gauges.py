@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Iterator
+from collections.abc import Awaitable, Iterator, Sequence
 from datetime import datetime, timedelta
 from typing import TypeVar
 
@@ -14,15 +14,15 @@ from prometheus_client.core import GaugeMetricFamily
 
 from tidegate.engine.parts import Parts
 from tidegate.store import fleet
-from tidegate.store.fleet import Standing, Streams
+from tidegate.store.fleet import Outbox, Standing, Streams
 
 log = structlog.get_logger()
 
 STANDING_AGE = timedelta(seconds=3)
 """How old a look at the runs in hand may be before another one is taken; of all streams, at least the next."""
 STREAMS_AGE = timedelta(seconds=15)
-STREAMS_SHARE = 50
-"""The look at every stream is repeated after this many times the time it took: 2 % of one connection at most."""
+SHARE = 50
+"""A look that may take long is repeated after this many times the time it took: 2 % of one connection at most."""
 MOST_STALE = 20
 """Streams that are named with their staleness: the stalest. A series for each would drown the one that matters."""
 PATIENCE_SECONDS = 60.0
@@ -36,9 +36,10 @@ class FleetGauges:
         self._parts = parts
         self._most_stale = most_stale
         self._standing: Standing | None = None
+        self._outboxes: Sequence[Outbox] | None = None
         self._streams: Streams | None = None
         self._looked_at = datetime.min.replace(tzinfo=parts.clock.now().tzinfo)
-        self._streams_again_at = self._looked_at
+        self._streams_again_at = self._outboxes_again_at = self._looked_at
         self._seen = True
         self._looking: asyncio.Task[None] | None = None
         registry.register(self)
@@ -51,6 +52,9 @@ class FleetGauges:
         self._looked_at = now
         self._standing = await self._seen_of(fleet.standing(self._parts.pool, now))
         self._seen = self._standing is not None
+        if now >= self._outboxes_again_at:
+            self._outboxes = await self._seen_of(fleet.outboxes(self._parts.pool))
+            self._outboxes_again_at = now + SHARE * (self._parts.clock.now() - now)
         if now >= self._streams_again_at and (self._looking is None or self._looking.done()):
             self._looking = asyncio.create_task(self._look_at_streams(now))
 
@@ -68,7 +72,7 @@ class FleetGauges:
     async def _look_at_streams(self, now: datetime) -> None:
         self._streams = await self._seen_of(fleet.streams(self._parts.pool, now, self._most_stale))
         took = self._parts.clock.now() - now
-        self._streams_again_at = now + max(STREAMS_AGE, STREAMS_SHARE * took)
+        self._streams_again_at = now + max(STREAMS_AGE, SHARE * took)
 
     async def _seen_of(self, asking: Awaitable[Found]) -> Found | None:
         """Return what is asked for, None if the database does not tell."""
@@ -86,6 +90,8 @@ class FleetGauges:
         yield from self._of_the_pool()
         if self._standing is not None:
             yield from _of_runs(self._standing, now)
+        if self._outboxes is not None:
+            yield from _of_outboxes(self._outboxes, now)
         if self._streams is not None:
             yield from _of_streams(self._streams, now)
 
@@ -121,6 +127,22 @@ def _of_runs(standing: Standing, now: datetime) -> Iterator[GaugeMetricFamily]:
     yield _gauge(
         "queue_jobs_orphaned", "Jobs whose consumer has shown no sign of life for a minute", standing.orphaned_jobs
     )
+
+
+def _of_outboxes(outboxes: Sequence[Outbox], now: datetime) -> Iterator[GaugeMetricFamily]:
+    batches = GaugeMetricFamily(
+        "tidegate_outbox_batches",
+        "Batches that are not acknowledged: open or in the dead letter",
+        labels=("kind", "state"),
+    )
+    oldest = GaugeMetricFamily(
+        "tidegate_outbox_oldest_seconds", "How long ago the oldest open batch was made", labels=("kind",)
+    )
+    for each in outboxes:
+        batches.add_metric((each.kind, "open"), each.open)
+        batches.add_metric((each.kind, "dead"), each.dead)
+        oldest.add_metric((each.kind,), _age(each.oldest_at, now))
+    yield from (batches, oldest)
 
 
 def _of_streams(streams: Streams, now: datetime) -> Iterator[GaugeMetricFamily]:

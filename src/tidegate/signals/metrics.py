@@ -10,9 +10,11 @@ from tidegate.engine.observing import (
     AttemptEnded,
     AttemptStarted,
     BatchCommitted,
+    BatchesSent,
     LeasesReclaimed,
     Outcome,
     PageFetched,
+    SendOutcome,
     Stepped,
 )
 from tidegate.signals.requests import RequestSent
@@ -51,6 +53,11 @@ class Metrics:
             "request_seconds", "From sending a request to its reply's headers", SHORT_BUCKETS
         )
         self._batch_seconds = histogram("batch_seconds", "From rendered rows to the commit of a batch", SHORT_BUCKETS)
+        self._sends = counter("sends", "Attempts to send what is in the outbox", "kind", "outcome")
+        self._send_seconds = histogram("send_seconds", "From sending a batch to its answer", SHORT_BUCKETS, "kind")
+        self._delivery_seconds = histogram(
+            "delivery_seconds", "From the making of a batch to its acknowledgement", LAG_BUCKETS, "kind"
+        )
         self._reclaimed = counter("leases_reclaimed", "Expired leases taken back by this process")
         self._lost = counter("leases_lost", "Leases of this process that others took over")
         self._steps = histogram("step_seconds", "One step of planner, dispatcher or sweeper", SHORT_BUCKETS, "loop")
@@ -80,6 +87,8 @@ class Metrics:
                 self._count(fact.counts)
             case AttemptEnded():
                 self._ended(fact)
+            case BatchesSent():
+                self._sent(fact)
             case Stepped():
                 self._stepped(fact)
             case LeasesReclaimed():
@@ -106,6 +115,14 @@ class Metrics:
             self._retries.labels(fact.error.code).inc()
         if fact.outcome == Outcome.LOST:
             self._lost.inc()
+
+    def _sent(self, fact: BatchesSent) -> None:
+        self._sends.labels(fact.kind, fact.outcome).inc()
+        self._send_seconds.labels(fact.kind).observe((fact.answered_at - fact.began_at).total_seconds())
+        if fact.outcome is SendOutcome.ACKNOWLEDGED:
+            for batch in fact.sending.batches:
+                waited = (fact.answered_at - batch.created_at).total_seconds()
+                self._delivery_seconds.labels(fact.kind).observe(max(0.0, waited))
 
     def _stepped(self, fact: Stepped) -> None:
         if fact.loop == "worker":  # a sign of life, not a step

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import aiohttp
 
 from tidegate.domain.clock import Clock
+from tidegate.domain.outgoing import TO_RECEIVER
 
 if TYPE_CHECKING:
     from yarl import URL
@@ -46,6 +47,8 @@ def watched_requests(tell: Callable[[RequestSent], None], clock: Clock) -> aioht
         context.began_at = clock.now()
 
     def seen(context: SimpleNamespace, method: str, url: URL, status: int | None, error: str) -> None:
+        if context.trace_request_ctx == TO_RECEIVER:
+            return
         run, began_at = current_run.get(), context.began_at
         tell(RequestSent(run, method, url.host or "", url.path, began_at, clock.now(), status, error))
 

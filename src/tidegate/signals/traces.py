@@ -1,4 +1,4 @@
-"""Traces: one per run, from its due date to its commit, through every process that works on it (OpenTelemetry).
+"""Traces: one per run, from its due date to commit or acknowledgement, through every process that works on it (OpenTelemetry).
 
 Trace and root span have ids that follow from the run itself (docs/decisions/0012-signals.md), so each process hangs its
 spans on the same root without being told. Spans carry the times of the engine's clock, which is the database's.
@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from importlib.metadata import version
 from threading import Thread
+from typing import TypeAlias
 
 import structlog
 from opentelemetry.context import Context
@@ -33,15 +34,27 @@ from opentelemetry.trace import (
 from tidegate.domain.errors import TidegateError
 from tidegate.domain.instant import render_instant
 from tidegate.domain.masking import Mask
-from tidegate.engine.observing import AttemptEnded, AttemptStarted, BatchCommitted, Outcome, PageFetched
+from tidegate.domain.outgoing import SentRun
+from tidegate.engine.observing import (
+    AttemptEnded,
+    AttemptStarted,
+    BatchCommitted,
+    BatchesSent,
+    Outcome,
+    PageFetched,
+    RunDelivered,
+    SendOutcome,
+)
 from tidegate.signals.requests import RequestSent, current_run
 from tidegate.signals.watching import Seen
 from tidegate.store.leases import LeasedRun
 
 FLUSH_SECONDS = 5.0
 """How long the end of a process waits for the collector to take the last spans."""
-ENDS = frozenset({Outcome.SUCCEEDED, Outcome.UNPROVEN, Outcome.DELIVERING, Outcome.FAILED})
+ENDS = frozenset({Outcome.SUCCEEDED, Outcome.UNPROVEN, Outcome.FAILED})
 Attributes = Mapping[str, str | int | float | bool]
+Named: TypeAlias = LeasedRun | SentRun
+"""A run by all that its trace depends on."""
 
 
 @dataclass(slots=True)
@@ -91,6 +104,10 @@ class Traces:
                 self._batch(fact)
             case AttemptEnded():
                 self._ended(fact)
+            case BatchesSent():
+                self._sent(fact)
+            case RunDelivered():
+                self._run(fact.run, fact.outcome, fact.at)
             case _:
                 pass
 
@@ -154,20 +171,44 @@ class Traces:
         self._fail(attempt.span, fact.error, fact.at)
         attempt.span.end(_ns(fact.at))
         if fact.outcome in ENDS:
-            self._run(fact)
+            self._run(run, fact.outcome, fact.at, fact.error)
 
-    def _run(self, fact: AttemptEnded) -> None:
+    def _sent(self, fact: BatchesSent) -> None:
+        run, batches = fact.sending.run, fact.sending.batches
+        if run is None:
+            return
+        root = self._root(run)
+        if first := [batch.created_at for batch in batches if not batch.attempts]:
+            self._span("outbox", min(first), fact.began_at, root, {"tidegate.batches": len(first)})
+        attributes: dict[str, str | int | float] = {
+            "tidegate.destination.kind": fact.kind,
+            "tidegate.batches": len(batches),
+            "tidegate.records.sent": sum(batch.records for batch in batches),
+            "tidegate.attempt": batches[0].attempts + 1,
+            "tidegate.outcome": fact.outcome,
+        }
+        if len(batches) == 1:
+            attributes["tidegate.message_id"] = batches[0].message_id
+        if fact.status is not None:
+            attributes["http.response.status_code"] = fact.status
+        if fact.retry_in is not None:
+            attributes["tidegate.retry_in_seconds"] = fact.retry_in.total_seconds()
+        wrong = "" if fact.outcome is SendOutcome.ACKNOWLEDGED else self._mask.text(fact.wrong)
+        if wrong:
+            attributes["error.type"] = str(fact.status or "no_answer")
+        self._span("send batch", fact.began_at, fact.answered_at, root, attributes, kind=SpanKind.CLIENT, wrong=wrong)
+
+    def _run(self, run: Named, state: Outcome, at: datetime, error: TidegateError | None = None) -> None:
         """Make the root span, of which all others have known the id."""
-        run = fact.run
         self._ids.root = (trace_id_of(run), _root_id_of(run))
         try:
-            attributes = {**_described(run), "tidegate.state": str(fact.outcome)}
+            attributes = {**_described(run), "tidegate.state": str(state)}
             began_at = min(run.due_at, run.started_at)
             span = self._begin("run", began_at, Context(), attributes)
         finally:
             self._ids.root = None
-        self._fail(span, fact.error, fact.at)
-        span.end(_ns(fact.at))
+        self._fail(span, error, at)
+        span.end(_ns(at))
 
     def _fail(self, span: Span, error: TidegateError | None, at: datetime) -> None:
         if error is None:
@@ -178,7 +219,7 @@ class Traces:
         span.set_attribute("error.type", error.code)
         span.set_status(Status(StatusCode.ERROR, message))
 
-    def _root(self, run: LeasedRun) -> Context:
+    def _root(self, run: Named) -> Context:
         """Return the context of a run's root span, sampled or not as every process will find."""
         trace_id = trace_id_of(run)
         decision = self._provider.sampler.should_sample(None, trace_id, "run").decision
@@ -208,7 +249,7 @@ class Traces:
         return self._tracer.start_span(name, inside, kind, attributes, start_time=_ns(at))
 
 
-def trace_id_of(run: LeasedRun) -> int:
+def trace_id_of(run: Named) -> int:
     """Return the trace id that every process gives a run: its identity (SPEC 2.12) and its run date decide it.
 
     A run that ended without covering and is planned anew has another run date, and so a trace of its own.
@@ -216,16 +257,16 @@ def trace_id_of(run: LeasedRun) -> int:
     return int.from_bytes(_digest(run)[:16])
 
 
-def _root_id_of(run: LeasedRun) -> int:
+def _root_id_of(run: Named) -> int:
     return int.from_bytes(_digest(run)[16:24])
 
 
-def _digest(run: LeasedRun) -> bytes:
+def _digest(run: Named) -> bytes:
     identity = (run.chain_id, run.lane, run.period.end.isoformat(), run.started_at.isoformat())
     return hashlib.sha256("/".join(map(str, identity)).encode()).digest()
 
 
-def _described(run: LeasedRun) -> dict[str, str | int | float]:
+def _described(run: Named) -> dict[str, str | int | float]:
     return {
         "tidegate.tenant": run.tenant_id,
         "tidegate.installation": run.installation,

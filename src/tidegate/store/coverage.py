@@ -99,20 +99,32 @@ async def _extend_head(connection: Connection, done: _Backfilled) -> None:
     )
 
 
+_KEEP_END = """
+update coverage set period_start = $3, previous_end = $4, kind = $5, run_id = $6, reason = $7, records = $8,
+       committed_at = $9, periods = 1
+ where chain_id = $1 and period_end = $2
+"""
+
+
 async def _split(connection: Connection, done: _Backfilled, link: asyncpg.Record) -> None:
     """Replace a waived link by the waived parts before and behind the backfill, if any, and the covered one between.
 
-    The records are counted with the first row that the run covers.
+    The records are counted with the first row that the run covers. The row with the link's end stays and becomes the last
+    part: a live run that ends meanwhile and appends to it waits, and then finds it; a row made anew it could not see.
     """
     start, end, previous_end = link["period_start"], link["period_end"], link["previous_end"]
     begin, until = max(start, done.period.start), min(end, done.period.end)
-    await connection.execute("delete from coverage where chain_id = $1 and period_end = $2", done.chain_id, end)
     counted = await connection.fetchval(
         "select exists (select 1 from coverage where chain_id = $1 and run_id = $2)", done.chain_id, done.run_id
     )
     waived = ("waived", None, link["reason"], 0, link["committed_at"])
     covered = ("covered", done.run_id, "", 0 if counted else done.records, done.now)
-    for period_start, period_end, values in ((start, begin, waived), (begin, until, covered), (until, end, waived)):
-        if period_start < period_end:
-            before = previous_end if period_start == start else period_start
+    parts = [
+        part for part in ((start, begin, waived), (begin, until, covered), (until, end, waived)) if part[0] < part[1]
+    ]
+    for period_start, period_end, values in reversed(parts):
+        before = previous_end if period_start == start else period_start
+        if period_end == end:
+            await connection.execute(_KEEP_END, done.chain_id, end, period_start, before, *values)
+        else:
             await connection.execute(_INSERT, done.chain_id, period_start, period_end, before, *values)

@@ -1,6 +1,7 @@
 """The fleet at a glance: what all processes of one database have in hand, for metrics and `doctor`.
 
-Cheap by construction: `standing` reads only runs that have not ended, through the partial indexes of `runs`.
+Cheap by construction: `standing` reads only runs that have not ended, through the partial indexes of `runs`; `outboxes`
+only batches that are not acknowledged, through those of `routes` and `outbox`.
 """
 
 from __future__ import annotations
@@ -61,6 +62,36 @@ async def standing(connection: Connection | Pool, now: datetime) -> Standing:
     row = await connection.fetchrow(_STANDING, now)
     assert row is not None
     return Standing(**row)
+
+
+@dataclass(frozen=True, slots=True)
+class Outbox:
+    """The batches for one kind of destination that are not acknowledged; ``oldest_at``: when the first open one was made."""
+
+    kind: str
+    open: int
+    oldest_at: datetime | None
+    dead: int
+
+
+_OUTBOXES = """
+select d.kind, sum(x.open)::bigint as open, min(x.oldest_at) as oldest_at, sum(x.dead)::bigint as dead
+  from (select t.destination_id, 0 as dead,
+               (select count(*) from outbox o where o.route_id = t.id and o.state = 'open') as open,
+               (select created_at from outbox o
+                 where o.route_id = t.id and o.state = 'open' order by position limit 1) as oldest_at
+          from routes t where t.not_before_at is not null
+         union all
+        select (select destination_id from routes t where t.id = o.route_id), o.dead, 0, null
+          from (select route_id, count(*) as dead from outbox where state = 'dead' group by route_id) o) x
+  join destinations d on d.id = x.destination_id
+ group by d.kind order by d.kind
+"""
+
+
+async def outboxes(connection: Connection | Pool) -> list[Outbox]:
+    """Return what is open or in the dead letter, by kind of destination; a kind with neither may be left out."""
+    return [Outbox(**row) for row in await connection.fetch(_OUTBOXES)]
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,6 +38,17 @@ class MovedRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class MovedDrop:
+    """A person's decision that a record is not wanted: read again, it stays out of quarantine. ``digest``: of the record."""
+
+    digest: bytes
+    reason: str
+    note: str
+    person: str
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True)
 class MovedChain:
     """One chain. ``rule`` is its schedule's native JSON, None where nothing more is planned.
 
@@ -52,6 +63,7 @@ class MovedChain:
     coverage: tuple[MovedLink, ...]
     last_run: dict[str, Any] | None = None
     quarantine: tuple[MovedRecord, ...] = ()
+    dropped: tuple[MovedDrop, ...] = ()
 
 
 _END_WAITING = """
@@ -98,6 +110,7 @@ async def read_chains(connection: Connection, installation_id: int, *, with_quar
             await _coverage(connection, row["id"]),
             await _last_run(connection, row["id"]),
             await _quarantine(connection, row["id"]) if with_quarantine else (),
+            await _dropped(connection, row["id"]),
         )
         for row in rows
     ]
@@ -150,6 +163,15 @@ async def _quarantine(connection: Connection, chain_id: int) -> tuple[MovedRecor
         MovedRecord(row["reason"], row["record"], row["quarantined_at"], from_json(row["run"]), row["requested_at"])
         for row in rows
     )
+
+
+async def _dropped(connection: Connection, chain_id: int) -> tuple[MovedDrop, ...]:
+    rows = await connection.fetch(
+        """select distinct on (digest) digest, reason, note, person, at from quarantine_exits
+            where chain_id = $1 and action = 'dropped' order by digest, id desc""",
+        chain_id,
+    )
+    return tuple(MovedDrop(**row) for row in rows)
 
 
 async def insert_coverage(connection: Connection, chain_id: int, links: Sequence[MovedLink]) -> None:
@@ -206,3 +228,20 @@ async def insert_quarantine(connection: Connection, chain_id: int, records: Sequ
             chain_id, await insert_run(connection, chain_id, record.run), record.reason, record.record, record.quarantined_at,
             record.requested_at,
         )  # fmt: skip
+
+
+async def insert_dropped(connection: Connection, chain_id: int, drops: Sequence[MovedDrop]) -> None:
+    """Give a chain what a person decided elsewhere. The record and its run get numbers that none here has."""
+    await connection.execute(
+        """insert into quarantine_exits (quarantine_id, tenant_id, chain_id, run_id, action, digest, reason, note, person, at)
+           select nextval(pg_get_serial_sequence('quarantine', 'id')), c.tenant_id, c.id,
+                  nextval(pg_get_serial_sequence('runs', 'id')), 'dropped', d.digest, d.reason, d.note, d.person, d.at
+             from chains c, unnest($2::bytea[], $3::text[], $4::text[], $5::text[], $6::timestamptz[])
+                  as d(digest, reason, note, person, at) where c.id = $1 order by d.at""",
+        chain_id,
+        [drop.digest for drop in drops],
+        [drop.reason for drop in drops],
+        [drop.note for drop in drops],
+        [drop.person for drop in drops],
+        [drop.at for drop in drops],
+    )

@@ -66,11 +66,13 @@ MESSAGES: Final = Ageing(
     "messages", timedelta(days=7), "outbox", "message_id", "t.state = 'acknowledged' and t.settled_at < $1"
 )
 """Acknowledged webhooks are kept to be replayed; the dead letter is kept until it is."""
+ALERTS: Final = Ageing("alerts", timedelta(days=90), "alerts", "id", "t.resolved_at < $1")
+"""Alerts whose cause has been gone for long; open ones stay."""
 COMMITS: Final = "commits"
 """Notes in other databases (`tidegate_commits`) of runs that ended long ago; the destinations themselves delete them."""
 COMMITS_KEEP: Final = timedelta(days=7)
 
-AGEINGS: Final[Sequence[Ageing]] = (RUNS, MESSAGES)
+AGEINGS: Final[Sequence[Ageing]] = (RUNS, MESSAGES, ALERTS)
 """Everything in this database that goes when it is old."""
 
 

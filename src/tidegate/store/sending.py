@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 import asyncpg
 
 from tidegate.domain.errors import LeaseLost, TidegateError
-from tidegate.domain.outgoing import Answer, MessageState, Sending, Waiting
+from tidegate.domain.outgoing import Answer, MessageState, Sending, SentRun, Waiting
 from tidegate.domain.period import Period
-from tidegate.domain.run import Lane
+from tidegate.domain.run import Lane, RunState
 from tidegate.store import coverage
 from tidegate.store.database import to_json
 
@@ -35,6 +35,7 @@ class LeasedRoute:
     destination_fingerprint: str
     whole_periods: bool
     failing_since: datetime | None
+    destination_kind: str = ""
 
 
 _SENDABLE = """
@@ -50,8 +51,8 @@ with chosen as (
 )
 update routes t set epoch = t.epoch + 1, lease_until = $2, sender = $3
   from chosen, destinations d where t.id = chosen.id and d.id = t.destination_id
-returning t.id, t.epoch, t.chain_id, t.destination_id, d.fingerprint as destination_fingerprint, t.whole_periods,
-          t.failing_since
+returning t.id, t.epoch, t.chain_id, t.destination_id, d.fingerprint as destination_fingerprint,
+          d.kind as destination_kind, t.whole_periods, t.failing_since
 """
 
 
@@ -70,7 +71,11 @@ async def renew(pool: Pool, leases: Sequence[tuple[int, int]], until: datetime) 
     return {row["id"] for row in rows}
 
 
-_NEXT = """
+_RUN = """r.id as run_id, r.chain_id, r.tenant_id, i.name as installation, c.workflow, c.stream, a.name as account_name,
+       r.lane, r.period_start, r.period_end, r.due_at, r.started_at"""
+"""Of run r, chain c, installation i and account a: what `_run` reads."""
+
+_NEXT = f"""
 with due as (
     select r.id, r.waits_for_position as upto from runs r
      where r.waits_for_route = $1 and r.state = 'delivering' order by r.waits_for_position, r.id limit 1
@@ -82,13 +87,13 @@ chosen as (
     select o.position, due.id from outbox o, due
      where $2 and o.route_id = $1 and o.state = 'open' and o.position <= due.upto
 )
-select o.message_id, o.position, o.records, o.created_at, o.attempts, r.tenant_id, i.name as installation, c.stream, r.lane,
-       r.period_start, r.period_end
+select o.message_id, o.position, o.records, o.created_at, o.attempts, {_RUN}
   from chosen
   join outbox o on o.route_id = $1 and o.position = chosen.position
   join runs r on r.id = coalesce(chosen.run_id, o.run_id)
   join chains c on c.id = r.chain_id
   join installations i on i.id = c.installation_id
+  join accounts a on a.id = c.account_id
  order by o.position
 """
 
@@ -109,10 +114,22 @@ async def following(pool: Pool, route: LeasedRoute) -> Sending | None:
         Waiting(row["message_id"], row["position"], row["records"], row["created_at"], row["attempts"]) for row in rows
     )
     first = rows[0]
-    period = None if first["period_start"] is None else Period(first["period_start"], first["period_end"])
+    run = _run(first)
+    period = run.period if run else None
     return Sending(
-        first["tenant_id"], first["installation"], first["stream"], Lane(first["lane"]), period, batches, body
+        first["tenant_id"], first["installation"], first["stream"], Lane(first["lane"]), period, batches, body, run
     )
+
+
+def _run(row: asyncpg.Record) -> SentRun | None:
+    """Return the run of a row, None if it has not started."""
+    if row["period_start"] is None:
+        return None
+    return SentRun(
+        row["run_id"], row["chain_id"], row["tenant_id"], row["installation"], row["workflow"], row["stream"],
+        row["account_name"], Lane(row["lane"]), Period(row["period_start"], row["period_end"]), row["due_at"],
+        row["started_at"],
+    )  # fmt: skip
 
 
 _SETTLE = """
@@ -212,8 +229,10 @@ def _lost(route: LeasedRoute) -> LeaseLost:
     )  # fmt: skip
 
 
-_COMPLETE = """
-select r.id from runs r
+_COMPLETE = f"""
+select {_RUN}
+  from runs r
+  join chains c on c.id = r.chain_id join installations i on i.id = c.installation_id join accounts a on a.id = c.account_id
  where r.state = 'delivering' and ($1::bigint is null or r.waits_for_route = $1)
    and not exists (select 1 from outbox o where o.route_id = r.waits_for_route and o.position <= r.waits_for_position
                                             and o.state = 'open')
@@ -229,11 +248,14 @@ with ended as (
 looked_at as (
     update schedules s set held_until = null
       from ended f where s.chain_id = f.chain_id and s.held_until is not null and f.state = 'succeeded'
+),
+covered as (
+    insert into coverage (chain_id, period_start, period_end, previous_end, kind, run_id, records, committed_at)
+    select f.chain_id, f.period_start, f.period_end,
+           (select max(c.period_end) from coverage c where c.chain_id = f.chain_id), 'covered', f.id, f.read_count, $2
+      from ended f where f.state = 'succeeded' and f.lane = 'live'
 )
-insert into coverage (chain_id, period_start, period_end, previous_end, kind, run_id, records, committed_at)
-select f.chain_id, f.period_start, f.period_end,
-       (select max(c.period_end) from coverage c where c.chain_id = f.chain_id), 'covered', f.id, f.read_count, $2
-  from ended f where f.state = 'succeeded' and f.lane = 'live'
+select state from ended
 """
 
 _REFUSE = """
@@ -245,24 +267,29 @@ update runs set state = 'failed', finished_at = $2, ends_as = null, waits_for_ro
 
 async def end_delivered(
     pool: Pool, now: datetime, refused: Callable[[Connection, int], Awaitable[None]], route_id: int | None = None
-) -> int:
-    """End the delivering runs all of whose batches are acknowledged or in the dead letter; return how many there were.
+) -> list[tuple[SentRun, RunState]]:
+    """End the delivering runs all of whose batches are acknowledged or in the dead letter; return them and how they ended.
 
     As succeeded with coverage, or as unproven without. One whose coverage the chain refuses ends as failed, so that it
     holds up no other: its period is inside the next one; ``refused`` is told its id, in the transaction that fails it.
     """
-    complete = [row["id"] for row in await pool.fetch(_COMPLETE, route_id)]
-    for run_id in complete:
+    ended: list[tuple[SentRun, RunState]] = []
+    for run in map(_run, await pool.fetch(_COMPLETE, route_id)):
+        assert run is not None, "a delivering run has started"
         try:
             async with pool.acquire() as connection, connection.transaction():
-                await connection.execute(_END, run_id, now)
-                await coverage.backfill(connection, run_id, now)
+                state = await connection.fetchval(_END, run.id, now)
+                await coverage.backfill(connection, run.id, now)
         except asyncpg.IntegrityConstraintViolationError as error:
+            state = None
             told = {"code": "coverage_refused", "message": f"The chain refuses the period: {error}."}
             async with pool.acquire() as connection, connection.transaction():
-                if await connection.execute(_REFUSE, run_id, now, to_json(told)) == "UPDATE 1":
-                    await refused(connection, run_id)
-    return len(complete)
+                if await connection.execute(_REFUSE, run.id, now, to_json(told)) == "UPDATE 1":
+                    state = RunState.FAILED
+                    await refused(connection, run.id)
+        if state is not None:  # else another sender ended it
+            ended.append((run, RunState(state)))
+    return ended
 
 
 async def outstanding(pool: Pool, now: datetime) -> int:

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Protocol
-from urllib.parse import quote, quote_plus
 
 import aiohttp
 import msgspec
@@ -20,6 +19,7 @@ from tidegate.connectors.rest.pagers import Position
 from tidegate.domain.capacity import RateLimit
 from tidegate.domain.clock import Clock
 from tidegate.domain.errors import Unauthorised
+from tidegate.domain.spelling import spellings
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,13 +73,6 @@ def credentials(declared: Authentication, secrets: Mapping[str, str]) -> Credent
             return Credentials({}, {declared.name: declared.value}, tuple(hidden))
         case _:
             return Credentials({}, {}, tuple(hidden))
-
-
-def spellings(secret: str) -> tuple[str, ...]:
-    """Return ``secret`` as a reply may repeat it: plain, in an address, in JSON."""
-    in_address = URL.build(query={"x": secret}).raw_query_string.removeprefix("x=")
-    in_json = msgspec.json.encode(secret).decode()[1:-1]
-    return (secret, quote(secret, safe=""), quote_plus(secret), in_address, in_json)
 
 
 class Bearer(Protocol):

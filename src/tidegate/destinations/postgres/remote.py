@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import Final
 from urllib.parse import urlsplit
+from uuid import UUID
 
 import asyncpg
 
@@ -42,19 +43,29 @@ def require_address(dsn: str) -> None:
 class RemotePostgres:
     """The destination in a database of its own: ``pool`` leads there and is closed with it, ``ledger_pool`` to Tidegate's.
 
-    A schema belongs to one Tidegate: run numbers of two would meet in `tidegate_commits`.
+    ``ledger_id`` tells that one's notes from those of others that share the schema; ``alone``: whether no worker of it is
+    left that notes commits without.
     """
 
-    def __init__(self, pool: Pool, ledger_pool: Pool, *, schema: str = DEFAULT_SCHEMA) -> None:
+    def __init__(
+        self, pool: Pool, ledger_pool: Pool, ledger_id: UUID, *, alone: bool = True, schema: str = DEFAULT_SCHEMA
+    ) -> None:
         self._pool = pool
         self._ledger_pool = ledger_pool
         self._tables = Tables(schema)
-        self._commits = Commits(schema)
+        self._commits = Commits(schema, ledger_id, alone=alone)
         self._staging = staging(pool)
 
     @classmethod
     async def connect(
-        cls, dsn: str, ledger_pool: Pool, *, schema: str = DEFAULT_SCHEMA, size: int = 4
+        cls,
+        dsn: str,
+        ledger_pool: Pool,
+        ledger_id: UUID,
+        *,
+        alone: bool = True,
+        schema: str = DEFAULT_SCHEMA,
+        size: int = 4,
     ) -> RemotePostgres:
         """Return the destination at ``dsn``, holding at most ``size`` connections. Raises a DestinationError.
 
@@ -65,7 +76,7 @@ class RemotePostgres:
             pool = await asyncpg.create_pool(dsn, min_size=0, max_size=size, command_timeout=COMMAND_SECONDS)
         except FAILURES as error:
             raise translated(error) from error
-        return cls(pool, ledger_pool, schema=schema)
+        return cls(pool, ledger_pool, ledger_id, alone=alone, schema=schema)
 
     def writer(self, target: Target, run_id: int, epoch: int) -> RemoteWriter:
         """Return the writer of one run; does no I/O."""
@@ -78,12 +89,14 @@ class RemotePostgres:
             await connection.execute("select 1")
 
     async def forget(self, ended: Callable[[Sequence[int]], Awaitable[Sequence[int]]]) -> int:
-        """Delete the notes of runs that have ended long ago, as ``ended`` says of some run ids; return how many.
+        """Delete this ledger's notes of runs that have ended long ago, as ``ended`` says of some run ids; return how many.
 
         A worker that still believes to run one of them loses its claim with it. Raises a DestinationError.
         """
         gone, after = 0, 0
         async with connected(self._pool) as connection:
+            if not await self._commits.settle(connection):
+                return 0
             while noted := await self._commits.noted(connection, after):
                 gone += await self._commits.forget(connection, await ended(noted))
                 after = noted[-1]

@@ -25,8 +25,9 @@ from tidegate.destinations.records import Seen
 from tidegate.destinations.webhook.message import messages, too_large
 from tidegate.destinations.webhook.settings import WebhookSettings
 from tidegate.domain.clock import Clock
-from tidegate.domain.http_reply import excerpt, http_date, masked, wait_asked_for
-from tidegate.domain.outgoing import Answer, Message, Route, Sending, Verdict
+from tidegate.domain.http_reply import excerpt, http_date, wait_asked_for
+from tidegate.domain.outgoing import TO_RECEIVER, Answer, Message, Route, Sending, Verdict
+from tidegate.domain.spelling import masked
 
 PASSING: Final = frozenset({408, 425, 429})
 READ_BYTES: Final = 4096
@@ -82,7 +83,7 @@ class Webhook:
         try:
             async with self._session.post(
                 URL(self._settings.url, encoded=True), data=body, headers=headers, allow_redirects=False,
-                timeout=aiohttp.ClientTimeout(total=self._settings.timeout_seconds),
+                timeout=aiohttp.ClientTimeout(total=self._settings.timeout_seconds), trace_request_ctx=TO_RECEIVER,
             ) as response:  # fmt: skip
                 text = b"" if 200 <= response.status < 300 else await response.content.read(READ_BYTES)
                 return self._judge(response, text)
