@@ -239,20 +239,29 @@ def test_the_exit_codes_are_the_same_with_json(cli: CommandLine) -> None:
     assert cli("doctor", "--json").exit_code == 1
 
 
-def test_the_first_ctrl_c_at_the_question_ends_apply(cli: CommandLine) -> None:
-    """SPEC 8: 130, and nothing is changed."""
+@pytest.mark.parametrize(
+    ("typed", "code", "said", "streams"),
+    [(b"\x03", 130, b"Interrupted.", 0), (b"n\n", 0, b"Nothing was changed.", 0), (b"y\n", 0, b"Applied.", 1)],
+    ids=["Ctrl-C", "no", "yes"],
+)
+def test_what_is_answered_at_applys_question_is_done(
+    cli: CommandLine, typed: bytes, code: int, said: bytes, streams: int
+) -> None:
+    """SPEC 8: 130 at the first Ctrl-C, and nothing is changed."""
     path = cli.write("tidegate.yaml", CONFIGURATION)
     child, terminal = pty.fork()
     if child == 0:
         os.execve(sys.executable, [*TIDEGATE, "apply", "-f", path], {**os.environ, **cli.environment})
     seen = _seen_until(terminal, b"Apply these changes?")
-    os.write(terminal, b"\x03")
+    os.write(terminal, typed)
     seen += _seen_until(terminal, b"never said")
     _, status = os.waitpid(child, 0)
     os.close(terminal)
-    assert os.waitstatus_to_exitcode(status) == 130, seen.decode()
+    assert os.waitstatus_to_exitcode(status) == code, seen.decode()
     assert b"Traceback" not in seen
-    assert cli.json("status") == []
+    assert said in seen
+    assert seen.count(b"+ tenant acme") == 1
+    assert len(cli.json("status")) == streams
 
 
 def _seen_until(terminal: int, words: bytes) -> bytes:

@@ -108,9 +108,9 @@ def _of_the_next_page(declared: StreamDeclaration, pages: list[Shown]) -> list[s
     if second and set(second) <= set(first) and len(first) > 1:
         moved = declared.lower.param if declared.pager.kind is PagerKind.KEYSET and declared.lower else ""
         param = moved or declared.pager.param or "the link"
-        return [
-            f"The second page repeats the first: {param} has no effect. Name the parameter that asks for the next page."
-        ]
+        remedy = "Name the parameter that asks for the next page"
+        remedy += ", or correct the `format` or `time_zone` of `lower:`." if moved else "."
+        return [f"The second page repeats the first: {param} has no effect. {remedy}"]
     if cursor is not None and cursor.ascending:
         ends = [*pages[0].values(cursor), *pages[1].values(cursor)]
         within = all(earlier <= later for earlier, later in pairwise(pages[0].values(cursor)))
