@@ -94,6 +94,18 @@ async def unproven(world: World) -> None:
     world.clock.set(utc(14))
     await world.tick()
     assert await open_kinds(world) == [AlertKind.UNPROVEN]
+    (alert,) = await queries.list_alerts(world.parts)
+    assert alert.message.endswith("but its period is not covered: only 60 days are served")
+    (stream,) = await queries.status(world.parts)
+    assert stream.uncovered is not None
+    assert stream.uncovered.reason == "unproven: only 60 days are served"
+    await world.pool.execute(
+        """update runs set report = jsonb_build_object('shortfall', '', 'filters', '{"status": "open"}'::jsonb,
+                                                     'remarks', '{"gone meanwhile": 2}'::jsonb)"""
+    )
+    await watch(world.parts, world.clock.now())
+    (alert,) = await queries.list_alerts(world.parts)
+    assert alert.message.endswith("is not covered: filtered by status (2 gone meanwhile)")
     world.shop.shortfall = ""
     world.clock.set(utc(15))
     await world.tick()

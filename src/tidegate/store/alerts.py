@@ -10,6 +10,7 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 from tidegate.domain.alert import AlertKind, Severity
+from tidegate.store.chains import WHY_UNPROVEN
 
 if TYPE_CHECKING:
     import asyncpg
@@ -43,7 +44,7 @@ looked_at as (
      where s.paused_at is null
 )"""
 
-_CASES = """
+_CASES = f"""
 cases as (
     select 'connection_unauthorised' as kind, 'critical' as severity, n.id::text as subject, n.tenant_id,
            null::bigint as installation_id, null::bigint as chain_id, null::bigint as run_id,
@@ -72,10 +73,10 @@ cases as (
       from looked_at where interval > interval '0' and $1 - fresh_to > 2 * interval
     union all
     select 'unproven', 'warning', chain_id::text, tenant_id, installation_id, chain_id, u.id,
-           format('%s %s: run %s delivered what it found, but the source did not show its whole period', name, stream, u.id),
-           format('`tidegate runs --tenant %s` says what was missing: a scope, a filter, a source that serves less.', tenant_id)
+           format('%s %s: run %s delivered what it found, but its period is not covered: %s', name, stream, u.id, u.why),
+           format('Correct that; the next run fetches this period again. `tidegate runs --tenant %s` shows this one.', tenant_id)
       from looked_at join lateral (
-           select id from runs r where r.chain_id = looked_at.chain_id and r.state = 'unproven'
+           select id, {WHY_UNPROVEN} as why from runs r where r.chain_id = looked_at.chain_id and r.state = 'unproven'
               and r.period_end > coalesce(watermark, '-infinity') order by r.period_end desc limit 1) u on true
     union all
     select 'quarantine_grew', 'warning', q.chain_id::text, c.tenant_id, c.installation_id, q.chain_id, q.run_id,

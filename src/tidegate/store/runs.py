@@ -262,6 +262,22 @@ async def drop_waiting(
     return int(status.split()[-1])
 
 
+async def drop_stranded(connection: Connection | Pool, run_ids: Sequence[int], now: datetime) -> int:
+    """Drop those of these manual runs that wait behind one of them that has ended without covering; return how many.
+
+    None of them could start: each waits until the chain is covered to where it begins (SPEC 2.8, `max_period`).
+    """
+    status = await connection.execute(
+        """update runs r set state = 'dropped', finished_at = $2
+            where id = any($1::bigint[]) and state = 'waiting' and trigger = 'manual' and follows_at is not null
+              and exists (select 1 from runs b where b.id = any($1::bigint[]) and b.chain_id = r.chain_id and b.lane = r.lane
+                             and b.period_end < r.period_end and b.state in ('failed', 'unproven', 'dropped'))
+              and not exists (select 1 from coverage k where k.chain_id = r.chain_id and k.period_end >= r.follows_at)""",
+        run_ids, now,
+    )  # fmt: skip
+    return int(status.split()[-1])
+
+
 async def outstanding(connection: Connection | Pool, now: datetime) -> tuple[int, datetime | None]:
     """Return how many runs are to be started by ``now`` or in hand, and the earliest planned run date of the others.
 

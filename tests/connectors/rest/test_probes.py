@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
+from zoneinfo import ZoneInfo
 
 import pytest
 from aiohttp import web
@@ -36,6 +37,7 @@ class Platform:
     one_key: bool = False
     finer: bool = False
     pages_unsaid: bool = False
+    now: datetime = NOW
 
     async def answer(self, request: web.Request) -> web.Response:
         since = "" if "since" in self.ignores else request.query.get("since", "")
@@ -48,7 +50,7 @@ class Platform:
 
     def _all(self) -> list[dict[str, object]]:
         tick = timedelta(hours=1, milliseconds=3 if self.finer else 0)
-        ats = [(NOW - timedelta(days=5) + n * tick).isoformat().replace("+00:00", "Z") for n in range(40)]
+        ats = [(self.now - timedelta(days=5) + n * tick).isoformat().replace("+00:00", "Z") for n in range(40)]
         return [{"id": 1 if self.one_key else n, "at": at} for n, at in enumerate(ats)]
 
     def _within(self, at: str, since: str) -> bool:
@@ -59,7 +61,7 @@ def check(platform: Platform, yaml: str = GOOD) -> Examined:
     async def run() -> Examined:
         connector = RestConnector(load(yaml))
         async with serve(platform.answer) as url, open_session(allow_private_addresses=True) as session:
-            clock = LeapingClock()
+            clock = LeapingClock(platform.now)
             source = connector.open(ConnectionSettings({"url": url}), session, clock)
             return await examine(connector, source, connector.streams["orders"], clock)
 
@@ -69,7 +71,7 @@ def check(platform: Platform, yaml: str = GOOD) -> Examined:
 def warnings(platform: Platform, yaml: str = GOOD) -> list[str]:
     found = check(platform, yaml)
     assert found.error == ""
-    return [warning for warning in found.warnings if "clock" not in warning]
+    return [warning for warning in found.warnings if "source's clock" not in warning]
 
 
 def test_a_right_declaration_is_not_warned_of() -> None:
@@ -88,8 +90,8 @@ KEYSET = "type: keyset, within: {type: page, param: page, total_pages: pages}"
     [
         (Platform(ignores=frozenset({"since"})), "", "", "since has no effect", "Correct `lower.param`"),
         (Platform(), "param: since", "param: sinc", "sinc has no effect", "leave `lower:` out"),
-        (Platform(exclusive=True), "", "", "exactly the value asked for", "Declare `meaning: exclusive`"),
-        (Platform(newest_first=True), "", "", "does not ascend", "declare `ascending: false`"),
+        (Platform(exclusive=True), "", "", "exactly the value asked for", "declare `meaning: exclusive`"),
+        (Platform(newest_first=True), "", "", "does not ascend", "ask for its order, or declare `ascending: false`"),
         (Platform(finer=True), "", "", "finer than the declared 1 s", "smaller precision_seconds"),
         (Platform(one_key=True), "", "", "share their id", "name more fields in `key:`"),
         (Platform(ignores=frozenset({"page"})), "", "", "page has no effect", "Name the parameter"),
@@ -123,6 +125,47 @@ def test_a_total_that_is_missing_fails_with_its_remedy(pager: str, said: str) ->
     found = check(Platform(pages_unsaid=True), GOOD.replace("total_pages: pages", pager))
     assert said in found.error
     assert found.records == 0
+
+
+class Site(Platform):
+    """A platform in London: `at` in the site's time without offset; its `since` is in UTC all the same."""
+
+    def _all(self) -> list[dict[str, object]]:
+        ats = [self.now - timedelta(days=330) + timedelta(days=3) * n for n in range(110)]
+        london = ZoneInfo("Europe/London")
+        return [{"id": n, "at": at.astimezone(london).replace(tzinfo=None).isoformat()} for n, at in enumerate(ats)]
+
+    def _within(self, at: str, since: str) -> bool:
+        utc = datetime.fromisoformat(at).replace(tzinfo=ZoneInfo("Europe/London")).astimezone(UTC)
+        return not since or utc.replace(tzinfo=None).isoformat() >= since
+
+
+LOCAL = GOOD.replace("field: at,", "field: at, format: local, time_zone: Europe/London,")
+
+
+def test_a_zone_that_is_wrong_in_summer_only_is_seen_in_winter_too() -> None:
+    """The filter is asked around the last change of clocks as well, where London is not UTC."""
+    site = Site(now=datetime(2027, 1, 13, 16, tzinfo=UTC))
+    found = warnings(site, LOCAL)
+    (said,) = found
+    assert said.startswith("Before the clocks changed on 2026-10-25: since leaves out a record")
+    assert "`time_zone`" in said
+    right = LOCAL.replace("meaning: inclusive", "meaning: inclusive, time_zone: Etc/UTC")
+    assert warnings(site, right) == []
+
+
+def test_a_keyset_whose_bound_is_read_in_another_zone_is_told_of_the_zone() -> None:
+    """`ascending: false`, which a keyset refuses, is no remedy."""
+
+    class Ahead(Platform):
+        def _within(self, at: str, since: str) -> bool:
+            return not since or at >= (datetime.fromisoformat(since) - timedelta(hours=5)).isoformat()
+
+    keyset = GOOD.replace("type: page, param: page, total_pages: pages", KEYSET)
+    for platform in (Ahead(), Platform(newest_first=True)):
+        (found,) = [each for each in warnings(platform, keyset) if "goes back" in each or "does not ascend" in each]
+        assert "ascending: false" not in found
+        assert "`time_zone` of `lower:`" in found
 
 
 def test_order_that_breaks_between_two_pages_is_noticed() -> None:

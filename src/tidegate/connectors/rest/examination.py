@@ -13,7 +13,7 @@ from tidegate.connectors.base import Connector, Source
 from tidegate.connectors.rest.connector import RestConnector
 from tidegate.connectors.rest.declaration import PagerDeclaration, PagerKind, StreamDeclaration
 from tidegate.connectors.rest.filters import bounds
-from tidegate.connectors.rest.probes import at, parsed, probe
+from tidegate.connectors.rest.probes import at, out_of_order, parsed, probe
 from tidegate.domain.clock import Clock
 from tidegate.domain.cursor import CursorField
 from tidegate.domain.errors import SourceError
@@ -70,7 +70,7 @@ async def examine(connector: Connector, source: Source, stream: Stream, clock: C
         records=len(records),
         cursor_samples=_samples(stream.cursor, records),
         columns=_columns(records),
-        warnings=(*_clock_warnings(page), *_record_warnings(stream, records), *probed),
+        warnings=(*_clock_warnings(page), *_record_warnings(stream, declared, records), *probed),
     )
 
 
@@ -172,7 +172,7 @@ def _clock_warnings(page: Page) -> list[str]:
     return []
 
 
-def _record_warnings(stream: Stream, records: list[object]) -> list[str]:
+def _record_warnings(stream: Stream, declared: StreamDeclaration | None, records: list[object]) -> list[str]:
     if not records:
         return ["The source shows no record: keys, cursor values and columns could not be checked."]
     warnings = []
@@ -183,11 +183,11 @@ def _record_warnings(stream: Stream, records: list[object]) -> list[str]:
                 f"{missing} of {len(records)} records have no {key}: they would go to quarantine. Correct `key:`."
             )
     if stream.cursor is not None:
-        warnings += _cursor_warnings(stream.cursor, records)
+        warnings += _cursor_warnings(stream.cursor, declared, records)
     return warnings
 
 
-def _cursor_warnings(cursor: CursorField, records: list[object]) -> list[str]:
+def _cursor_warnings(cursor: CursorField, declared: StreamDeclaration | None, records: list[object]) -> list[str]:
     warnings = []
     values = [value for record in records if (value := parsed(cursor, record)) is not None]
     name = ".".join(cursor.path)
@@ -198,7 +198,8 @@ def _cursor_warnings(cursor: CursorField, records: list[object]) -> list[str]:
         precision = cursor.precision.total_seconds()
         warnings.append(f"{name} is finer than the declared {precision:g} s: declare a smaller precision_seconds.")
     if cursor.ascending and any(earlier > later for earlier, later in pairwise(values)):
-        warnings.append(f"{name} does not ascend though declared so: declare `ascending: false`.")
+        remedy = "declare `ascending: false`." if declared is None else out_of_order(declared)
+        warnings.append(f"{name} does not ascend though declared so: {remedy}")
     return warnings
 
 

@@ -6,7 +6,7 @@ tell, and then nothing is said.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -20,7 +20,13 @@ from tidegate.domain.cursor import CursorField, CursorFormat
 from tidegate.domain.errors import SourceError
 from tidegate.domain.fetch import FetchRequest, Page
 from tidegate.domain.stream import Stream
+from tidegate.domain.zone import find_zone
 
+YEAR = timedelta(days=366)
+BEFORE_CHANGE = timedelta(days=30)
+"""How far before a change of clocks records are looked for that the other offset holds for."""
+NEAR_CHANGE = timedelta(days=2)
+"""So near to a change of clocks bounds in wall time are taken more widely."""
 USUAL_PAGE_SIZES = frozenset({10, 20, 25, 30, 50, 100, 200, 250, 500, 1000})
 
 
@@ -48,7 +54,8 @@ async def probe(source: Source, declared: StreamDeclaration, now: datetime) -> t
         pages = await _pages(source, FetchRequest(stream.name, None, None, now), 2)
         findings += [*_of_keys(stream, pages[0]), *_of_the_end(declared, pages), *_of_the_next_page(declared, pages)]
         if stream.cursor is not None and declared.lower is not None:
-            findings += await _of_the_filter(source, stream.cursor, declared.lower, declared, pages[0], now)
+            findings += await _of_the_filter(source, declared, pages[0].values(stream.cursor), now)
+            findings = findings or await _of_another_season(source, declared, now)
     except PageRepeated:
         findings.append(_repeated(declared.pager.param or "the page's number"))
     except SourceError as error:
@@ -95,8 +102,9 @@ def _of_the_end(declared: StreamDeclaration, pages: list[Shown]) -> list[str]:
     return [f"The page is full, {count} records, and {where} nothing says that there is more: check `pager:`."]
 
 
-def _repeated(param: str) -> str:
-    return f"The second page repeats the first: {param} has no effect. Name the parameter that asks for the next page."
+def _repeated(param: str, remedy: str = "") -> str:
+    name_it = "Name the parameter that asks for the next page"
+    return f"The second page repeats the first: {param} has no effect. {name_it}{remedy}."
 
 
 def _of_the_next_page(declared: StreamDeclaration, pages: list[Shown]) -> list[str]:
@@ -107,28 +115,34 @@ def _of_the_next_page(declared: StreamDeclaration, pages: list[Shown]) -> list[s
     if second and set(second) <= set(first) and len(first) > 1:
         moved = declared.lower.param if declared.pager.kind is PagerKind.KEYSET and declared.lower else ""
         param = moved or declared.pager.param or "the link"
-        return [_repeated(param)]
+        return [_repeated(param, ", or correct the `format` or `time_zone` of `lower:`" if moved else "")]
     if cursor is not None and cursor.ascending:
         ends = [*pages[0].values(cursor), *pages[1].values(cursor)]
         within = all(earlier <= later for earlier, later in pairwise(pages[0].values(cursor)))
         if within and any(earlier > later for earlier, later in pairwise(ends)):
             name = ".".join(cursor.path)
-            return [
-                f"{name} goes back from the first page to the second: ask for its order, or declare `ascending: false`."
-            ]
+            return [f"{name} goes back from the first page to the second: {out_of_order(declared)}"]
     return []
 
 
+def out_of_order(declared: StreamDeclaration) -> str:
+    """Return what to do where records do not come in the order of the cursor field that is declared."""
+    if declared.pager.kind is not PagerKind.KEYSET:
+        return "ask for its order, or declare `ascending: false`."
+    return (
+        "ask for its order, oldest first. If it has that order, the platform reads the bound of the next page as another instant:"
+        " correct the `format` or `time_zone` of `lower:`. Where there is no such order, declare another pager."
+    )
+
+
 async def _of_the_filter(
-    source: Source,
-    cursor: CursorField,
-    lower: BoundParam,
-    declared: StreamDeclaration,
-    unfiltered: Shown,
-    now: datetime,
+    source: Source, declared: StreamDeclaration, values: Sequence[datetime], now: datetime
 ) -> list[str]:
-    """Ask from the newest value of the unfiltered page on: nothing older may be shown, and that record must be."""
-    values, grain = unfiltered.values(cursor), _grain(lower)
+    """Ask from the newest of a page's ``values`` on: nothing older may be shown, and that record must be."""
+    cursor, lower = declared.stream.cursor, declared.lower
+    assert cursor is not None
+    assert lower is not None
+    grain = _grain(lower)
     if not values or min(values) >= max(values) - grain:
         return []
     newest = max(values)
@@ -142,9 +156,26 @@ async def _of_the_filter(
             f" {name}. Correct `lower.param`, its `format` or `time_zone`, or leave `lower:` out to list in full."
         ]
     if newest not in shown and (filtered.last or cursor.ascending):
-        remedy = "Declare `meaning: exclusive`." if lower.meaning is Meaning.INCLUSIVE else "Check its format and zone."
+        remedy = "Correct its `format` or `time_zone`"
+        remedy += ", or declare `meaning: exclusive`." if lower.meaning is Meaning.INCLUSIVE else "."
         return [f"{lower.param} leaves out a record whose {name} is exactly the value asked for. {remedy}"]
     return []
+
+
+async def _of_another_season(source: Source, declared: StreamDeclaration, now: datetime) -> list[str]:
+    """Ask again around the last change of clocks: in winter London is UTC, and a zone that is wrong cannot be told."""
+    cursor, lower = declared.stream.cursor, declared.lower
+    assert cursor is not None
+    assert lower is not None
+    zones = [find_zone(name) for name in dict.fromkeys((lower.time_zone, cursor.time_zone))]
+    changes = [change.at for zone in zones for change in zone.clock_changes(now - YEAR, now)]
+    if not changes:
+        return []
+    changed_at = max(changes)
+    (page,) = await _pages(source, FetchRequest(declared.stream.name, changed_at - BEFORE_CHANGE, None, now), 1)
+    values = [value for value in page.values(cursor) if value < changed_at - NEAR_CHANGE]
+    found = await _of_the_filter(source, declared, values, now)
+    return [f"Before the clocks changed on {changed_at.date()}: {finding}" for finding in found]
 
 
 def _grain(lower: BoundParam) -> timedelta:
