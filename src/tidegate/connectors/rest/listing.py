@@ -18,7 +18,7 @@ from tidegate.connectors.rest.envelope import EnvelopeReader
 from tidegate.connectors.rest.feed import Feed
 from tidegate.connectors.rest.filters import bounds
 from tidegate.connectors.rest.keyset import KeysetPager, drifted, inner, moved_to, outer
-from tidegate.connectors.rest.pagers import Drifted, PagePager, Pager, PageSeen, Position, pager
+from tidegate.connectors.rest.pagers import Drifted, OffsetPager, PagePager, Pager, PageSeen, Position, pager
 from tidegate.connectors.rest.records import Glance, RecordReader
 from tidegate.connectors.rest.trail import Trail
 from tidegate.domain.clock import Clock
@@ -162,11 +162,12 @@ class Listing:
     async def _recheck(
         self, counted: Pager, at: Position, seen: PageSeen, whole: Callable[[Position], Position]
     ) -> Drifted | None:
-        """Return how a counted listing moved, None if it did not: the page before is read again where need be."""
-        before = counted.recheck(at, seen) if isinstance(counted, PagePager) else None
-        if before is None or not isinstance(counted, PagePager):
+        """Return how a counted listing moved, None if it did not: pages are read again where need be."""
+        if not isinstance(counted, PagePager | OffsetPager):
             return None
-        _, again = await self._read(whole(before))
+        again = [(await self._read(whole(place)))[1] for place in counted.doubts(at, seen)]
+        if not again:
+            return None
         try:
             counted.verify(at, seen, again)
         except Drifted as drift:
