@@ -235,9 +235,10 @@ def counts_of(written: Written) -> Counts:
 
 
 @asynccontextmanager
-async def ahead(pages: AsyncIterator[Page], count: int) -> AsyncGenerator[AsyncIterator[Page]]:
+async def ahead(pages: AsyncIterator[Page], count: int, size: int) -> AsyncGenerator[AsyncIterator[Page]]:
     """Fetch up to ``count`` pages ahead of the one in hand, so that source and destination work at the same time.
 
+    No further one is fetched than the one after those that hold ``size`` bytes of records: pages may be large.
     An error of the pages is raised where the page would have come, after those before it. The first page is waited for
     here: most listings have no other, and need neither task nor queue.
     """
@@ -245,7 +246,7 @@ async def ahead(pages: AsyncIterator[Page], count: int) -> AsyncGenerator[AsyncI
     if first is None or first.token is None:
         yield _these([] if first is None else [first])
         return
-    queue: asyncio.Queue[Page | Exception | None] = asyncio.Queue(count)
+    queue: asyncio.Queue[Page | Exception | None] = _Ahead(count, size)
     task = asyncio.create_task(_pump(pages, queue))
     try:
         yield _drain(first, queue)
@@ -257,6 +258,27 @@ async def ahead(pages: AsyncIterator[Page], count: int) -> AsyncGenerator[AsyncI
 async def _these(pages: list[Page]) -> AsyncIterator[Page]:
     for page in pages:
         yield page
+
+
+class _Ahead(asyncio.Queue["Page | Exception | None"]):
+    """A queue that is full with ``count`` items, and with pages of ``size`` bytes."""
+
+    def __init__(self, count: int, size: int) -> None:
+        super().__init__(count)
+        self._size, self._held = size, 0
+
+    def full(self) -> bool:
+        """Return whether the next item has to wait."""
+        return super().full() or self._held >= self._size
+
+    def _put(self, item: Page | Exception | None) -> None:
+        self._held += len(item.records) if isinstance(item, Page) else 0
+        super()._put(item)
+
+    def _get(self) -> Page | Exception | None:
+        item = super()._get()
+        self._held -= len(item.records) if isinstance(item, Page) else 0
+        return item
 
 
 async def _pump(pages: AsyncIterator[Page], queue: asyncio.Queue[Page | Exception | None]) -> None:

@@ -51,7 +51,8 @@ async def execute(parts: Parts, ends: Ends, run: LeasedRun, stopping: asyncio.Ev
     request = ask(stop_after, resumed.token if resumed else None)
     async with aclosing(fetch(source, request, run.period)) as fetched:
         through = _through(blocks_of(workflow_of(run)), _told(parts, run, fetched))
-        async with ahead(_made_ready(through, writer), parts.settings.pages_ahead) as pages:
+        settings = parts.settings
+        async with ahead(_made_ready(through, writer), settings.pages_ahead, settings.bytes_ahead) as pages:
             await delivery.deliver(pages, stopping)
     return _ended(delivery)
 
