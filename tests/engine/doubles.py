@@ -40,6 +40,9 @@ class FakeShop:
     streams: Mapping[str, Stream] = field(default_factory=lambda: {"orders": ORDERS, "events": EVENTS})
     pages_served: int = 0
     rate_limit: RateLimit | None = None
+    identity: Mapping[str, str | None] = field(default_factory=dict)
+    declared: str = "as first declared"
+    """What defines its listings."""
     raw: bytes | None = None
     """The text of every page, whatever there is to show."""
 
@@ -93,6 +96,9 @@ class OpenedShop:
 
     def fetch(self, request: FetchRequest) -> AsyncIterator[Page]:
         return self.shop.fetch(request, self.allowance)
+
+    def listing(self, request: FetchRequest) -> str:
+        return f"{self.shop.declared} {request.lower} {request.upper}"
 
 
 class TableDestination:

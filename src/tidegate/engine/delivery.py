@@ -49,14 +49,15 @@ class Checkpoint(msgspec.Struct, frozen=True):
         return self.token is None
 
 
-def asked_of(run: LeasedRun) -> str:
-    """Return what a run is asked for, in names: its identity (SPEC 2.12) and where its period starts.
+def asked_of(run: LeasedRun, listing: str) -> str:
+    """Return what a run is asked for, in names: its identity (SPEC 2.12), where its period starts, and the ``listing``.
 
     Numbers of runs and chains are one ledger's. Another database may remember those of a ledger that is no more: a newer
     one than the backup that was restored, or the one that an installation was moved from.
     """
     whose = f"{run.tenant_id}/{run.installation}/{run.workflow}/{run.stream} of {run.account_name}"
-    return f"{whose} {run.lane} {render_instant(run.period.start)}/{render_instant(run.period.end)}"
+    period = f"{render_instant(run.period.start)}/{render_instant(run.period.end)}"
+    return f"{whose} {run.lane} {period} by {listing}"
 
 
 class Stopped(Exception):
@@ -74,6 +75,7 @@ class Delivery:
         ends: Ends,
         run: LeasedRun,
         writer: Writer,
+        asked: str,
         stop_after: datetime,
         resumed: Checkpoint | None,
         taken: int,
@@ -82,6 +84,7 @@ class Delivery:
         self._finishing = ends.finishing
         self._run = run
         self._writer = writer
+        self._asked = asked
         self._stop_after = stop_after
         self._batch = self._first = taken
         self._report = resumed.report if resumed else None
@@ -215,7 +218,7 @@ class Delivery:
 
     def _checkpoint(self, last: Page, report: FetchReport) -> Checkpoint:
         token = None if last.token is None else dict(last.token)
-        return Checkpoint(self._batch, token, self._stop_after, report, self._run.destination_id, asked_of(self._run))
+        return Checkpoint(self._batch, token, self._stop_after, report, self._run.destination_id, self._asked)
 
 
 def _requested_at(record: bytes, pages: list[Page]) -> datetime | None:
@@ -232,9 +235,10 @@ def counts_of(written: Written) -> Counts:
 
 
 @asynccontextmanager
-async def ahead(pages: AsyncIterator[Page], count: int) -> AsyncGenerator[AsyncIterator[Page]]:
+async def ahead(pages: AsyncIterator[Page], count: int, size: int) -> AsyncGenerator[AsyncIterator[Page]]:
     """Fetch up to ``count`` pages ahead of the one in hand, so that source and destination work at the same time.
 
+    No further one is fetched than the one after those that hold ``size`` bytes of records: pages may be large.
     An error of the pages is raised where the page would have come, after those before it. The first page is waited for
     here: most listings have no other, and need neither task nor queue.
     """
@@ -242,7 +246,7 @@ async def ahead(pages: AsyncIterator[Page], count: int) -> AsyncGenerator[AsyncI
     if first is None or first.token is None:
         yield _these([] if first is None else [first])
         return
-    queue: asyncio.Queue[Page | Exception | None] = asyncio.Queue(count)
+    queue: asyncio.Queue[Page | Exception | None] = _Ahead(count, size)
     task = asyncio.create_task(_pump(pages, queue))
     try:
         yield _drain(first, queue)
@@ -254,6 +258,27 @@ async def ahead(pages: AsyncIterator[Page], count: int) -> AsyncGenerator[AsyncI
 async def _these(pages: list[Page]) -> AsyncIterator[Page]:
     for page in pages:
         yield page
+
+
+class _Ahead(asyncio.Queue["Page | Exception | None"]):
+    """A queue that is full with ``count`` items, and with pages of ``size`` bytes."""
+
+    def __init__(self, count: int, size: int) -> None:
+        super().__init__(count)
+        self._size, self._held = size, 0
+
+    def full(self) -> bool:
+        """Return whether the next item has to wait."""
+        return super().full() or self._held >= self._size
+
+    def _put(self, item: Page | Exception | None) -> None:
+        self._held += len(item.records) if isinstance(item, Page) else 0
+        super()._put(item)
+
+    def _get(self) -> Page | Exception | None:
+        item = super()._get()
+        self._held -= len(item.records) if isinstance(item, Page) else 0
+        return item
 
 
 async def _pump(pages: AsyncIterator[Page], queue: asyncio.Queue[Page | Exception | None]) -> None:

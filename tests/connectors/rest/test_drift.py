@@ -10,6 +10,7 @@ from aiohttp import web
 
 from tests.connectors.rest.sources import Handler, asked, declaration, fetched, ids, opened, read, replied
 from tidegate.connectors.rest.listing import MAX_LISTINGS
+from tidegate.domain.errors import ContractBroken
 from tidegate.domain.fetch import Page
 from tidegate.domain.period import Period
 
@@ -166,3 +167,38 @@ def test_a_drift_between_attempts_is_noticed_on_resuming(pager: str) -> None:
             assert set(ids([page, *rest])) == set(range(20))
 
     asyncio.run(check())
+
+
+@pytest.mark.parametrize("pager", [*ALL, *(f"{pager[:-1]}, stable: true}}" for pager in ALL)])
+@pytest.mark.parametrize("keyed", [True, False])
+def test_a_source_that_ignores_where_a_page_starts_is_an_error(pager: str, keyed: bool) -> None:
+    """It would be read for ever, or its first page as often as there are pages, and called complete."""
+
+    async def source(request: web.Request) -> web.Response:
+        return replied({"data": [{"id" if keyed else "name": n} for n in range(SIZE)], "total": 40, "pages": 10})
+
+    with pytest.raises(ContractBroken, match=r"ignores '(page|offset)', or shows its last page"):
+        asyncio.run(fetched(source, declaration(f"    path: /orders\n    records: data\n    pager: {pager}")))
+
+
+@pytest.mark.parametrize("pager", [PAGE_UNSAID, f"{PAGE_UNSAID[:-1]}, stable: true}}"])
+def test_a_source_that_shows_its_last_page_for_ever_is_an_error(pager: str) -> None:
+    async def source(request: web.Request) -> web.Response:
+        first = SIZE * min(int(request.query["page"]), 3)
+        return replied({"data": [{"id": n} for n in range(first, first + SIZE)]})
+
+    with pytest.raises(ContractBroken, match="shows its last page for ever"):
+        asyncio.run(fetched(source, declaration(f"    path: /orders\n    records: data\n    pager: {pager}")))
+
+
+@pytest.mark.parametrize("pager", ALL)
+def test_as_many_insertions_as_a_page_is_long_are_no_error(pager: str) -> None:
+    """The next page shows what the one before did, because all of it has moved there."""
+
+    def insert(records: list[int], reply: int) -> None:
+        if reply == 1:
+            records[:0] = range(-SIZE, -1) if "offset" in pager else range(-SIZE, 0)
+
+    pages, _ = _list(pager, list(range(20)), insert)
+    assert set(ids(pages)) >= set(range(20))
+    assert pages[-1].report.shortfall == ""

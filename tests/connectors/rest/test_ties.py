@@ -59,7 +59,9 @@ class Blog:
         link = {"Link": f'<{request.rel_url.update_query(page=start // SIZE + 2)}>; rel="next"'} if more else {}
         reply = replied(
             {
-                "data": [{"id": post, "at": (START + timedelta(seconds=self.posts[post])).isoformat()} for post in shown],
+                "data": [
+                    {"id": post, "at": (START + timedelta(seconds=self.posts[post])).isoformat()} for post in shown
+                ],
                 "pages": -(-len(found) // SIZE),
                 "next": str(start + SIZE) if more else None,
             },
@@ -209,9 +211,7 @@ def test_a_fetch_resumed_within_a_group_knows_what_the_group_has_shown(
 
 
 @pytest.mark.parametrize("pager", [PAGE, OFFSET, KEYSET])
-def test_a_group_in_the_order_of_its_keys_is_trusted_however_large(
-    monkeypatch: pytest.MonkeyPatch, pager: str
-) -> None:
+def test_a_group_in_the_order_of_its_keys_is_trusted_however_large(monkeypatch: pytest.MonkeyPatch, pager: str) -> None:
     """What is in the order of a unique key cannot come twice: nothing has to be remembered."""
     monkeypatch.setattr(ties, "REMEMBERED", 20)
     monkeypatch.setattr(ties, "CARRIED", 5)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import replace
+from functools import cache, partial
 from urllib.parse import urlsplit
 
 import aiohttp
 
 from tidegate.connectors.base import ConnectionSettings
 from tidegate.connectors.http import ReplyRules
+from tidegate.connectors.listings import listing_name, shape_of
 from tidegate.connectors.rest.children import ChildListing, ChildStream
 from tidegate.connectors.rest.client import Bearer, Client, Pace, credentials
 from tidegate.connectors.rest.declaration import Authentication, Declaration, OAuth, Param, StreamDeclaration
@@ -17,6 +19,7 @@ from tidegate.connectors.rest.listing import Filled, ListedStream, Listing
 from tidegate.connectors.rest.login import LoginTokens
 from tidegate.connectors.rest.oauth import OAuthTokens
 from tidegate.connectors.rest.section import suggest
+from tidegate.connectors.rest.shape import declared_shape
 from tidegate.connectors.rest.template import fill, fill_address, placeholders
 from tidegate.domain.capacity import RateLimit
 from tidegate.domain.clock import Clock
@@ -30,6 +33,7 @@ class RestConnector:
 
     def __init__(self, declaration: Declaration) -> None:
         self.declaration = declaration
+        self._shape = cache(partial(declared_shape, declaration))
         self._listed = {
             name: ListedStream(declared, declaration.error_codes)
             for name, declared in declaration.streams.items()
@@ -55,6 +59,11 @@ class RestConnector:
     def rate_limit(self) -> RateLimit | None:
         """Return the declared rate."""
         return self.declaration.rate_limit
+
+    @property
+    def identity(self) -> Mapping[str, str | None]:
+        """Return the settings that are declared to tell the platform account, with their defaults."""
+        return {name: self.declaration.settings[name] for name in self.declaration.identity}
 
     def open(self, connection: ConnectionSettings, session: aiohttp.ClientSession, clock: Clock) -> RestSource:
         """Return the source of ``connection``. Raises InvalidInput naming a missing setting or secret."""
@@ -85,21 +94,27 @@ class RestConnector:
         elif authentication.oauth is not None:
             client = client_of(OAuthTokens(session, clock, authentication.oauth, connection.vault, rules))
         filled = {name: _filled_stream(stream, settings) for name, stream in declared.streams.items()}
-        return RestSource(self._listed, self._children, filled, client, clock)
+
+        def shape(stream: str) -> bytes:
+            return self._shape(stream) + set_to
+
+        set_to = shape_of(settings)
+        return RestSource(self._listed, self._children, filled, shape, client, clock)
 
 
 class RestSource:
-    """One connection of a declared platform, opened."""
+    """One connection of a declared platform, opened. ``shape``: what defines a stream's listing, settings among it."""
 
     def __init__(
         self,
         listed: Mapping[str, ListedStream],
         children: Mapping[str, ChildStream],
         filled: Mapping[str, Filled],
+        shape: Callable[[str], bytes],
         client: Client,
         clock: Clock,
     ) -> None:
-        self._listed, self._children, self._filled = listed, children, filled
+        self._listed, self._children, self._filled, self._shape = listed, children, filled, shape
         self._client, self._clock = client, clock
 
     def fetch(self, request: FetchRequest) -> AsyncIterator[Page]:
@@ -115,6 +130,10 @@ class RestSource:
             return Listing(self._listed[request.stream], filled, request, self._client, self._clock).pages()
         parents = self._filled[child.parent.declared.stream.name]
         return ChildListing(child, filled, parents, request, self._client, self._clock).pages()
+
+    def listing(self, request: FetchRequest) -> str:
+        """Return what tells one listing from another; see `tidegate.connectors.base.Source.listing`."""
+        return listing_name(self._shape(request.stream), request)
 
 
 def _settings(declared: Declaration, connection: ConnectionSettings) -> dict[str, str]:

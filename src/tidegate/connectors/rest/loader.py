@@ -57,6 +57,7 @@ def load(text: str) -> Declaration:
         name=name,
         base_url=_template(root, "base_url", settings, secrets_allowed=False),
         settings=settings,
+        identity=_identity(root, settings),
         headers=_templates(root, "headers", settings),
         authentication=_authentication(root.section("authentication"), settings),
         rate_limit=None if limit is None else _rate_limit(limit),
@@ -78,6 +79,16 @@ def _settings(section: Section | None) -> dict[str, str | None]:
         return {}
     values = {name: section.scalar(name) for name in section}
     return {name: None if value is None else str(value) for name, value in values.items()}
+
+
+def _identity(root: Section, settings: Mapping[str, str | None]) -> tuple[str, ...]:
+    names = tuple(str(item) for item in root.items("identity"))
+    for name in names:
+        if name not in settings:
+            raise root.refuse("identity", f"names {name!r}, which is no setting", suggest(name, settings))
+        if names.count(name) > 1:
+            raise root.refuse("identity", f"names {name!r} twice", "Name each setting once.")
+    return names
 
 
 def _check(section: Section, key: str, text: str, settings: Mapping[str, str | None], *, secrets_allowed: bool) -> str:

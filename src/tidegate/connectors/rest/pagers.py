@@ -18,7 +18,7 @@ A short page never ends a listing, and an empty one only where this table says s
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import Protocol, TypeAlias
@@ -237,13 +237,12 @@ class PagePager:
         return number
 
     def following(self, position: Position, seen: PageSeen) -> Position | None:
-        """Return the next number, with the last record and all keys seen, by which `recheck` and `verify` notice drift."""
+        """Return the next number, with the last record and all keys seen, by which `doubts` and `verify` notice drift."""
         number = self._number(position)
         if self._ends(number, seen):
             return None
-        if self.stable:
-            return {"page": number + 1}
-        return {"page": number + 1, "last": (seen.glances.marks or [""])[-1], "keys": _digest(seen)}
+        onward: Position = {"page": number + 1, "keys": _digest(seen)}
+        return onward if self.stable else {**onward, "last": (seen.glances.marks or [""])[-1]}
 
     def _ends(self, number: int, seen: PageSeen) -> bool:
         if self.has_more is not None:
@@ -257,22 +256,30 @@ class PagePager:
             return next_link(",".join(seen.headers.getall("Link", ()))) is None
         return seen.envelope.empty
 
-    def recheck(self, position: Position, seen: PageSeen) -> Position | None:
-        """Return the page to read again before the one at ``position`` is believed, None if none is needed.
+    def doubts(self, position: Position, seen: PageSeen) -> list[Position]:
+        """Return the pages to read again, in this order, before the one at ``position`` is believed: the one before it, or none.
 
-        None is needed where the last record before the page, unedited, is now on it: records have only moved towards the
-        end, and what was not yet shown is still ahead.
+        None is needed where records cannot have moved towards the beginning, unless the page shows what the one before did.
         """
-        if "keys" not in position or (position["last"] and position["last"] in seen.glances.marks):
-            return None
-        return {"page": self._number(position) - 1}
+        if "keys" not in position or (self._holds(position, seen) and not _repeats(position, seen)):
+            return []
+        return [{"page": self._number(position) - 1}]
 
-    def verify(self, position: Position, seen: PageSeen, before: PageSeen) -> None:
-        """Raise Drifted unless the page ``before`` the one at ``position`` still shows the same records.
+    def _holds(self, position: Position, seen: PageSeen) -> bool:
+        """Return whether what was not shown before the page at ``position`` is surely on it, or still ahead.
 
-        That its last one is still there does not suffice: it may have moved away and back.
+        So it is where the last record before the page, unedited, is now on it: records have only moved towards the end.
         """
-        if _digest(before) != position["keys"]:
+        return self.stable or bool(position["last"] and position["last"] in seen.glances.marks)
+
+    def verify(self, position: Position, seen: PageSeen, again: Sequence[PageSeen]) -> None:
+        """Raise Drifted unless the page before the one at ``position`` still shows the same records, read ``again``.
+
+        That its last one is still there does not suffice: it may have moved away and back. Raises ContractBroken if it shows
+        what the page does: the source ignores the number, or shows its last page for ever.
+        """
+        _require_another(self.param, position, seen, again[0])
+        if not self._holds(position, seen) and _digest(again[0]) != position["keys"]:
             raise Drifted("records moved between two pages", self.following(position, seen))
 
 
@@ -328,12 +335,37 @@ class OffsetPager:
             return None
         if not further:
             raise ContractBroken(f"The source says there is more after {reached} records and shows none.")
-        return {"offset": reached, "last": "" if self.stable else marks[-1]}
+        last = "" if self.stable else marks[-1]
+        return {"offset": reached, "last": last, "before": self._offset(position), "keys": _digest(seen)}
+
+    def doubts(self, position: Position, seen: PageSeen) -> list[Position]:
+        """Return the page before, to be read again, if the page at ``position`` goes on and shows what that one did."""
+        further = self._offset(position) + len(seen.keys) > self._passed(position)
+        return [{"offset": position["before"]}] if further and _repeats(position, seen) else []
+
+    def verify(self, position: Position, seen: PageSeen, again: Sequence[PageSeen]) -> None:
+        """Raise ContractBroken if the page before, read ``again``, shows what the page does: the source ignores the offset."""
+        _require_another(self.param, position, seen, again[0])
 
 
 def _digest(seen: PageSeen) -> str:
-    """Return what tells whether a page shows the same records in the same order."""
-    return blake2b("\n".join(seen.keys).encode(), digest_size=12).hexdigest()
+    """Return what tells whether a page shows the same records in the same order: their keys, or their text if none has one."""
+    shown = "\n".join(seen.keys).encode() if any(seen.keys) else seen.envelope.records
+    return blake2b(shown, digest_size=12).hexdigest()
+
+
+def _repeats(position: Position, seen: PageSeen) -> bool:
+    """Return whether the page at ``position`` shows the records that the page before it did; records may just have moved."""
+    return not seen.envelope.empty and position.get("keys") == _digest(seen)
+
+
+def _require_another(param: str, position: Position, seen: PageSeen, before: PageSeen) -> None:
+    """Raise ContractBroken if the page ``before`` the one at ``position`` shows the same records now, and did when first read."""
+    if _repeats(position, seen) and _digest(before) == position["keys"]:
+        raise ContractBroken(
+            f"Two pages in a row show the same records: the source ignores {param!r}, or shows its last page for ever.",
+            remedy="Correct the pager's `param`, or declare what says that a page is the last one.",
+        )
 
 
 def pager(declaration: PagerDeclaration) -> Pager:

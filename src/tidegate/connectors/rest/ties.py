@@ -56,9 +56,7 @@ def counted(position: Position) -> bool:
 
     Links and numeric tokens mostly name a page or an offset. A keyset counts within one cursor value only.
     """
-    if "from" in position:
-        return "within" in position
-    named = not position.keys().isdisjoint(("page", "offset", "link"))
+    named = not position.keys().isdisjoint(("page", "offset", "link", "within"))
     return named or str(position.get("token", "")).isdecimal()
 
 
