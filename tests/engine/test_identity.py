@@ -135,6 +135,7 @@ def test_the_shipped_connectors_say_what_tells_their_accounts() -> None:
         ({"shop": None}, {"base_url": "https://sandbox.example"}, ""),
         ({}, {"shop": "acme.example", "account": "x"}, "acme.example"),
         ({}, {"base_url": "https://api.example"}, ""),
+        ({"shop": None}, {"base_url": "https://sandbox.example", "account": "mine"}, "mine"),
     ],
 )
 def test_an_account_is_named_after_what_tells_it(

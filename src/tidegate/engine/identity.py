@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 HINTS = ("shop", "account")
-"""Settings that tell the account where the connector does not say which ones do."""
+"""Settings that tell the account where those that the connector names do not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,9 +17,10 @@ class Identity:
 
     @classmethod
     def named(cls, declared: Mapping[str, str | None], given: Mapping[str, object]) -> Identity:
-        """Return what a connector has ``declared``, or else the hint that is ``given``, if any."""
+        """Return what a connector has ``declared``, or else, if that tells nothing, the hint that is ``given``, if any."""
         hints = [name for name in HINTS if isinstance(given.get(name), str) and given[name]]
-        return cls(declared or dict.fromkeys(hints[:1]))
+        made = cls(declared)
+        return made if made.told_by(given) else cls(dict.fromkeys(hints[:1]))
 
     def told_by(self, given: Mapping[str, object]) -> Mapping[str, str]:
         """Return what the settings that are ``given`` tell, by name; empty if nothing."""

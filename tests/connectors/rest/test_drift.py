@@ -202,3 +202,27 @@ def test_as_many_insertions_as_a_page_is_long_are_no_error(pager: str) -> None:
     pages, _ = _list(pager, list(range(20)), insert)
     assert set(ids(pages)) >= set(range(20))
     assert pages[-1].report.shortfall == ""
+
+
+@pytest.mark.parametrize("pager", ALL)
+@pytest.mark.parametrize("count", [9, 20])
+@pytest.mark.parametrize("at", range(1, 9))
+@pytest.mark.parametrize("late", [1, 2])
+def test_a_deletion_taken_back_by_an_insertion_skips_nothing(pager: str, count: int, at: int, late: int) -> None:
+    """Read again, the page before shows what it did, and yet the page in hand was read one record further on."""
+
+    def there_and_back(records: list[int], reply: int) -> None:
+        if reply == at:
+            records.pop(0)
+        if reply == at + late:
+            records.insert(0, 100)
+
+    pages, _ = _list(pager, list(range(count)), there_and_back)
+    assert set(ids(pages)) >= set(range(1, count))
+    assert pages[-1].report.shortfall == ""
+
+
+@pytest.mark.parametrize(("count", "requests"), [(3, 1), (7, 4), (20, 10)])
+def test_a_quiet_numbered_listing_is_read_twice_and_no_more(count: int, requests: int) -> None:
+    _, asks = _list(PAGE, list(range(count)), _nothing)
+    assert len(asks) == requests

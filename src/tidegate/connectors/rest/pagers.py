@@ -212,7 +212,12 @@ def next_link(header: str) -> str | None:
 
 @dataclass(frozen=True, slots=True)
 class PagePager:
-    """Pages by number. The page before is read again after each one, unless the source promises a ``stable`` listing."""
+    """Pages by number. The page before is read again after each one, unless the source promises a ``stable`` listing.
+
+    Two pages are believed if the first of them shows the same before and after the second was read, and the second one does
+    when it is read again in its turn. So one movement between them is noticed, and one that is taken back as well; three
+    that cancel one another out are not.
+    """
 
     param: str
     first: int
@@ -242,7 +247,11 @@ class PagePager:
         if self._ends(number, seen):
             return None
         onward: Position = {"page": number + 1, "keys": _digest(seen)}
-        return onward if self.stable else {**onward, "last": (seen.glances.marks or [""])[-1]}
+        if self.stable or seen.envelope.empty:
+            return onward
+        unproven = self._is_unproven(position, seen)
+        joint = {"after": position["tail"], "first": seen.keys[0]} if unproven and "tail" in position else {}
+        return {**onward, "last": seen.glances.marks[-1], "tail": seen.keys[-1], **joint}
 
     def _ends(self, number: int, seen: PageSeen) -> bool:
         if self.has_more is not None:
@@ -257,20 +266,25 @@ class PagePager:
         return seen.envelope.empty
 
     def doubts(self, position: Position, seen: PageSeen) -> list[Position]:
-        """Return the pages to read again, in this order, before the one at ``position`` is believed: the one before it, or none.
+        """Return the pages to read again, in this order, before the one at ``position`` is believed.
 
-        None is needed where records cannot have moved towards the beginning, unless the page shows what the one before did.
+        The one before it, if records may have moved towards the beginning, if how that one joins its own predecessor is still
+        to be seen (``first`` came right ``after`` another), or if both pages show the same. And the last page itself: no other
+        one will show how it joins.
         """
-        if "keys" not in position or (self._holds(position, seen) and not _repeats(position, seen)):
-            return []
-        return [{"page": self._number(position) - 1}]
+        number, unproven = self._number(position), self._is_unproven(position, seen)
+        before = unproven or "first" in position or _repeats(position, seen)
+        itself = unproven and self._ends(number, seen)
+        return [{"page": each} for each in [*([number - 1] if before else []), *([number] if itself else [])]]
 
-    def _holds(self, position: Position, seen: PageSeen) -> bool:
-        """Return whether what was not shown before the page at ``position`` is surely on it, or still ahead.
+    def _is_unproven(self, position: Position, seen: PageSeen) -> bool:
+        """Return whether a record may have been passed over between the page before and the one at ``position``.
 
-        So it is where the last record before the page, unedited, is now on it: records have only moved towards the end.
+        None has where the last record before the page, unedited, is now on it: records have only moved towards the end.
         """
-        return self.stable or bool(position["last"] and position["last"] in seen.glances.marks)
+        if self.stable or "keys" not in position:
+            return False
+        return not (position.get("last") and position["last"] in seen.glances.marks)
 
     def verify(self, position: Position, seen: PageSeen, again: Sequence[PageSeen]) -> None:
         """Raise Drifted unless the page before the one at ``position`` still shows the same records, read ``again``.
@@ -278,8 +292,17 @@ class PagePager:
         That its last one is still there does not suffice: it may have moved away and back. Raises ContractBroken if it shows
         what the page does: the source ignores the number, or shows its last page for ever.
         """
-        _require_another(self.param, position, seen, again[0])
-        if not self._holds(position, seen) and _digest(again[0]) != position["keys"]:
+        before, *itself = again
+        _require_another(self.param, position, seen, before)
+        moved = self._is_unproven(position, seen) and _digest(before) != position["keys"]
+        if "first" in position:
+            moved = moved or not _joins(before.keys, position["after"], position["first"])
+        for page in itself:
+            shown = seen.keys[0] if seen.keys else None
+            moved = moved or not (
+                _joins(page.keys, position.get("tail"), shown) if shown is not None else page.envelope.empty
+            )
+        if moved:
             raise Drifted("records moved between two pages", self.following(position, seen))
 
 
@@ -350,8 +373,15 @@ class OffsetPager:
 
 def _digest(seen: PageSeen) -> str:
     """Return what tells whether a page shows the same records in the same order: their keys, or their text if none has one."""
-    shown = "\n".join(seen.keys).encode() if any(seen.keys) else seen.envelope.records
+    keyed = any(seen.keys) or seen.envelope.empty
+    shown = "\n".join(seen.keys).encode() if keyed else seen.envelope.records
     return blake2b(shown, digest_size=12).hexdigest()
+
+
+def _joins(keys: Sequence[str], after: object, first: object) -> bool:
+    """Return whether ``keys`` begin with ``first``, or show it right ``after`` the record that was the last one before it."""
+    at = keys.index(str(first)) if first in keys else -1
+    return at == 0 or (at > 0 and keys[at - 1] == after)
 
 
 def _repeats(position: Position, seen: PageSeen) -> bool:
