@@ -23,7 +23,7 @@ from tidegate.connectors.rest.pagers import FIRST, Drifted, PageSeen, Position
 from tidegate.connectors.rest.records import Glance
 
 REMEMBERED = 50_000  # at least so many records of a listing are known again, at most twice as many are kept
-CARRIED = 1_000  # at most so many of the open group are known again by a fetch that is resumed
+CARRIED = 250  # at most so many of the open group are known again by a fetch that is resumed
 _DIGEST_BYTES = 8
 
 
