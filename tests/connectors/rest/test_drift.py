@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
+import msgspec
 import pytest
 from aiohttp import web
 
@@ -189,6 +190,22 @@ def test_a_source_that_shows_its_last_page_for_ever_is_an_error(pager: str) -> N
 
     with pytest.raises(ContractBroken, match="shows its last page for ever"):
         asyncio.run(fetched(source, declaration(f"    path: /orders\n    records: data\n    pager: {pager}")))
+
+
+@pytest.mark.parametrize("pager", ALL)
+@pytest.mark.parametrize("key", [7, None], ids=["the same", "none"])
+def test_pages_of_records_that_their_key_does_not_tell_apart_are_no_error(pager: str, key: int | None) -> None:
+    """The latest event of each customer is kept, and one customer fills pages; or poison does."""
+
+    async def source(request: web.Request) -> web.Response:
+        page = int(request.query.get("page", 1))
+        start = int(request.query.get("offset", (page - 1) * SIZE))
+        shown = [{"id": key, "event": n} for n in range(20)[start : start + SIZE]]
+        return replied({"data": shown, "total": 20, "pages": 5})
+
+    pages = asyncio.run(fetched(source, declaration(f"    path: /orders\n    records: data\n    pager: {pager}")))
+    assert {record["event"] for page in pages for record in msgspec.json.decode(page.records)} == set(range(20))
+    assert pages[-1].report.shortfall == ""
 
 
 @pytest.mark.parametrize("pager", ALL)

@@ -49,6 +49,10 @@ class Drifted(Exception):
         self.onward = onward
 
 
+class PageRepeated(ContractBroken):
+    """A source shows one page again and again, whichever it is asked for."""
+
+
 @dataclass(frozen=True, slots=True)
 class PageSeen:
     """One page as a pager sees it. ``url``: the address that answered. ``glances`` are made when asked for."""
@@ -246,7 +250,7 @@ class PagePager:
         number = self._number(position)
         if self._ends(number, seen):
             return None
-        onward: Position = {"page": number + 1, "keys": _digest(seen)}
+        onward: Position = {"page": number + 1, **_shown(seen)}
         if self.stable or seen.envelope.empty:
             return onward
         unproven = self._is_unproven(position, seen)
@@ -359,7 +363,7 @@ class OffsetPager:
         if not further:
             raise ContractBroken(f"The source says there is more after {reached} records and shows none.")
         last = "" if self.stable else marks[-1]
-        return {"offset": reached, "last": last, "before": self._offset(position), "keys": _digest(seen)}
+        return {"offset": reached, "last": last, "before": self._offset(position), **_shown(seen)}
 
     def doubts(self, position: Position, seen: PageSeen) -> list[Position]:
         """Return the page before, to be read again, if the page at ``position`` goes on and shows what that one did."""
@@ -372,10 +376,18 @@ class OffsetPager:
 
 
 def _digest(seen: PageSeen) -> str:
-    """Return what tells whether a page shows the same records in the same order: their keys, or their text if none has one."""
-    keyed = any(seen.keys) or seen.envelope.empty
-    shown = "\n".join(seen.keys).encode() if keyed else seen.envelope.records
-    return blake2b(shown, digest_size=12).hexdigest()
+    """Return what tells whether a page shows the same records in the same order."""
+    return blake2b("\n".join(seen.keys).encode(), digest_size=12).hexdigest()
+
+
+def _text(seen: PageSeen) -> str:
+    return blake2b(seen.envelope.records, digest_size=12).hexdigest()
+
+
+def _shown(seen: PageSeen) -> Position:
+    """Return what a page shows, as a position remembers it: the text as well where the keys do not tell records apart."""
+    told_apart = all(seen.keys) and len(set(seen.keys)) == len(seen.keys)
+    return {"keys": _digest(seen)} if told_apart else {"keys": _digest(seen), "text": _text(seen)}
 
 
 def _joins(keys: Sequence[str], after: object, first: object) -> bool:
@@ -386,13 +398,15 @@ def _joins(keys: Sequence[str], after: object, first: object) -> bool:
 
 def _repeats(position: Position, seen: PageSeen) -> bool:
     """Return whether the page at ``position`` shows the records that the page before it did; records may just have moved."""
-    return not seen.envelope.empty and position.get("keys") == _digest(seen)
+    if seen.envelope.empty or position.get("keys") != _digest(seen):
+        return False
+    return "text" not in position or position["text"] == _text(seen)
 
 
 def _require_another(param: str, position: Position, seen: PageSeen, before: PageSeen) -> None:
-    """Raise ContractBroken if the page ``before`` the one at ``position`` shows the same records now, and did when first read."""
-    if _repeats(position, seen) and _digest(before) == position["keys"]:
-        raise ContractBroken(
+    """Raise PageRepeated if the page ``before`` the one at ``position`` shows the same records now, and did when first read."""
+    if _repeats(position, seen) and _repeats(position, before):
+        raise PageRepeated(
             f"Two pages in a row show the same records: the source ignores {param!r}, or shows its last page for ever.",
             remedy="Correct the pager's `param`, or declare what says that a page is the last one.",
         )

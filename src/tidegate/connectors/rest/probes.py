@@ -17,6 +17,7 @@ import msgspec
 
 from tidegate.connectors.base import Source
 from tidegate.connectors.rest.declaration import BoundParam, Meaning, PagerKind, StreamDeclaration
+from tidegate.connectors.rest.pagers import PageRepeated
 from tidegate.domain.cursor import CursorField, CursorFormat
 from tidegate.domain.errors import SourceError
 from tidegate.domain.fetch import FetchRequest, Page
@@ -56,7 +57,9 @@ async def probe(source: Source, declared: StreamDeclaration, now: datetime) -> t
     if pages and failure is None and not findings and declared.lower is not None:
         found, failure = await _of_the_order(source, stream, pages[0], now)
         findings += found
-    if failure is not None:
+    if isinstance(failure, PageRepeated):
+        findings.append(_repeated(declared.pager.param or "the page's number"))
+    elif failure is not None:
         findings.append(f"A further request failed, so not everything could be tried: {failure.code}: {failure}")
     return tuple(findings)
 
@@ -109,6 +112,10 @@ def _of_the_end(declared: StreamDeclaration, pages: list[Shown]) -> list[str]:
     return [f"The page is full, {count} records, and {where} nothing says that there is more: check `pager:`."]
 
 
+def _repeated(param: str) -> str:
+    return f"The second page repeats the first: {param} has no effect. Name the parameter that asks for the next page."
+
+
 def _of_the_next_page(declared: StreamDeclaration, pages: list[Shown]) -> list[str]:
     if len(pages) < 2:
         return []
@@ -117,9 +124,7 @@ def _of_the_next_page(declared: StreamDeclaration, pages: list[Shown]) -> list[s
     if _repeats(first, second, pages[0].values(cursor) if cursor is not None else []):
         moved = declared.lower.param if declared.pager.kind is PagerKind.KEYSET and declared.lower else ""
         param = moved or declared.pager.param or "the link"
-        return [
-            f"The second page repeats the first: {param} has no effect. Name the parameter that asks for the next page."
-        ]
+        return [_repeated(param)]
     if cursor is not None and cursor.ascending:
         ends = [*pages[0].values(cursor), *pages[1].values(cursor)]
         within = all(earlier <= later for earlier, later in pairwise(pages[0].values(cursor)))

@@ -12,7 +12,7 @@ them any more. An offset page shows the last record before it again, and as many
 from __future__ import annotations
 
 from base64 import b64decode, b64encode
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterable, Sequence
 from hashlib import blake2b
 from itertools import takewhile
@@ -78,6 +78,7 @@ class Ties:
         self._recent: set[int] = set()
         self._older: set[int] = set()
         self._carried: frozenset[bytes] = frozenset()
+        self._ambiguous: set[bytes] = set()  # come twice on one page: they do not tell records apart
         self._marks: deque[bytes] = deque(maxlen=CARRIED)
         self._group = Group()
         self._blind = False  # in a group whose beginning is not remembered; its keys have been in order
@@ -101,7 +102,9 @@ class Ties:
     def repeated(self, at: Position, seen: PageSeen) -> Sequence[bytes]:
         """Return the records of the page ``at`` that came before, nothing if they are no more than its place explains."""
         self._longest = max(self._longest, len(seen.glances))
-        found = self._known(self._leading(seen))
+        glances = list(self._leading(seen))
+        ambiguous = self._ambiguous | _ambiguous(glances)
+        found = [mark for mark in self._known(glances) if mark not in ambiguous]
         return found if len(found) > self._shown_again(at) else ()
 
     def explained(self, repeated: Sequence[bytes], at: Position, again: PageSeen) -> bool:
@@ -141,7 +144,10 @@ class Ties:
 
     def keep(self, at: Position, seen: PageSeen) -> None:
         """Remember the page ``at``, before the next one of the same stretch."""
-        for glance in self._trailing(seen):
+        glances = list(self._trailing(seen))
+        if len(self._ambiguous) < CARRIED:
+            self._ambiguous |= _ambiguous(glances)
+        for glance in glances:
             mark = _mark(glance)
             if not mark or self._is_known(mark):
                 continue
@@ -187,6 +193,11 @@ class Ties:
 def _mark(glance: Glance) -> bytes:
     """Return what tells one version of a record from others, b"" for a record without a key."""
     return b",".join(glance.key) + b" " + glance.cursor if glance.key else b""
+
+
+def _ambiguous(glances: Sequence[Glance]) -> set[bytes]:
+    marks = [_mark(glance) for glance in glances]
+    return set() if len(set(marks)) == len(marks) else {mark for mark, times in Counter(marks).items() if times > 1}
 
 
 def _digest(mark: bytes) -> bytes:
