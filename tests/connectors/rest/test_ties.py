@@ -7,14 +7,22 @@ from collections.abc import Callable
 from datetime import datetime, timedelta
 from hashlib import blake2b
 
+import msgspec
 import pytest
 from aiohttp import web
+from multidict import CIMultiDict, CIMultiDictProxy
+from yarl import URL
 
 from tests.connectors.rest.sources import NOW, asked, declaration, fetched, ids, opened, read, replied
 from tidegate.connectors.rest import ties
+from tidegate.connectors.rest.envelope import Envelope
 from tidegate.connectors.rest.listing import MAX_LISTINGS
+from tidegate.connectors.rest.pagers import PageSeen
+from tidegate.connectors.rest.records import RecordReader
+from tidegate.domain.cursor import CursorField
 from tidegate.domain.fetch import Page
 from tidegate.domain.period import Period
+from tidegate.domain.stream import Stream
 
 START = NOW - timedelta(days=1)
 SIZE = 10
@@ -210,6 +218,39 @@ def test_a_fetch_resumed_within_a_group_knows_what_the_group_has_shown(
     assert set(ids(pages)) == set(range(1, len(TIED) + 1))
 
 
+@pytest.mark.parametrize("pager", [PAGE, LINK, TOKEN, STABLE])
+@pytest.mark.parametrize("carried", [250, 5])
+@pytest.mark.parametrize("ordered", [False, True])
+def test_what_came_before_the_fetch_was_resumed_and_comes_again_is_noticed(
+    monkeypatch: pytest.MonkeyPatch, pager: str, carried: int, ordered: bool
+) -> None:
+    """HOLES gg, s: page 3 shows half of page 1 again, and the process died after page 2.
+
+    The token knows the group; if that is too large, the fetch goes back to where it began; if it is in the order of its keys,
+    the order tells.
+    """
+    monkeypatch.setattr(ties, "CARRIED", carried)
+    first, second = [*range(1, 11)], [*range(11, 21)]
+    shown = {1: first, 2: second, 3: [*range(6, 11), *range(21, 26)]}
+    if not ordered:
+        shown = {1: first[::-1], 2: second, 3: shown[3]}
+
+    async def source(request: web.Request) -> web.Response:
+        page = int(request.query.get("page", request.query.get("token", 1)))
+        records = [{"id": n, "at": START.isoformat()} for n in shown[page]]
+        link = {"Link": f'<{request.rel_url.update_query(page=page + 1)}>; rel="next"'} if page < 3 else {}
+        return replied({"data": records, "pages": 3, "next": str(page + 1) if page < 3 else None}, link)
+
+    async def check() -> None:
+        async with opened(source, _yaml(pager)) as opened_source:
+            pages = opened_source.fetch(asked(START))
+            token = [await anext(pages), await anext(pages)][1].token
+            rest = await read(opened_source, asked(START, resume=token))
+            assert SAME in rest[-1].report.shortfall
+
+    asyncio.run(check())
+
+
 @pytest.mark.parametrize("pager", [PAGE, OFFSET, KEYSET])
 def test_a_group_in_the_order_of_its_keys_is_trusted_however_large(monkeypatch: pytest.MonkeyPatch, pager: str) -> None:
     """What is in the order of a unique key cannot come twice: nothing has to be remembered."""
@@ -240,10 +281,19 @@ def test_a_group_too_large_to_remember_and_in_no_order_proves_nothing(monkeypatc
 
 
 def test_what_is_remembered_is_bounded() -> None:
-    """A million records of one second cost no more memory than fifty thousand."""
+    """However many records of one second there are, a hundred thousand numbers are kept, and 250 marks."""
+    glances = RecordReader(Stream("posts", ("id",), CursorField(("at",)), timedelta(0), {}))
+    headers: CIMultiDict[str] = CIMultiDict()
     known = ties.Ties(None, stable=False)
-    assert ties.REMEMBERED <= 50_000
-    assert known.group() == ties.Group()
+    for page in range(30):
+        ids_of_page = [blake2b(b"%d %d" % (page, n), digest_size=8).hexdigest() for n in range(5_000)]
+        text = msgspec.json.encode([{"id": one, "at": "2026-07-13T14:00:00Z"} for one in ids_of_page])
+        seen = PageSeen(Envelope(text, {}), CIMultiDictProxy(headers), URL(), glances.read)
+        assert not known.repeated({"page": page}, seen)
+        known.keep({"page": page}, seen)
+    assert len(known._recent) + len(known._older) <= 2 * ties.REMEMBERED
+    assert known.too_many
+    assert len(msgspec.json.encode(known.group())) < 4_000
 
 
 def test_it_is_listed_again_no_more_often_than_a_listing_that_moves() -> None:
@@ -251,3 +301,24 @@ def test_it_is_listed_again_no_more_often_than_a_listing_that_moves() -> None:
     _fetch(blog, _yaml(PAGE))
     begun = sum(ask.split("&")[-1] == "page=1" for ask in blog.asks)
     assert MAX_LISTINGS <= begun <= MAX_LISTINGS * 2
+
+
+@pytest.mark.parametrize("pager", [PAGE, OFFSET, KEYSET])
+def test_a_fetch_resumed_in_a_group_too_large_for_its_token_begins_the_group_again_not_the_listing(
+    monkeypatch: pytest.MonkeyPatch, pager: str
+) -> None:
+    """SPEC 4, HOLE s: an order that is fixed and not the key's."""
+    monkeypatch.setattr(ties, "CARRIED", 5)
+    blog = Blog([*range(23), *[30] * 47, *range(40, 58)])
+    blog._tie = lambda post, start: blake2b(f"{post}".encode()).digest()  # type: ignore[method-assign]
+
+    async def check() -> None:
+        async with opened(blog.answer, _yaml(pager)) as source:
+            pages = await read(source, asked(START))
+            at = next(n for n in range(4, 9) if "group" in (pages[n].token or {}))
+            rest = await read(source, asked(START, resume=pages[at].token))
+            assert _proven(rest)
+            assert set(ids([*pages[: at + 1], *rest])) == set(range(1, 89))
+            assert all("listing" not in page.token for page in rest if page.token is not None)
+
+    asyncio.run(check())
