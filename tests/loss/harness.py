@@ -142,8 +142,9 @@ class Stage:
             watermark = await chains.watermark(self.world.pool, self.chain_id)
             if watermark is not None and watermark >= quiet_at:
                 return
-        self.settled = False
-        if not dialect.shuffles:  # what such a source hides may stay hidden, as long as nothing is called covered
+        if dialect.shuffles:  # what such a source hides may stay hidden, as long as nothing is called covered
+            self.settled = False
+        else:
             self.violations.append(Violation("stuck", f"covered to {watermark}, quiet since {quiet_at}"))
 
     async def end(self) -> None:
