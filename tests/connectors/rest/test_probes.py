@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from hashlib import blake2b
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -112,6 +113,65 @@ def test_a_mistake_is_caught_and_says_what_to_write(
     assert before in GOOD
     found = warnings(platform, GOOD.replace(before, after) if before else GOOD)
     assert any(seen in warning and remedy in warning for warning in found), found
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 3, 9])
+@pytest.mark.parametrize("second", [1, 60])
+@pytest.mark.parametrize(
+    "pager",
+    [
+        "{type: offset, param: offset}",
+        "{type: page, param: page}",
+        "{type: keyset, within: {type: page, param: page}}",
+        "{type: last_id, param: after}",
+    ],
+)
+def test_a_list_that_fits_on_one_page_is_not_warned_of(pager: str, second: int, count: int) -> None:
+    """Its second page shows the end of the first again, or nothing: that is how the pager makes sure of it."""
+
+    class Small(Platform):
+        async def answer(self, request: web.Request) -> web.Response:
+            start = int(request.query.get("offset", (int(request.query.get("page", 1)) - 1) * 10))
+            start = max(start, int(request.query.get("after", -1)) + 1)
+            at = [
+                (NOW - timedelta(days=5) + timedelta(seconds=n // 2 * second)).isoformat().replace("+00:00", "Z")
+                for n in range(count)
+            ]
+            shown = [{"id": n, "at": at[n]} for n in range(count) if at[n] >= request.query.get("since", "")]
+            return replied({"data": shown[start : start + 10]})
+
+    found = warnings(Small(), GOOD.replace("{type: page, param: page, total_pages: pages}", pager))
+    assert [warning for warning in found if "shows no record" not in warning] == []
+
+
+def _posts(request: web.Request, seconds: list[int], size: int) -> web.Response:
+    """A page of posts by the second of their last edit, those of one second in another order for each filter and page."""
+    since, page = request.query.get("since", ""), int(request.query.get("page", 1))
+    at = [
+        (NOW - timedelta(days=5) + timedelta(seconds=second)).isoformat().replace("+00:00", "Z") for second in seconds
+    ]
+    found = [n for n in range(len(seconds)) if at[n] >= since]
+    found.sort(key=lambda n: blake2b(f"{n} {since} {page}".encode(), digest_size=4).digest())
+    found.sort(key=lambda n: seconds[n])
+    shown = [{"id": n, "at": at[n]} for n in found[page * size - size : page * size]]
+    return replied({"data": shown, "pages": -(-len(found) // size)})
+
+
+@pytest.mark.parametrize("pager", ["{type: page, param: page, total_pages: pages}", f"{{{KEYSET}}}"])
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [([3] * 25, "come in another order on each page"), ([1, 2, *[3] * 6, *range(4, 30)], "when asked for again")],
+    ids=["a group of more than a page", "a group on the first page"],
+)
+def test_equals_in_no_fixed_order_are_warned_of(pager: str, seconds: list[int], said: str) -> None:
+    """HOLE gg: keys repeated on the two pages fetched, or records of one cursor value that come in another order again."""
+
+    class Unordered(Platform):
+        async def answer(self, request: web.Request) -> web.Response:
+            return _posts(request, seconds, 10)
+
+    found = warnings(Unordered(), GOOD.replace("{type: page, param: page, total_pages: pages}", pager))
+    assert any(said in warning and "unique field too" in warning for warning in found), found
 
 
 @pytest.mark.parametrize(

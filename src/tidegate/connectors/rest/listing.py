@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from functools import partial
@@ -24,9 +25,10 @@ from tidegate.connectors.rest.filters import bounds
 from tidegate.connectors.rest.keyset import KeysetPager, drifted, inner, moved_to, outer
 from tidegate.connectors.rest.pagers import Drifted, OffsetPager, PagePager, Pager, PageSeen, Position, pager
 from tidegate.connectors.rest.records import Glance, RecordReader
+from tidegate.connectors.rest.ties import Tied, Ties, counted
 from tidegate.connectors.rest.trail import Trail
 from tidegate.domain.clock import Clock
-from tidegate.domain.cursor import CursorFormat
+from tidegate.domain.cursor import CursorField, CursorFormat
 from tidegate.domain.errors import ContractBroken
 from tidegate.domain.fetch import FetchReport, FetchRequest, Page
 
@@ -34,6 +36,10 @@ MAX_LISTINGS = 3
 HISTORY_MARGIN = timedelta(minutes=1)
 UNKNOWN_TOKEN = frozenset({400, 404, 409, 410, 416, 422})  # how sources refuse a page token they no longer know
 DRIFTED = f"records moved between pages in each of {MAX_LISTINGS} listings, some may not have been shown"
+TIED = (
+    "records {whose} come in another order on each page, some may not have been shown: have the source order by a unique field"
+    " too, such as the key{or_else}"
+)
 
 COUNTED = (CursorFormat.EPOCH_SECONDS, CursorFormat.EPOCH_MILLISECONDS)
 
@@ -62,6 +68,8 @@ class ListedStream:
         paths = (*self.pager.paths, *(self.feed.paths if self.feed is not None else ()))
         self.envelopes = EnvelopeReader(declared.records, paths, declared.inside, declared.empty)
         self.records = RecordReader(declared.stream)
+        self.stable = (declared.pager.within or declared.pager).stable
+        self.tied = _tied(declared.stream.cursor)
 
     def is_past_end(self, at: Position, error: ContractBroken) -> bool:
         """Return whether ``error`` is how the source refuses a page after the last one; the first page never is that."""
@@ -83,6 +91,8 @@ class Listing:
         self._clock = clock
         self._resumed = False
         self._trail = self._begin()
+        stable = listed.stable and listed.declared.stream.cursor is not None
+        self._ties = Ties(self._trail.group, stable=stable)
         self._bounds = bounds(request, listed.declared, self._trail.since)
         self._report = FetchReport(self._bounds.lower, self._bounds.upper, filled.filters)
         self._newest: datetime | None = None  # the cursor value of the last record seen, in an ascending stream
@@ -97,6 +107,9 @@ class Listing:
         if resumed is None:
             self._note("the page token was made under another declaration")
             return fresh
+        if resumed.group is not None and resumed.group.lost:
+            self._note("the fetch broke off among more records of one cursor value than a page token holds")
+            return resumed.back_to(resumed.group.begun)
         self._resumed = True
         return resumed
 
@@ -110,6 +123,7 @@ class Listing:
                 answer, seen = await self._read(self._trail.at)
                 await self._check_boundary(seen)
                 following = self._listed.pager.following(self._trail.at, seen)
+                await self._check_order(seen, following)
             except ContractBroken as error:
                 if self._listed.feed is not None and self._trail.feed and self._listed.feed.has_expired(error):
                     self._trail = self._trail.in_full()
@@ -125,7 +139,7 @@ class Listing:
                     self._begin_again(str(drift))
                     continue
                 following = drift.onward
-                self._trail = self._trail.after_drift()
+                self._trail = self._trail.after_ties() if isinstance(drift, Tied) else self._trail.after_drift()
             self._resumed = False
             page = self._page(answer, seen, following)
             yield page
@@ -135,6 +149,7 @@ class Listing:
     def _begin_again(self, reason: str) -> None:
         self._trail = self._trail.again()
         self._resumed, self._newest = False, None
+        self._ties.forget()
         self._note(reason)
 
     async def _read(self, at: Position) -> tuple[Answer, PageSeen]:
@@ -205,17 +220,32 @@ class Listing:
             return drift
         return None
 
+    async def _check_order(self, seen: PageSeen, following: Position | None) -> None:
+        """Raise Tied if a record of a counted listing came before, and nothing else tells why (HOLE gg)."""
+        at = self._trail.at
+        if not counted(at) or self._trail.feed:
+            self._ties.forget()
+            return
+        repeated, before = self._ties.repeated(at, seen), self._ties.before
+        if not repeated:
+            return
+        if before is not None and not self._listed.stable:
+            with suppress(ContractBroken):  # a token that is good for one request only: nothing explains them
+                if self._ties.explained(repeated, at, (await self._read(before))[1]):
+                    return
+        raise Tied(self._listed.tied, following)
+
     def _page(self, answer: Answer, seen: PageSeen, following: Position | None) -> Page:
         report = self._of_what_is_left()
-        if self._trail.drifted:
-            report = replace(report, shortfall=DRIFTED)
+        short = [DRIFTED] * self._trail.drifted + [self._listed.tied] * self._trail.tied
+        report = replace(report, shortfall="; ".join(short))
         if following is not None and self._has_passed(self._request.stop_after, seen):
             following = None
             upper = self._request.stop_after if report.upper is None else min(report.upper, self._request.stop_after)
             report = replace(report, upper=upper)
         token = None
         if following is not None:
-            self._trail = self._trail.onward(self._client.without_credentials(following))
+            self._trail = self._onward(self._client.without_credentials(following), seen)
             token = self._trail.token()
         records = seen.envelope.records
         if self._listed.feed is not None:
@@ -223,6 +253,14 @@ class Listing:
             if token is None:
                 report = self._listed.feed.ended(report, seen.envelope, expired=self._trail.expired)
         return Page(records, token, answer.requested_at, report, answer.reply.source_at)
+
+    def _onward(self, following: Position, seen: PageSeen) -> Trail:
+        if not counted(following) or self._trail.feed:
+            return self._trail.onward(following)
+        self._ties.keep(self._trail.at, seen)
+        if self._ties.too_many:
+            self._trail = self._trail.after_ties()
+        return self._trail.onward(following, self._ties.group())
 
     def _of_what_is_left(self) -> FetchReport:
         """Return the report, from where on the source still served all when the page was answered (HOLE w).
@@ -270,6 +308,15 @@ def _pager(declared: StreamDeclaration) -> Pager:
     assert cursor is not None
     assert declared.lower is not None
     return KeysetPager(cursor, declared.lower, pager(made.within), made.param)
+
+
+def _tied(cursor: CursorField | None) -> str:
+    """Return what to say of records that came twice although nothing moved."""
+    if cursor is None:
+        return TIED.format(whose="", or_else="").replace("  ", " ")
+    name = ".".join(cursor.path)
+    or_else = f", or raise the page size above the number of records that share one {name}"
+    return TIED.format(whose=f"with the same {name}", or_else=or_else)
 
 
 def _typed(params: Mapping[str, Param], declared: StreamDeclaration) -> dict[str, Param]:

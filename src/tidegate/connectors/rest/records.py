@@ -13,7 +13,7 @@ from tidegate.domain.cursor import Path
 from tidegate.domain.stream import Stream
 
 ABSENT = msgspec.Raw(b"")
-_WRITTEN_OUT = "backslashreplace"  # what is no UTF-8, so that it still tells records apart
+WRITTEN_OUT = "backslashreplace"  # what is no UTF-8, so that it still tells records apart
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,12 +48,12 @@ class Glances(Sequence[Glance]):
     @property
     def marks(self) -> list[str]:
         """Return what tells a record and its place apart, key and cursor, for an edit moves it; "" if it has neither."""
-        return [(b",".join(glance.key) + b" " + glance.cursor).decode("utf-8", _WRITTEN_OUT).strip() for glance in self]
+        return [(b",".join(glance.key) + b" " + glance.cursor).decode("utf-8", WRITTEN_OUT).strip() for glance in self]
 
     @property
     def keys(self) -> list[str]:
         """Return the keys as text, in the page's order; "" for a record without one."""
-        return [b",".join(self._reader.key(record)).decode("utf-8", _WRITTEN_OUT) for record in self._decoded]
+        return [b",".join(self._reader.key(record)).decode("utf-8", WRITTEN_OUT) for record in self._decoded]
 
 
 class RecordReader:
