@@ -157,7 +157,7 @@ class Stage:
         self.violations += evidence.stored_once(delivered, written, history)
         self.violations += evidence.quarantined(delivered, there, history)
         if not history.dialect.counted and not self.source.faults["repeated page token"]:
-            self.violations += evidence.pages_once(delivered)
+            self.violations += evidence.pages_once(delivered, history.dialect)
         self.violations += evidence.chained(await chains.links(self.world.pool, self.chain_id), self.schedule)
 
     async def outcome(self) -> Outcome:
