@@ -96,10 +96,10 @@ class Stage:
             await self.check()
 
     async def next_run_date(self) -> datetime | None:
-        """Return the planned run date of the run that comes next, None if none waits; one that retries comes first."""
+        """Return when the run that comes next may start, None if none waits; one that retries comes first."""
         found: datetime | None = await self.world.pool.fetchval(
-            """select not_before_at from runs where state in ('waiting', 'retrying')
-                order by state = 'retrying' desc, not_before_at limit 1"""
+            """select greatest(r.not_before_at, a.hold_until) from runs r join accounts a on a.id = r.account_id
+                where state in ('waiting', 'retrying') order by state = 'retrying' desc, not_before_at limit 1"""
         )
         return found
 
