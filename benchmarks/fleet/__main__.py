@@ -10,18 +10,19 @@ import argparse
 import asyncio
 import contextlib
 import os
+import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Awaitable, Callable
-from datetime import timedelta
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from datetime import datetime, timedelta
 from pathlib import Path
 from statistics import median
 from time import perf_counter, process_time
 
 import uvloop
 
-from benchmarks.fleet.stage import live_a_year, make_due, make_steady, settle_in
+from benchmarks.fleet.stage import live_a_year, make_due, make_steady, point_at, settle_in
 from benchmarks.small_runs.__main__ import static_source
 from tidegate.bootstrap import Options, assemble
 from tidegate.domain.run import Trigger
@@ -29,51 +30,68 @@ from tidegate.engine import queries
 from tidegate.engine.engine import Engine
 from tidegate.engine.parts import Parts
 from tidegate.engine.planner import plan_due
+from tidegate.engine.retention import prune
 from tidegate.engine.settings import Settings
-from tidegate.store import chains, leases, runs
+from tidegate.store import chains, compaction, leases, runs
 from tidegate.store.runs import PlannedRun
 
-SMALL = 10_000
+PARTS = ("idle", "planning", "lag", "year")
 IDLE_TICKS = 500
+STARTING_SECONDS = 5
 
 
 def main() -> None:
-    """Measure everything and print it beside what is to be reached."""
+    """Measure what is asked for and print it beside what is to be reached."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--schedules", type=int, default=1_000_000)
+    parser.add_argument("--only", choices=PARTS, action="append", help="one part, or several; all of them if not given")
     parser.add_argument("--due", type=int, default=100_000, help="how many are planned at once")
     parser.add_argument("--rate", type=int, default=500, help="due dates a second, for the start lag")
     parser.add_argument("--seconds", type=int, default=60)
+    parser.add_argument("--slots", type=int, default=Settings().slots, help="runs that an engine has in hand at once")
     parser.add_argument("--engines", type=int, default=2, help="processes that work on them")
+    parser.add_argument("--data-dir", type=Path, help="keep the fleet there, and take the one that is there already")
     parser.add_argument("--engine", metavar="DATA_DIR", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.engine:
-        uvloop.run(engine(Path(arguments.engine)))
+        uvloop.run(engine(Path(arguments.engine), arguments.slots))
         return
-    for count in (SMALL, arguments.schedules):
-        with static_source() as url, tempfile.TemporaryDirectory(prefix="tidegate-fleet-") as folder:
-            Path(folder).chmod(0o755)
-            uvloop.run(measure(Path(folder), url, count, arguments))
+    with static_source() as url, fleet_folder(arguments.data_dir) as folder:
+        uvloop.run(measure(folder, url, arguments.only or PARTS, arguments))
 
 
-def options(data_dir: Path) -> Options:
-    """Return the options of every process."""
-    settings = Settings(slots=64, queue_depth=2000, tick_every=timedelta(seconds=0.2))
-    return Options(data_dir=data_dir, allow_private_addresses=True, settings=settings)
+@contextlib.contextmanager
+def fleet_folder(kept: Path | None) -> Iterator[Path]:
+    """Yield the data directory: one that is kept, or one that is gone in the end."""
+    if kept is not None:
+        kept.mkdir(parents=True, exist_ok=True)
+        yield kept.absolute()
+        return
+    with tempfile.TemporaryDirectory(prefix="tidegate-fleet-") as folder:
+        Path(folder).chmod(0o755)
+        yield Path(folder)
 
 
-async def measure(data_dir: Path, url: str, count: int, arguments: argparse.Namespace) -> None:
-    """Measure a fleet of ``count``; start lag and the year only in the large one."""
-    async with assemble(options(data_dir)) as parts:
+async def measure(data_dir: Path, url: str, only: Sequence[str], arguments: argparse.Namespace) -> None:
+    """Measure the parts asked for on one fleet."""
+    async with assemble(Options(data_dir=data_dir, allow_private_addresses=True)) as parts:
         assert await parts.pool.fetchval("show fsync") == "on"
-        began = perf_counter()
-        await settle_in(parts, url, count, parts.clock.now())
-        say(f"{count:,} schedules made in {perf_counter() - began:.0f} s")
-        await show_idle(parts, count)
-        await show_planning(parts, data_dir, min(arguments.due, count // 2))
-        await show_planning(parts, data_dir, 100)
-        if count > SMALL:
+        count = await parts.pool.fetchval("select count(*) from schedules", timeout=600)
+        if not count:
+            began = perf_counter()
+            count = arguments.schedules
+            await settle_in(parts, url, count, parts.clock.now())
+            say(f"{count:,} schedules made in {perf_counter() - began:.0f} s")
+        await point_at(parts.pool, url)
+        if "idle" in only:
+            await show_idle(parts, count)
+        if "planning" in only:
+            for each_its_own in (False, True):
+                for due in (min(arguments.due, count), 100):
+                    await show_planning(parts, data_dir, due, each_its_own=each_its_own)
+        if "lag" in only:
             await show_lag(parts, data_dir, arguments)
+        if "year" in only:
             await show_year(parts)
 
 
@@ -84,6 +102,7 @@ def say(text: str) -> None:
 
 async def show_idle(parts: Parts, count: int) -> None:
     """Print what a tick costs when nothing is due."""
+    await make_due(parts.pool, 0, parts.clock.now())
     times = []
     for _ in range(IDLE_TICKS):
         began = perf_counter()
@@ -92,19 +111,19 @@ async def show_idle(parts: Parts, count: int) -> None:
     say(f"{count:,} schedules: an idle tick takes {1000 * median(times):.2f} ms (median; to reach: 0.5)")
 
 
-async def show_planning(parts: Parts, data_dir: Path, due: int) -> None:
-    """Print how fast due schedules become runs."""
-    await make_due(parts.pool, due, parts.clock.now())
+async def show_planning(parts: Parts, data_dir: Path, due: int, *, each_its_own: bool) -> None:
+    """Print how fast due schedules become runs, all of one rule or each of its own."""
+    await parts.pool.execute("truncate runs cascade", timeout=600)
+    await make_due(parts.pool, due, parts.clock.now(), each_its_own=each_its_own)
     own, servers, began = process_time(), server_seconds(data_dir), perf_counter()
     planned = await plan_due(parts, parts.clock.now())
     took = perf_counter() - began
-    cpu = process_time() - own + server_seconds(data_dir) - servers
-    assert planned == due
+    own, servers = process_time() - own, server_seconds(data_dir) - servers
+    assert planned == due == await parts.pool.fetchval("select count(*) from runs")
     say(
-        f"  {due:,} due: {due / took:,.0f} planned a second (to reach: 15,000), {1000 * took:.1f} ms,"
-        f" {1e6 * cpu / due:.0f} us of CPU each"
+        f"  {due:,} due, {'each of its own rule' if each_its_own else 'all of one rule'}: {due / took:,.0f} planned a second"
+        f" (to reach: 15,000), {1000 * took:.1f} ms, {1e6 * own / due:.0f} + {1e6 * servers / due:.0f} us of CPU each"
     )
-    await parts.pool.execute("delete from runs", timeout=600)
 
 
 def server_seconds(data_dir: Path) -> float:
@@ -121,20 +140,25 @@ def server_seconds(data_dir: Path) -> float:
 
 async def show_lag(parts: Parts, data_dir: Path, arguments: argparse.Namespace) -> None:
     """Print how long after its due date a run starts, at a steady rate, with engines in processes of their own."""
-    begin = parts.clock.now()
-    await make_steady(parts.pool, arguments.rate, begin)
-    command = [sys.executable, "-m", "benchmarks.fleet", "--engine", str(data_dir)]
+    await parts.pool.execute("truncate runs, coverage, pgqueuer cascade", timeout=600)
+    await make_due(parts.pool, 0, parts.clock.now())
+    command = [sys.executable, "-m", "benchmarks.fleet", "--engine", str(data_dir), "--slots", str(arguments.slots)]
     engines = [subprocess.Popen(command, stdin=subprocess.PIPE) for _ in range(arguments.engines)]
+    await asyncio.sleep(STARTING_SECONDS)
+    begin, servers = parts.clock.now(), server_seconds(data_dir)
+    await make_steady(parts.pool, arguments.rate, begin)
     await asyncio.sleep(arguments.seconds)
     until = parts.clock.now() - timedelta(seconds=2)
+    servers = server_seconds(data_dir) - servers
     for process in engines:
         process.terminate()
     for process in engines:
         await asyncio.to_thread(process.wait)
-    warm = begin + timedelta(seconds=arguments.seconds / 3)
+    warm = begin + timedelta(seconds=arguments.seconds / 4)
     row = await parts.pool.fetchrow(
         """select count(*) as due, count(started_at) as started, count(distinct date_trunc('second', due_at)) as seconds,
-                  percentile_cont(array[0.5, 0.99]) within group (order by extract(epoch from started_at - due_at)) as lag
+                  percentile_cont(array[0.5, 0.99]) within group (order by extract(epoch from started_at - due_at)) as lag,
+                  percentile_cont(array[0.5, 0.99]) within group (order by extract(epoch from queued_at - due_at)) as queued
              from runs where due_at between $1 and $2""",
         warm, until, timeout=600,
     )  # fmt: skip
@@ -144,40 +168,71 @@ async def show_lag(parts: Parts, data_dir: Path, arguments: argparse.Namespace) 
         f"  {row['due'] / max(1, row['seconds']):,.0f} due a second, {arguments.engines} processes: due to started {middle:.2f} s"
         f" at the median, {high:.2f} s at p99 (to reach: 1); {row['started']:,} of {row['due']:,} started"
     )
+    used = os.times()
+    queued = row["queued"] or (float("nan"), float("nan"))
+    say(
+        f"    of that to the queue {queued[0]:.2f} s and {queued[1]:.2f} s;"
+        f" CPU: engines {used.children_user + used.children_system:.0f} s, server {servers:.0f} s of {arguments.seconds} s"
+    )
 
 
-async def engine(data_dir: Path) -> None:
-    """Be one process of the fleet until terminated."""
-    import signal
-
-    async with assemble(options(data_dir)) as parts:
+async def engine(data_dir: Path, slots: int) -> None:
+    """Be one process of the fleet until terminated, with the settings that it has by default but for ``slots``."""
+    options = Options(data_dir=data_dir, allow_private_addresses=True, migrate=False, settings=Settings(slots=slots))
+    async with assemble(options) as parts:
         working = Engine(parts)
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, working.stop)
         await working.run()
 
 
 async def show_year(parts: Parts) -> None:
-    """Print how large one chain's year is, and what is asked of it in the course of work."""
-    await parts.pool.execute("delete from coverage", timeout=600)
-    await parts.pool.execute("delete from runs", timeout=600)
-    await parts.pool.execute("vacuum full runs", timeout=600)
-    await parts.pool.execute("vacuum full coverage", timeout=600)
+    """Print how large one chain's year is, and what is asked of it in the course of work; then, compacted."""
+    await parts.pool.execute("truncate runs, coverage cascade", timeout=600)
     chain_id = await parts.pool.fetchval("select min(id) from chains")
     now = parts.clock.now().replace(microsecond=0)
     rows = await live_a_year(parts.pool, chain_id, now)
-    await parts.pool.execute("vacuum analyze runs, coverage", timeout=600)
-    sizes = [
-        await parts.pool.fetchval("select pg_total_relation_size($1::regclass)", name) for name in ("coverage", "runs")
-    ]
+    say(f"A chain's year at five minutes: {rows:,} periods")
+    await show_ledger(parts, chain_id, now)
+    await parts.pool.execute("update chains set compact_at = 'infinity' where id <> $1", chain_id, timeout=600)
+    steps, longest, began = 0, 0.0, perf_counter()
+    while True:
+        step = perf_counter()
+        done = await compaction.compact(parts.pool, now, parts.settings.compact_after)
+        steps, longest = steps + bool(done.rows), max(longest, perf_counter() - step)
+        if not done.rows:
+            break
     say(
-        f"A chain's year at five minutes: {rows:,} rows; coverage {sizes[0] / 2**20:.1f} MiB ({sizes[0] / rows:.0f} bytes each),"
-        f" runs {sizes[1] / 2**20:.1f} MiB ({sizes[1] / rows:.0f} bytes each), indexes included"
+        f"  compacted, what is older than {parts.settings.compact_after.days} days: {perf_counter() - began:.2f} s in"
+        f" {steps} steps, the longest {1000 * longest:.0f} ms"
     )
+    await show_ledger(parts, chain_id, now)
+    await parts.pool.execute("update chains set compact_at = '-infinity'", timeout=600)
+    began = perf_counter()
+    pruned = await prune(parts, now)
+    say(
+        f"  retention: {', '.join(f'{one.count:,} {one.what}' for one in pruned if one.count)} in {perf_counter() - began:.1f} s"
+    )
+    await show_ledger(parts, chain_id, now)
+
+
+async def show_ledger(parts: Parts, chain_id: int, now: datetime) -> None:
+    """Print the size of one chain's ledger and the time of what is asked of it."""
+    await parts.pool.execute("vacuum (full, analyze) runs", timeout=600)
+    await parts.pool.execute("vacuum (full, analyze) coverage", timeout=600)
+    for name in ("coverage", "runs"):
+        size, rows = await parts.pool.fetchrow(  # type: ignore[misc]
+            f"select pg_total_relation_size('{name}'), (select count(*) from {name})"
+        )
+        say(
+            f"    {name}: {rows:,} rows, {size / 2**20:.1f} MiB, {size / max(1, rows):.0f} bytes a row, indexes included"
+        )
     planned = PlannedRun(chain_id, Trigger.SCHEDULE, now, now, now + timedelta(minutes=5), now)
+    await _plan(parts, planned)
+    run_id = await _queue(parts, planned)
     asked: list[tuple[str, Callable[[], Awaitable[object]]]] = [
         ("watermark", lambda: chains.watermark(parts.pool, chain_id)),
         ("plan one run", lambda: _plan(parts, planned)),
-        ("lease it", lambda: _lease(parts)),
+        ("queue and lease it", lambda: _lease(parts, run_id)),
         ("coverage of the tenant, as stretches", lambda: queries.coverage(parts, "t0", "i0")),
         ("every link of it", lambda: chains.links(parts.pool, chain_id)),
         ("its newest runs", lambda: queries.list_runs(parts, "t0", "i0")),
@@ -188,7 +243,7 @@ async def show_year(parts: Parts) -> None:
             began = perf_counter()
             await ask()
             times.append(perf_counter() - began)
-        say(f"  {what}: {1000 * median(times):.2f} ms")
+        say(f"    {what}: {1000 * median(times):.2f} ms")
 
 
 async def _plan(parts: Parts, planned: PlannedRun) -> None:
@@ -197,11 +252,18 @@ async def _plan(parts: Parts, planned: PlannedRun) -> None:
         await runs.coalesce(connection, [planned.chain_id], parts.clock.now())
 
 
-async def _lease(parts: Parts) -> None:
+async def _queue(parts: Parts, planned: PlannedRun) -> int:
+    run_id: int = await parts.pool.fetchval(
+        """update runs set state = 'queued', lease_until = null where chain_id = $1 and lane = 'live' and period_end = $2
+           returning id""",
+        planned.chain_id, planned.period_end,
+    )  # fmt: skip
+    return run_id
+
+
+async def _lease(parts: Parts, run_id: int) -> None:
     now = parts.clock.now()
-    run_id = await parts.pool.fetchval(
-        "update runs set state = 'queued', lease_until = null where state in ('waiting', 'running') returning id"
-    )
+    await parts.pool.execute("update runs set state = 'queued', lease_until = null where id = $1", run_id)
     (leased,) = await leases.lease(parts.pool, [run_id], now, now + timedelta(days=1), "benchmark")
     assert leased.id == run_id
 

@@ -70,12 +70,28 @@ async def _chains(pool: Pool, first: int, count: int, now: datetime) -> None:
     )  # fmt: skip
 
 
-async def make_due(pool: Pool, count: int, now: datetime) -> None:
-    """Let the first ``count`` schedules, and no other, be due."""
+async def point_at(pool: Pool, url: str) -> None:
+    """Let every connection ask the source at ``url``."""
+    await pool.execute("update connections set settings = $1::text::jsonb", to_json({"base_url": url}))
+
+
+async def make_due(pool: Pool, count: int, now: datetime, *, each_its_own: bool = False) -> None:
+    """Let the first ``count`` schedules, and no other, be due: at one instant and of one rule, or each of its own."""
+    start_at = (now - timedelta(days=2)).replace(microsecond=0)
     await pool.execute(
-        """update schedules set next_due_at = $2::timestamptz - interval '1 s', planned_until = $2::timestamptz - interval '1 day'
-            where chain_id in (select chain_id from schedules order by chain_id limit $1)""",
-        count, now, timeout=600,
+        """update schedules set next_due_at = $1::timestamptz + $2::interval
+            where next_due_at < $1::timestamptz + $2::interval / 2""",
+        now, NEVER_SOON, timeout=600,
+    )  # fmt: skip
+    await pool.execute(
+        """update schedules s
+              set rule = jsonb_build_object('every', '1d', 'start_at', $3::timestamptz - $4::interval * nth),
+                  next_due_at = $2::timestamptz - interval '1 s' - $4::interval * nth,
+                  planned_until = $2::timestamptz - interval '1 day' - interval '1 s' - $4::interval * nth
+             from (select chain_id, row_number() over (order by chain_id) % 80000 as nth
+                     from (select chain_id from schedules order by chain_id limit $1) s) n
+            where s.chain_id = n.chain_id""",
+        count, now, start_at, timedelta(seconds=1 if each_its_own else 0), timeout=600,
     )  # fmt: skip
     await pool.execute("vacuum analyze schedules", timeout=600)
 

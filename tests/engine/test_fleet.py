@@ -1,13 +1,27 @@
-"""Planning costs what is due, not what exists (issue figure 6; `python -m benchmarks.fleet` measures a million)."""
+"""Planning and dispatching cost what is due, not what exists (`python -m benchmarks.fleet` measures a million)."""
 
 from __future__ import annotations
 
+import asyncio
 import json
-from datetime import timedelta
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any
 
+import pytest
+
+from tests.engine.test_loops import until
 from tests.engine.world import World, in_world
+from tests.simulated import SimulatedClock
+from tidegate.domain.schedule import Schedule, latest_due
+from tidegate.engine import planner
+from tidegate.engine.dispatcher import dispatch_ready
+from tidegate.engine.engine import Engine, Role
 from tidegate.engine.planner import plan_due
-from tidegate.store import schedules
+from tidegate.store import chains, database, queue, schedules
+
+if TYPE_CHECKING:
+    from tidegate.store.database import Connection
 
 MANY = 20_000
 COPIES = """
@@ -45,7 +59,7 @@ def test_an_idle_tick_looks_at_a_few_pages_however_many_schedules_there_are(data
         await world.pool.execute("vacuum analyze schedules")
         assert await world.pool.fetchval("select count(*) from schedules") == MANY + 1
         assert await world.pool.fetchval("select pg_relation_size('schedules') / 8192") > 200
-        assert await pages_touched(world, schedules.ANY_DUE) < 10
+        assert await pages_touched(world, schedules.LOOK_AT) < 10
         assert await pages_touched(world, "select exists (select from schedules where next_due_at <= $1)") > 200
         assert await plan_due(world.parts, world.clock.now()) == 0
 
@@ -66,5 +80,211 @@ def test_batches_side_by_side_plan_every_due_schedule_once(database_url: str) ->
         left = "select count(*) from schedules where next_due_at <= $1"
         assert await world.pool.fetchval(left, world.clock.now() + timedelta(hours=1)) == 0
         assert await plan_due(world.parts, world.clock.now()) == 0
+
+    in_world(database_url, story)
+
+
+async def rows_read(connection: Connection) -> dict[str, tuple[int, int]]:
+    """Return, by table, how many rows this transaction has read one after the other, and through indexes."""
+    rows = await connection.fetch(
+        "select relname, seq_tup_read, coalesce(idx_tup_fetch, 0) as by_index from pg_stat_xact_user_tables"
+    )
+    return {row["relname"]: (row["seq_tup_read"], row["by_index"]) for row in rows}
+
+
+async def reading(world: World, patch: pytest.MonkeyPatch, module: Any, name: str) -> list[dict[str, tuple[int, int]]]:
+    """Return a list that grows by what a transaction has read when it calls a function of the store, its last one."""
+    noted: list[dict[str, tuple[int, int]]] = []
+    original = getattr(module, name)
+
+    async def noting(connection: Connection, *arguments: Any) -> Any:
+        answer = await original(connection, *arguments)
+        noted.append(await rows_read(connection))
+        return answer
+
+    patch.setattr(module, name, noting)
+    await world.pool.expire_connections()  # a new one has no counts of earlier transactions
+    return noted
+
+
+def test_planning_reads_what_is_due_whatever_the_server_believes(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A hundredth of the fleet is due, and as much as makes a server prefer to read whole tables; it reads none."""
+
+    async def story(world: World) -> None:
+        await world.install()
+        await world.pool.execute(COPIES, MANY)
+        await world.pool.execute(
+            "update schedules set next_due_at = next_due_at + interval '30 days' where chain_id % 10 <> 0"
+        )
+        await world.pool.execute("vacuum analyze schedules, chains")
+        due = await world.pool.fetchval("select count(*) from schedules where next_due_at < '2026-07-15'")
+        world.clock.advance(days=1)
+        read = await reading(world, monkeypatch, schedules, "advance")
+        assert await plan_due(world.parts, world.clock.now()) == due == MANY // 10
+        assert sum(rows[table][0] for rows in read for table in ("schedules", "chains", "runs")) == 0
+        assert sum(rows[table][1] for rows in read for table in ("schedules", "chains")) <= 6 * due
+
+    in_world(database_url, story)
+
+
+def test_due_dates_of_schedules_that_are_alike_are_computed_once(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One rule, planned up to one instant: one computation; another rule is another one, and each keeps its own spread."""
+
+    async def story(world: World) -> None:
+        await world.install()
+        await world.pool.execute(COPIES, 41)
+        spread = """update schedules set rule = rule || '{"spread": "1h"}' where chain_id % 2 = 0"""
+        assert await world.pool.execute(spread) == "UPDATE 21"
+        asked: list[Schedule] = []
+
+        def counted(rule: Schedule, after: datetime, until: datetime) -> datetime | None:
+            asked.append(rule)
+            return latest_due(rule, after, until)
+
+        monkeypatch.setattr(planner, "latest_due", counted)
+        world.clock.advance(days=1)
+        assert await plan_due(world.parts, world.clock.now()) == 42
+        assert len(asked) == 2
+        runs = await world.runs()
+        assert len(runs) == 42
+        assert len({run["not_before_at"] for run in runs}) == 22  # 21 of one instant, 21 of which each has its own
+
+    in_world(database_url, story)
+
+
+def test_the_planner_is_there_at_the_next_due_date(database_url: str) -> None:
+    """SPEC 3: the start lag is not a tick's; the planner sleeps until the due date, however long a tick is."""
+
+    async def story(world: World) -> None:
+        await world.install()
+        world.with_settings(tick_every=timedelta(days=30))
+        assert await ticks_until_planned(world, Engine(world.parts, frozenset({Role.PLANNER}))) == 1
+
+    in_world(database_url, story)
+
+
+async def ticks_until_planned(world: World, engine: Engine) -> int:
+    working = asyncio.create_task(engine.run())
+    clock = world.clock
+    await until(sleeping(clock, datetime.fromisoformat("2026-07-14T00:00Z")))
+    assert await world.runs() == []
+    clock.set(datetime.fromisoformat("2026-07-14T00:00Z"))
+
+    async def planned() -> bool:
+        return bool(await world.runs())
+
+    await until(planned)
+    engine.stop()
+    await working
+    return len(await world.runs())
+
+
+def sleeping(clock: SimulatedClock, wake_at: datetime) -> Callable[[], Any]:
+    """Return a condition: somebody sleeps until ``wake_at``; those that sleep for less than a second are let go on."""
+
+    async def holds() -> bool:
+        if any(at == wake_at for at, _, _ in clock._sleepers):
+            return True
+        if clock._sleepers and clock._sleepers[0][0] - clock.now() < timedelta(seconds=1):
+            clock.set(clock._sleepers[0][0])
+        return False
+
+    return holds
+
+
+def test_a_dispatcher_that_finds_another_at_work_asks_again(database_url: str) -> None:
+    """What has become ready behind the other's back does not wait for a tick."""
+
+    async def story(world: World) -> None:
+        await world.install()
+        world.clock.advance(days=1)
+        await plan_due(world.parts, world.clock.now())
+        taken: list[bool] = []
+        async with world.pool.acquire() as other, other.transaction():
+            await database.lock(other, database.DISPATCH_LOCK)
+            assert await dispatch_ready(world.parts, world.clock.now(), lambda: taken.append(True)) == 0
+        assert taken == [True]
+        assert await dispatch_ready(world.parts, world.clock.now(), lambda: taken.append(True)) == 1
+        assert taken == [True]
+
+    in_world(database_url, story)
+
+
+async def waiting_runs(world: World, count: int) -> None:
+    """Make ``count`` more chains with a run that is ready to start."""
+    await world.pool.execute(COPIES, count)
+    await world.pool.execute("delete from schedules")
+    await world.pool.execute(
+        """insert into runs (chain_id, tenant_id, account_id, lane, trigger, state, first_due_at, due_at, period_end,
+                             not_before_at)
+           select id, tenant_id, account_id, 'live', 'schedule', 'waiting', d, d, d, d
+             from chains, (select $1::timestamptz - interval '1 hour' as d) due""",
+        world.clock.now(),
+    )
+
+
+def test_the_dispatcher_reads_no_further_than_it_needs_to(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """SPEC 3: a hundred thousand ready at one midnight must not make each look cost a hundred thousand."""
+
+    async def story(world: World) -> None:
+        await world.install(limit=1000)
+        await waiting_runs(world, 5000)
+        world.with_settings(queue_depth=10)
+        read = await reading(world, monkeypatch, queue, "enqueue")
+        assert await dispatch_ready(world.parts, world.clock.now()) == 10
+        (rows,) = read
+        assert rows["runs"][0] == 0
+        assert rows["runs"][1] < 2500
+
+    in_world(database_url, story)
+
+
+def test_runs_that_are_kept_back_keep_back_no_other_however_many_they_are(database_url: str) -> None:
+    """SPEC 3: a held account with thousands of older runs does not fill the dispatcher's view."""
+
+    async def story(world: World) -> None:
+        await world.install("held", limit=1000)
+        await waiting_runs(world, 3000)
+        await world.pool.execute("update accounts set hold_until = $1", world.clock.now() + timedelta(hours=1))
+        free = await world.install("free")
+        world.clock.advance(minutes=1)
+        await world.pool.execute(
+            """insert into runs (chain_id, tenant_id, account_id, lane, trigger, state, first_due_at, due_at, period_end,
+                                 not_before_at)
+               select id, tenant_id, account_id, 'live', 'schedule', 'waiting', $2, $2, $2, $2 from chains where id = $1""",
+            free, world.clock.now(),
+        )  # fmt: skip
+        world.with_settings(queue_depth=1)
+        assert await dispatch_ready(world.parts, world.clock.now()) == 1
+        assert await world.pool.fetchval("select chain_id from runs where state = 'queued'") == free
+
+    in_world(database_url, story)
+
+
+def test_what_is_not_covered_is_found_without_reading_what_is(database_url: str) -> None:
+    """SPEC 5, "one query names every due but uncovered stretch": of a long history it reads the end."""
+
+    async def story(world: World) -> None:
+        chain = await world.install()
+        await world.pool.execute(
+            """with made as (
+                   insert into runs (chain_id, tenant_id, account_id, lane, trigger, state, first_due_at, due_at, period_end,
+                                     not_before_at)
+                   select c.id, c.tenant_id, c.account_id, 'live', 'schedule', 'succeeded', d, d, d, d
+                     from chains c, generate_series($2::timestamptz - interval '2000 minutes', $2, '1 minute') d
+                    where c.id = $1 returning id, period_end)
+               insert into coverage (chain_id, period_start, period_end, kind, run_id, committed_at)
+               select c.id, c.start_at, $2, 'covered', made.id, $2 from made, chains c where period_end = $2 and c.id = $1""",
+            chain, world.clock.now(),
+        )  # fmt: skip
+        await world.pool.expire_connections()
+        async with world.pool.acquire() as connection, connection.transaction():
+            await connection.execute("set local enable_seqscan = off")
+            assert await chains.uncovered(connection, world.clock.now()) == []
+            assert (await rows_read(connection))["runs"][1] < 10
 
     in_world(database_url, story)

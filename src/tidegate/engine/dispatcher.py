@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import datetime
 
 from tidegate.engine.parts import Parts
 from tidegate.store import queue, runs
-from tidegate.store.database import DISPATCH_LOCK, try_lock
+from tidegate.store.database import DISPATCH_LOCK, find_by_index, try_lock
 
 
-async def dispatch_ready(parts: Parts, now: datetime) -> int:
+async def dispatch_ready(parts: Parts, now: datetime, if_taken: Callable[[], None] = lambda: None) -> int:
     """Queue the runs whose planned run date has come, as capacity and fairness allow; return how many.
 
     One dispatcher works at a time, whichever process it lives in, so that limits hold across processes; the others
-    find the lock taken and return 0.
+    find the lock taken, call ``if_taken`` and return 0.
     """
     async with parts.pool.acquire() as connection, connection.transaction():
         if not await try_lock(connection, DISPATCH_LOCK):
+            if_taken()
             return 0
+        await find_by_index(connection, "sort")
         room = parts.settings.queue_depth - await runs.count_queued(connection)
         if room <= 0:
             return 0

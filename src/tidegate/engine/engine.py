@@ -45,6 +45,7 @@ class Engine:
         self._stopping = asyncio.Event()
         self._dispatch_now = asyncio.Event()
         self._send_now = asyncio.Event()
+        self._plan_at: datetime | None = None
         self._worker = Worker(parts, on_end=self._run_ended)
         self._sender = Sender(parts, on_end=self._dispatch_now.set)
         self._outdated: InvalidInput | None = None
@@ -57,7 +58,15 @@ class Engine:
         settings = self._parts.settings
         loops: list[Awaitable[None]] = []
         if Role.PLANNER in self._roles:
-            loops.append(self._repeat("planner", self._plan, settings.tick_every))
+            loops.append(
+                self._repeat(
+                    "planner",
+                    self._plan,
+                    settings.tick_every,
+                    rest=settings.dispatch_pause,
+                    until=lambda: self._plan_at,
+                )
+            )
         if Role.DISPATCHER in self._roles:
             loops.append(
                 self._repeat(
@@ -116,12 +125,18 @@ class Engine:
             await working
 
     async def _plan(self, now: datetime) -> int:
+        """Plan what is due, and note when to be there for what is due next: at its due date, not a tick later."""
+        self._plan_at = None
         if planned := await plan_due(self._parts, now):
             self._dispatch_now.set()
+        look_at = await schedules.look_at(self._parts.pool)
+        if planned or (look_at is not None and look_at > now):  # else another planner has it in hand
+            self._plan_at = look_at
         return planned
 
     async def _dispatch(self, now: datetime) -> int:
-        return await dispatch_ready(self._parts, now)
+        """Dispatch what is ready; while another process does so, ask again: it may not have seen what is ready by now."""
+        return await dispatch_ready(self._parts, now, if_taken=self._dispatch_now.set)
 
     async def _sweep(self, now: datetime) -> int:
         if helped := await sweep(self._parts, now):
@@ -151,15 +166,23 @@ class Engine:
         every: timedelta,
         wake: asyncio.Event | None = None,
         rest: timedelta = timedelta(0),
+        until: Callable[[], datetime | None] = lambda: None,
     ) -> None:
-        """Call ``step`` every so often, or when woken after a ``rest``; trouble is logged and the loop goes on."""
+        """Call ``step`` every so often, at ``until`` if that is sooner, or when woken, after a ``rest`` at the earliest.
+
+        Trouble is logged and the loop goes on.
+        """
         wake = wake or asyncio.Event()
         while not self._stopping.is_set():
             wake.clear()
             await self._step(name, step, every)
             if rest:
                 await self._pause(rest)
-            await self._pause(every, wake)
+            at = until()
+            if at is None or (wait := at - self._parts.clock.now()) > every:
+                wait = every
+            if wait > timedelta(0):
+                await self._pause(wait, wake)
 
     async def _step(self, name: str, step: Callable[[datetime], Awaitable[int]], every: timedelta) -> None:
         began_at = self._parts.clock.now()

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from functools import lru_cache
 from typing import TypeAlias
@@ -37,7 +38,8 @@ async def plan_due(parts: Parts, now: datetime) -> int:
     next pieces of a row of runs, at most ``plan_ahead`` of which wait at once (SPEC 2.8). Due dates are computed from the
     rule here and now: one stored under older zone rules is moved, not obeyed (SPEC 2.12, HOLE jj).
     """
-    if not await schedules.any_due(parts.pool, now):
+    look_at = await schedules.look_at(parts.pool)
+    if look_at is None or look_at > now:
         return 0
     return sum(await asyncio.gather(*[_plan_batches(parts, now) for _ in range(AT_ONCE)]))
 
@@ -53,26 +55,45 @@ async def _plan_batches(parts: Parts, now: datetime) -> int:
 
 async def _plan_batch(parts: Parts, now: datetime) -> int:
     async with parts.pool.acquire() as connection, connection.transaction():
-        await database.plan_statements_anew(connection)
+        await database.find_by_index(connection, "hashjoin", "mergejoin")
         due = await schedules.take_due(connection, now, parts.settings.plan_batch)
         if not due:
             return 0
-        rules = {one.chain_id: rule for one in due if (rule := _readable(one)) is not None}
-        ordered = [chain_id for chain_id, rule in rules.items() if in_order(rule)]
-        standings = await runs.standings(connection, ordered, now)
-        outcomes = [
-            _plan_safely(one, rules.get(one.chain_id), standings, now, parts.settings.plan_ahead) for one in due
-        ]
-        await runs.plan(connection, [run for planned, _ in outcomes for run in planned])
-        merging = [run.chain_id for planned, _ in outcomes for run in planned if run.chain_id not in standings]
-        await runs.coalesce(connection, merging, now)
-        await schedules.advance(connection, [move for _, move in outcomes])
+        groups = _alike(due)
+        standings = await runs.standings(
+            connection, [some[0].chain_id for rule, some in groups if _a_row(rule, some)], now
+        )
+        outcomes = [_plan_safely(some, rule, standings, now, parts.settings.plan_ahead) for rule, some in groups]
+        planned = [run for runs_of, _ in outcomes for run in runs_of]
+        await runs.plan(connection, planned)
+        merging = {one.chain_id for one in due if one.waiting} - standings.keys()
+        await runs.coalesce(connection, [run.chain_id for run in planned if run.chain_id in merging], now)
+        await schedules.advance(connection, [move for _, moves in outcomes for move in moves])
     parts.signal("schedules.planned")
     return len(due)
 
 
-Outcome: TypeAlias = tuple[list[PlannedRun], Move]
-"""The runs that a due schedule becomes, if any, and where its planning then stands."""
+Group: TypeAlias = tuple[Schedule | None, list[DueSchedule]]
+"""Due schedules of one rule, None if it cannot be read, that are planned up to one instant: what is due of them is the same."""
+Outcome: TypeAlias = tuple[list[PlannedRun], list[Move]]
+"""The runs that due schedules become, if any, and where their planning then stands."""
+
+
+def _alike(due: Sequence[DueSchedule]) -> list[Group]:
+    """Return due schedules in groups whose due dates are computed once; one whose runs are a row is alone."""
+    found: dict[tuple[str, datetime, bool], list[DueSchedule]] = defaultdict(list)
+    for one in due:
+        found[one.rule, one.planned_until, one.paused].append(one)
+    groups: list[Group] = []
+    for some in found.values():
+        rule = _readable(some[0])
+        groups += [(rule, [one]) for one in some] if _a_row(rule, some) else [(rule, some)]
+    return groups
+
+
+def _a_row(rule: Schedule | None, some: Sequence[DueSchedule]) -> bool:
+    """Return whether what is due depends on what has become of the runs before it: they follow one another piece by piece."""
+    return rule is not None and in_order(rule) and not some[0].paused
 
 
 def _readable(due: DueSchedule) -> Schedule | None:
@@ -85,20 +106,18 @@ def _readable(due: DueSchedule) -> Schedule | None:
 
 
 def _plan_safely(
-    due: DueSchedule, schedule: Schedule | None, standings: Mapping[int, Standing], now: datetime, most: int
+    some: Sequence[DueSchedule], rule: Schedule | None, standings: Mapping[int, Standing], now: datetime, most: int
 ) -> Outcome:
-    """Return what becomes of a due schedule; one that cannot be read is looked at again later and stops no other."""
-    again = Move(due.chain_id, due.planned_until, now + UNREADABLE_AGAIN)
-    if schedule is None:
-        return [], again
-    standing = standings.get(due.chain_id)
+    """Return what becomes of a group; one that cannot be read is looked at again later and stops no other."""
     try:
-        if due.paused or standing is None:
-            return _plan_one(due, schedule, now)
-        return _plan_pieces(due, schedule, standing, now, most)
+        if rule is not None:
+            standing = standings.get(some[0].chain_id)
+            if standing is None:
+                return _plan_alike(some, rule, now)
+            return _plan_pieces(some[0], rule, standing, now, most)
     except (ValueError, ArithmeticError) as error:
-        log.error("schedule not readable", chain_id=due.chain_id, error=str(error))
-        return [], again
+        log.error("schedule not readable", chain_id=some[0].chain_id, error=str(error))
+    return [], [Move(one.chain_id, one.planned_until, now + UNREADABLE_AGAIN) for one in some]
 
 
 @lru_cache(maxsize=10_000)
@@ -107,25 +126,22 @@ def _schedule(rule: str) -> Schedule:
     return parse_schedule(msgspec.json.decode(rule))
 
 
-def _plan_one(due: DueSchedule, schedule: Schedule, now: datetime) -> Outcome:
-    """Return the run of a schedule one of whose due dates has really passed; a paused one only goes on to the next."""
-    due_at = latest_due(schedule, due.planned_until, now)
-    following = next_due(schedule, now)
-    if due_at is None:
-        return [], Move(due.chain_id, due.planned_until, following)
-    if due.paused:
-        return [], Move(due.chain_id, due_at, following)
-    first_due_at = next_due(schedule, due.planned_until)
+def _plan_alike(some: Sequence[DueSchedule], rule: Schedule, now: datetime) -> Outcome:
+    """Return a run for each of a group one of whose due dates has really passed; a paused one only goes on to the next."""
+    planned_until = some[0].planned_until
+    due_at, following = latest_due(rule, planned_until, now), next_due(rule, now)
+    moves = [Move(one.chain_id, due_at or planned_until, following) for one in some]
+    if due_at is None or some[0].paused:
+        return [], moves
+    first_due_at = next_due(rule, planned_until)
     assert first_due_at is not None
-    run = PlannedRun(
-        chain_id=due.chain_id,
-        trigger=Trigger.SCHEDULE,
-        first_due_at=first_due_at,
-        due_at=due_at,
-        period_end=due_at,
-        not_before_at=planned_run_date(schedule, due_at, following, due.seed),
-    )
-    return [run], Move(due.chain_id, due_at, following)
+    run_dates = [due_at + rule.settle] * len(some)
+    if rule.spread_window:
+        run_dates = [planned_run_date(rule, due_at, following, one.seed) for one in some]
+    return [
+        PlannedRun(one.chain_id, Trigger.SCHEDULE, first_due_at, due_at, due_at, not_before_at)
+        for one, not_before_at in zip(some, run_dates, strict=True)
+    ], moves
 
 
 def _plan_pieces(due: DueSchedule, schedule: Schedule, standing: Standing, now: datetime, most: int) -> Outcome:
@@ -140,7 +156,7 @@ def _plan_pieces(due: DueSchedule, schedule: Schedule, standing: Standing, now: 
     behind = first_unplanned is not None and first_unplanned <= now
     held_until = (following or now + UNREADABLE_AGAIN) if behind else None
     passed = latest_due(schedule, due.planned_until, now) or due.planned_until
-    return planned, Move(due.chain_id, passed, first_unplanned, held_until)
+    return planned, [Move(due.chain_id, passed, first_unplanned, held_until)]
 
 
 def _piece_run(due: DueSchedule, schedule: Schedule, piece: Piece, standing: Standing) -> PlannedRun:

@@ -27,13 +27,13 @@ class Settings:
     """How long a graceful stop waits for a checkpoint; what is then still in hand is let go, and resumed elsewhere."""
     sweep_every: timedelta = timedelta(seconds=5)
     tick_every: timedelta = timedelta(seconds=1)
-    """How often planner and dispatcher look again when nothing wakes them."""
+    """How often planner and dispatcher look again when nothing wakes them; the next due date wakes the planner."""
     compact_after: timedelta = timedelta(days=90)
     """Neighbouring periods of one kind that ended so long ago become one row of the ledger."""
     requeue_after: timedelta = timedelta(seconds=30)
     """A queued run that no worker took for so long is handed to the queue again."""
     dispatch_pause: timedelta = timedelta(seconds=0.05)
-    """The least time between two looks of the dispatcher, however often it is woken."""
+    """The least time between two looks of the dispatcher, however often it is woken, and of the planner."""
     prune_every: timedelta = timedelta(hours=1)
     """How often what is old is deleted."""
     keep: Mapping[str, timedelta | None] = field(default_factory=dict)

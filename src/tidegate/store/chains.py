@@ -179,7 +179,8 @@ select c.id as chain_id, coalesce(b.watermark, c.start_at) as period_start, p.un
                        case when s.planned_until > s.received_at then s.planned_until end,
                        (select max(due_at) from runs
                          where chain_id = c.id and lane = 'live' and due_at <= $1
-                           and due_at > coalesce(b.watermark, '-infinity'))) as until) p
+                           and due_at > coalesce(b.watermark, '-infinity')
+                           and period_end >= coalesce(b.watermark, '-infinity'))) as until) p  -- an index finds those
   left join lateral (  -- the run that is at it; else one that can start, or what keeps the others from starting
        select id, state, error, waits_for_route from runs
         where chain_id = c.id and lane = 'live' and period_end > coalesce(b.watermark, '-infinity')

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from tidegate.domain.catch_up import Standing
 from tidegate.domain.period import Period
@@ -19,8 +19,7 @@ if TYPE_CHECKING:
     from tidegate.store.database import Connection, Pool
 
 
-@dataclass(frozen=True, slots=True)
-class PlannedRun:
+class PlannedRun(NamedTuple):
     """A due date that has become a run.
 
     ``bounded``: fetched to its end only, whatever its stream. ``follows_at``: it starts only once the chain is covered to
@@ -55,9 +54,9 @@ insert into runs (chain_id, tenant_id, account_id, lane, trigger, state, first_d
                   bounded, follows_at)
 select p.chain_id, c.tenant_id, c.account_id, p.lane, p.trigger, 'waiting', p.first_due_at, p.due_at, p.period_end,
        p.not_before_at, p.bounded, p.follows_at
-  from unnest($1::bigint[], $2::text[], $3::text[], $4::timestamptz[], $5::timestamptz[], $6::timestamptz[],
-              $7::timestamptz[], $8::boolean[], $9::timestamptz[])
-       as p(chain_id, lane, trigger, first_due_at, due_at, period_end, not_before_at, bounded, follows_at)
+  from unnest($1::bigint[], $2::text[], $3::timestamptz[], $4::timestamptz[], $5::timestamptz[], $6::timestamptz[],
+              $7::text[], $8::boolean[], $9::timestamptz[])
+       as p(chain_id, trigger, first_due_at, due_at, period_end, not_before_at, lane, bounded, follows_at)
   join chains c on c.id = p.chain_id
 """
     + _ANEW
@@ -85,18 +84,8 @@ async def plan(connection: Connection, runs: Sequence[PlannedRun]) -> None:
     A due date whose run exists already, under the identity of SPEC 2.12, adds nothing; if that run ended without covering,
     it is planned anew.
     """
-    await connection.execute(
-        _PLAN,
-        [run.chain_id for run in runs],
-        [run.lane for run in runs],
-        [run.trigger for run in runs],
-        [run.first_due_at for run in runs],
-        [run.due_at for run in runs],
-        [run.period_end for run in runs],
-        [run.not_before_at for run in runs],
-        [run.bounded for run in runs],
-        [run.follows_at for run in runs],
-    )
+    if runs:
+        await connection.execute(_PLAN, *zip(*runs, strict=True))
 
 
 async def coalesce(connection: Connection, chain_ids: Sequence[int], now: datetime) -> None:
@@ -104,6 +93,8 @@ async def coalesce(connection: Connection, chain_ids: Sequence[int], now: dateti
 
     What is merged is one run up to the newest of these due dates, which remembers the oldest.
     """
+    if not chain_ids:
+        return
     await connection.execute(_COALESCE, chain_ids, now)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tidegate.store.database import from_json, to_json
 
@@ -13,20 +13,22 @@ if TYPE_CHECKING:
     from tidegate.store.database import Connection, Pool
 
 
-@dataclass(frozen=True, slots=True)
-class DueSchedule:
-    """A schedule whose next due date has come. ``rule`` is its native JSON."""
+class DueSchedule(NamedTuple):
+    """A schedule whose next due date has come.
+
+    ``rule`` is its native JSON; ``waiting``: a run of its chain waits already.
+    """
 
     chain_id: int
     rule: str
     received_at: datetime
     planned_until: datetime
     paused: bool
+    waiting: bool
     seed: str
 
 
-@dataclass(frozen=True, slots=True)
-class Move:
+class Move(NamedTuple):
     """Where the planning of a schedule stands: due dates up to ``planned_until`` have passed.
 
     ``next_due_at``: the first due date that has not become a run, None if there is none. ``held_until``: planned ahead far
@@ -47,37 +49,39 @@ async def take_due(connection: Connection, now: datetime, limit: int) -> list[Du
     """
     rows = await connection.fetch(
         """select s.chain_id, s.rule::text as rule, s.received_at, s.planned_until, s.paused_at is not null as paused,
+                  exists (select 1 from runs where chain_id = s.chain_id and state = 'waiting') as waiting,
                   c.installation_id || '/' || c.stream as seed
              from schedules s join chains c on c.id = s.chain_id
             where s.next_due_at <= $1 and (s.held_until is null or s.held_until <= $1)
             order by s.next_due_at limit $2 for update of s skip locked""",
         now, limit,
     )  # fmt: skip
-    return [DueSchedule(**row) for row in rows]
+    return list(map(DueSchedule._make, rows))
 
 
-ANY_DUE = """
-select coalesce(least((select min(next_due_at) from schedules where held_until is null),
-                      (select min(held_until) from schedules where held_until is not null)) <= $1, false)
+LOOK_AT = """
+select least((select min(next_due_at) from schedules where held_until is null),
+             (select min(held_until) from schedules where held_until is not null))
 """
 """Each minimum is an index's first entry whatever the server believes; for `exists` a kept plan reads the whole table."""
 
 
-async def any_due(connection: Connection | Pool, now: datetime) -> bool:
-    """Return whether any schedule is due by ``now``, in one look at an index."""
-    found: bool = await connection.fetchval(ANY_DUE, now)
+async def look_at(connection: Connection | Pool) -> datetime | None:
+    """Return when `take_due` finds something next, in one look at an index each; None if there is no due date to come."""
+    found: datetime | None = await connection.fetchval(LOOK_AT)
     return found
 
 
 async def advance(connection: Connection, moves: Sequence[Move]) -> None:
     """Set where the planning of schedules stands that `take_due` has taken, in the same transaction."""
+    if not moves:
+        return
     await connection.execute(
         """update schedules s set planned_until = m.planned_until, next_due_at = m.next_due_at, held_until = m.held_until
              from unnest($1::bigint[], $2::timestamptz[], $3::timestamptz[], $4::timestamptz[])
                   as m(chain_id, planned_until, next_due_at, held_until)
             where s.chain_id = m.chain_id""",
-        [move.chain_id for move in moves], [move.planned_until for move in moves],
-        [move.next_due_at for move in moves], [move.held_until for move in moves],
+        *zip(*moves, strict=True),
     )  # fmt: skip
 
 

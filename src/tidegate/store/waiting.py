@@ -15,7 +15,7 @@ from tidegate.domain.waiting import Wait, WaitReason
 if TYPE_CHECKING:
     from tidegate.store.database import Connection, Pool
 
-_READY = """
+_IN_HAND = """
 in_hand as materialized (
     select chain_id, account_id, tenant_id from runs where state in ('queued', 'running')
 ),
@@ -27,18 +27,44 @@ of_connection as (  -- looked at only where a connection has a limit of its own
      where (select exists (select 1 from connections where concurrency_limit is not null))
      group by i.connection_id
 ),
-ready as (  -- every run whose planned run date has come, and what keeps it back whatever the others do
-    select r.id, r.chain_id, r.lane, r.tenant_id, r.account_id, r.not_before_at, r.period_end, l.connection_id,
-           a.concurrency_limit - coalesce(ha.runs, 0) as room_of_account,
-           l.concurrency_limit - coalesce(hc.runs, 0) as room_of_connection,
-           case when exists (select 1 from runs o where o.chain_id = r.chain_id and o.lane = r.lane and o.id <> r.id
-                                and o.state in ('queued', 'running', 'retrying', 'delivering')) then 'another_run'
-                when r.follows_at is not null and not exists (
-                     select 1 from coverage k where k.chain_id = r.chain_id and k.period_end >= r.follows_at) then 'another_run'
-                when a.hold_until > $1 then 'account_held'
-                when coalesce(ha.runs, 0) >= a.concurrency_limit then 'account_limit'
-                when coalesce(hc.runs, 0) >= l.concurrency_limit then 'connection_limit' end as blocked_by
-      from runs r
+held as (select id from accounts where hold_until > $1),
+full_accounts as (
+    select a.id from of_account h join accounts a on a.id = h.account_id where h.runs >= a.concurrency_limit
+),
+full_connections as (
+    select n.id from of_connection h join connections n on n.id = h.connection_id where h.runs >= n.concurrency_limit
+)"""
+
+_BLOCKS = (
+    (
+        "another_run",
+        """exists (select 1 from runs o where o.chain_id = r.chain_id and o.lane = r.lane and o.id <> r.id
+                                         and o.state in ('queued', 'running', 'retrying', 'delivering'))""",
+    ),
+    (
+        "another_run",
+        """r.follows_at is not null and not exists (
+             select 1 from coverage k where k.chain_id = r.chain_id and k.period_end >= r.follows_at)""",
+    ),
+    ("account_held", "r.account_id in (select id from held)"),
+    ("account_limit", "r.account_id in (select id from full_accounts)"),
+    (
+        "connection_limit",
+        """(select exists (select 1 from full_connections)) and exists (
+             select 1 from chains c join installations i on i.id = c.installation_id
+               join full_connections f on f.id = i.connection_id where c.id = r.chain_id)""",
+    ),
+)
+"""What keeps a run ``r`` back whatever the others that wait do; the first that holds is told."""
+
+_BLOCKED_BY = "case " + " ".join(f"when {condition} then '{reason}'" for reason, condition in _BLOCKS) + " end"
+_FREE = " and ".join(f"not ({condition})" for _, condition in _BLOCKS)
+
+_ROOMS = """
+candidates as (
+    select r.*, l.connection_id, a.concurrency_limit - coalesce(ha.runs, 0) as room_of_account,
+           l.concurrency_limit - coalesce(hc.runs, 0) as room_of_connection
+      from free r
       join accounts a on a.id = r.account_id
       left join of_account ha on ha.account_id = r.account_id
       left join lateral (
@@ -47,8 +73,10 @@ ready as (  -- every run whose planned run date has come, and what keeps it back
             where c.id = r.chain_id and n.concurrency_limit is not null
               and (select exists (select 1 from connections where concurrency_limit is not null))) l on true
       left join of_connection hc on hc.connection_id = l.connection_id
-     where r.state in ('waiting', 'retrying') and r.not_before_at <= $1
 )"""
+
+_READY = "select id, chain_id, lane, tenant_id, account_id, not_before_at, period_end"
+_OF_READY = "from runs r where state in ('waiting', 'retrying') and not_before_at <= $1"
 
 _TURNS = """
 first_of_chain as (
@@ -72,14 +100,17 @@ of_accounts as (
 startable as (select * from of_accounts where not beyond_connection and not beyond_account)"""
 
 DISPATCH = f"""
-with {_READY},
-candidates as (select * from ready where blocked_by is null order by not_before_at limit $2 * 8 + 1000),
+with {_IN_HAND},
+free as materialized (  -- the index of what is to be dispatched is read until there are enough of them, and no further
+    {_READY} {_OF_READY} and {_FREE} order by not_before_at limit $2 * 8 + 1000
+),
+{_ROOMS},
 {_TURNS},
 chosen as (
     select id from startable order by lane desc, turn, not_before_at, id limit $2
 ),
 locked as (  -- in one order, and only what still waits: a pause or an edit may have dropped it meanwhile
-    select id from runs where id in (select id from chosen) and state in ('waiting', 'retrying')
+    select id from runs where id = any(array(select id from chosen)) and state in ('waiting', 'retrying')
      order by id for update skip locked
 )
 update runs r set state = 'queued', queued_at = $1 from locked where r.id = locked.id
@@ -88,8 +119,10 @@ returning r.id, r.epoch, r.lane = 'live' as live
 """Queues up to ``$2`` runs that may start now (`store.runs.dispatch`)."""
 
 _OF_RUNS = f"""
-with {_READY},
-candidates as (select * from ready where blocked_by is null),
+with {_IN_HAND},
+ready as materialized ({_READY}, {_BLOCKED_BY} as blocked_by {_OF_READY}),
+free as (select * from ready where blocked_by is null),
+{_ROOMS},
 {_TURNS},
 told as (
     select r.id, case
