@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 _IN_HAND = """
 in_hand as materialized (
-    select chain_id, account_id, tenant_id from runs where state in ('queued', 'running')
+    select chain_id, account_id, tenant_id, queued_at from runs where state in ('queued', 'running')
 ),
 of_account as (select account_id, count(*) as runs from in_hand group by account_id),
 of_tenant as (select tenant_id, count(*) as runs from in_hand group by tenant_id),
@@ -100,9 +100,36 @@ of_accounts as (
 startable as (select * from of_accounts where not beyond_connection and not beyond_account)"""
 
 DISPATCH = f"""
-with {_IN_HAND},
-free as materialized (  -- the index of what is to be dispatched is read until there are enough of them, and no further
+with recursive {_IN_HAND},
+oldest as materialized (  -- the index of what is to be dispatched is read until there are enough of them, and no further
     {_READY} {_OF_READY} and {_FREE} order by not_before_at limit $2 * 8 + 1000
+),
+legs as (  -- if there may be more: round all tenants, from behind the one whose run was queued last
+    select lane, low, high
+      from (values ('live'), ('backfill')) l (lane),
+           (select coalesce((select tenant_id from in_hand order by queued_at desc, tenant_id desc limit 1), '') as id) n,
+           lateral (values (n.id, null), ('', n.id)) b (low, high)
+     where (select count(*) from oldest) >= $2 * 8 + 1000
+),
+tenants_round (lane, tenant_id, high, nth) as (  -- one look at an index for each tenant that has a run to be dispatched
+    select l.lane, n.tenant_id, l.high, 1
+      from legs l cross join lateral (
+           select tenant_id {_OF_READY} and lane = l.lane and tenant_id > l.low
+            order by tenant_id, not_before_at limit 1) n
+     where l.high is null or n.tenant_id <= l.high
+    union all
+    select t.lane, n.tenant_id, t.high, t.nth + 1
+      from tenants_round t cross join lateral (
+           select tenant_id {_OF_READY} and lane = t.lane and tenant_id > t.tenant_id
+            order by tenant_id, not_before_at limit 1) n
+     where t.nth < $2 * 4 + 100 and (t.high is null or n.tenant_id <= t.high)
+),
+free as materialized (  -- so that neither a lane nor a tenant is out of sight behind the older runs of another
+    select * from oldest
+    union
+    select f.* from tenants_round t cross join lateral (
+        {_READY} {_OF_READY} and r.lane = t.lane and r.tenant_id = t.tenant_id and {_FREE}
+         order by not_before_at limit greatest(1, least($2, ($2 * 8 + 1000) / (select count(*) from tenants_round)))) f
 ),
 {_ROOMS},
 {_TURNS},
