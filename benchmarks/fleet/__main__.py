@@ -37,7 +37,8 @@ from tidegate.store.runs import PlannedRun
 
 PARTS = ("idle", "planning", "lag", "year")
 IDLE_TICKS = 500
-STARTING_SECONDS = 5
+STARTING_SECONDS, MADE_A_SECOND = 6, 50_000
+"""How long engines take to start, and how many schedules are looked through a second to make the load steady."""
 
 
 def main() -> None:
@@ -144,9 +145,11 @@ async def show_lag(parts: Parts, data_dir: Path, arguments: argparse.Namespace) 
     await make_due(parts.pool, 0, parts.clock.now())
     command = [sys.executable, "-m", "benchmarks.fleet", "--engine", str(data_dir), "--slots", str(arguments.slots)]
     engines = [subprocess.Popen(command, stdin=subprocess.PIPE) for _ in range(arguments.engines)]
-    await asyncio.sleep(STARTING_SECONDS)
-    begin, servers = parts.clock.now(), server_seconds(data_dir)
+    count = await parts.pool.fetchval("select count(*) from schedules", timeout=600)
+    begin = parts.clock.now() + timedelta(seconds=STARTING_SECONDS + count / MADE_A_SECOND)
     await make_steady(parts.pool, arguments.rate, begin)
+    await asyncio.sleep((begin - parts.clock.now()).total_seconds())
+    servers = server_seconds(data_dir)
     await asyncio.sleep(arguments.seconds)
     until = parts.clock.now() - timedelta(seconds=2)
     servers = server_seconds(data_dir) - servers

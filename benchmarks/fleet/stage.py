@@ -96,9 +96,9 @@ async def make_due(pool: Pool, count: int, now: datetime, *, each_its_own: bool 
     await pool.execute("vacuum analyze schedules", timeout=600)
 
 
-async def make_steady(pool: Pool, rate: int, now: datetime) -> None:
-    """Let ``rate`` schedules fall due each second: sixty seconds' worth of them, each every minute."""
-    begin = now.replace(microsecond=0) + timedelta(seconds=3)
+async def make_steady(pool: Pool, rate: int, begin: datetime) -> None:
+    """Let ``rate`` schedules fall due each second from ``begin`` on: sixty seconds' worth of them, each every minute."""
+    begin = begin.replace(microsecond=0)
     rules = [
         to_json({"every": "1m", "start_at": render_instant(begin - timedelta(hours=1) + timedelta(seconds=second))})
         for second in range(60)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import os
 import subprocess
 import sys
 import tempfile
@@ -18,14 +19,14 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from time import perf_counter
+from time import perf_counter, process_time
 
 import asyncpg
 import uvloop
 
-from benchmarks import peers
+from benchmarks import cpu, peers
 from benchmarks.small_runs.settings import options
-from tidegate.bootstrap import assemble
+from tidegate.bootstrap import assemble, collect_rarely
 from tidegate.domain.schedule import next_due, start_instant
 from tidegate.domain.schedule_document import parse_schedule
 from tidegate.engine.engine import Engine, Role
@@ -66,13 +67,15 @@ async def measure(data_dir: Path, url: str, count: int, *, further_workers: int 
         with ExitStack() as stack:
             for _ in range(further_workers):
                 stack.enter_context(further_worker(data_dir))
-            return await _measured(parts, count)
+            return await _measured(parts, data_dir, count)
 
 
-async def _measured(parts: Parts, count: int) -> float:
+async def _measured(parts: Parts, data_dir: Path, count: int) -> float:
     durable = [await parts.pool.fetchval(f"show {name}") for name in ("fsync", "synchronous_commit")]
     assert durable == ["on", "on"], durable
     engine = Engine(parts, frozenset(Role))
+    collect_rarely()
+    used = used_seconds(data_dir)
     began = perf_counter()
     working = asyncio.create_task(engine.run())
     while (covered := await covered_count(parts.pool)) < count:
@@ -80,12 +83,22 @@ async def _measured(parts: Parts, count: int) -> float:
         print(f"\r{covered:,} of {count:,} covered, {covered / done:,.0f} a second", end="", file=sys.stderr)
         await asyncio.sleep(0.25)
     elapsed = perf_counter() - began
+    own, server, others = (1e6 * (now - then) / count for now, then in zip(used_seconds(data_dir), used, strict=True))
     print("\r" + " " * 60, end="\r", file=sys.stderr)
+    print(
+        f"  CPU a run: engine {own:.0f} us, further worker and source {others:.0f} us, server {server:.0f} us"
+        f"   [load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores]"
+    )
     engine.stop()
     await working
     states = await parts.pool.fetch("select state, count(*) from runs group by state")
     assert [tuple(row) for row in states] == [("succeeded", count)], states
     return count / elapsed
+
+
+def used_seconds(data_dir: Path) -> tuple[float, float, float]:
+    """Return the CPU seconds of this process, of its server, and of the other processes that it has started."""
+    return process_time(), cpu.server_seconds(data_dir), cpu.children_seconds()
 
 
 async def covered_count(pool: asyncpg.Pool[asyncpg.Record]) -> int:

@@ -12,13 +12,14 @@ from pathlib import Path
 import uvloop
 
 from benchmarks.small_runs.settings import options
-from tidegate.bootstrap import assemble
+from tidegate.bootstrap import assemble, collect_rarely
 from tidegate.engine.engine import Engine, Role
 
 
 async def work(data_dir: Path) -> None:
     """Work until standard input closes."""
     async with assemble(options(data_dir)) as parts:
+        collect_rarely()
         engine = Engine(parts, frozenset({Role.WORKER}))
         working = asyncio.create_task(engine.run())
         print("up", flush=True)

@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 import asyncpg
 import pytest
 
 from tests.destinations.loading import ORDERS, Ledger, Pool, Run, at, local, page, pool_of, rows, target
-from tidegate.destinations.base import DeliveryKey, Target, Written, at_once
+from tidegate.destinations.base import DeliveryKey, Target, Written
 from tidegate.destinations.postgres.careful import Found, PageLines, Rendered
+from tidegate.destinations.postgres.following import Place
 from tidegate.destinations.postgres.layout import Layout
 from tidegate.destinations.postgres.load import Batch, Load, staging
 from tidegate.destinations.postgres.local import LocalPostgres
 from tidegate.destinations.postgres.refusals import LayoutChanged
 from tidegate.destinations.postgres.tables import Tables
+from tidegate.domain.cursor import CursorField
 from tidegate.domain.errors import DestinationUnavailable, LeaseLost
 from tidegate.domain.fetch import Page
+from tidegate.domain.stream import Stream
 
 Story = Callable[[LocalPostgres, Pool], Awaitable[None]]
 
@@ -232,7 +235,7 @@ def test_records_without_a_table_to_go_to_are_an_error(database_url: str) -> Non
         batch = Batch((orders(1),), None, Rendered([PageLines(1, ["1"], [0])], read=1))
         async with pool.acquire() as connection:
             with pytest.raises(LayoutChanged):
-                await load.rows(connection, batch, at_once)  # type: ignore[arg-type]
+                await load.rows(connection, batch, Place())  # type: ignore[arg-type]
 
     told(database_url, story)
 
@@ -321,5 +324,141 @@ def test_a_batch_that_waits_shows_that_it_lives_well_within_a_lease_of_two_secon
         assert (await waiting).updated == 1
         last, before = sorted(seen)[-1], sorted(seen)[-2]
         assert last - before < timedelta(seconds=1.8)
+
+    told(database_url, story)
+
+
+@dataclass
+class Holding(Ledger):
+    """Does not commit before it is told to, or breaks off then."""
+
+    entered: asyncio.Event = field(default_factory=asyncio.Event)
+    let_go: asyncio.Event = field(default_factory=asyncio.Event)
+    fails: BaseException | None = None
+
+    async def __call__(self, connection: asyncpg.Connection, written: Written) -> None:
+        """Be the ledger of one batch."""
+        if not self.entered.is_set():
+            self.entered.set()
+            await self.let_go.wait()
+            if self.fails is not None:
+                raise self.fails
+        await super().__call__(connection, written)
+
+
+_WRITERS = """select count(distinct pid) from pg_locks
+              where relation = to_regclass('synced.shop_orders') and mode = 'RowExclusiveLock'"""
+
+
+async def _begun_behind(
+    destination: LocalPostgres, pool: Pool, ledger: Holding, behind: Page
+) -> tuple[asyncio.Task[Written], asyncio.Task[Written]]:
+    """Return a batch of 3 and 4 that has been written and is not committed, and one that has begun behind it."""
+    run = Run(destination.writer(target(), 1, 1), ledger=ledger)
+    ledger.entered.set()
+    await run.write(orders(1, 2))
+    ledger.entered.clear()
+    first = asyncio.create_task(run.write(orders(3, 4)))
+
+    async def turn() -> None:
+        await asyncio.wait({first})
+        if first.exception() is not None:
+            raise LeaseLost("the batch before did not commit")
+
+    await ledger.entered.wait()
+    second = asyncio.create_task(run.writer.write([behind], DeliveryKey(1, 1, 3), b"", run.ledger, turn))
+    async with asyncio.timeout(30):
+        while await pool.fetchval(_WRITERS) < 2:
+            await asyncio.sleep(0)
+    return first, second
+
+
+def test_rows_are_written_while_the_batch_before_commits(database_url: str) -> None:
+    """SPEC 5: they commit in order all the same."""
+
+    async def story(destination: LocalPostgres, pool: Pool) -> None:
+        ledger = Holding()
+        first, second = await _begun_behind(destination, pool, ledger, orders(5, 6))
+        assert [row["id"] for row in await rows(pool, "id")] == [1, 2]
+        ledger.let_go.set()
+        assert [each.inserted for each in await asyncio.gather(first, second)] == [2, 2]
+        assert [row["id"] for row in await rows(pool, "id")] == [1, 2, 3, 4, 5, 6]
+
+    told(database_url, story)
+
+
+def test_rows_written_early_go_with_the_batch_before(database_url: str) -> None:
+    """SPEC 5: a batch that has written its rows and fails takes the one behind it along."""
+
+    async def story(destination: LocalPostgres, pool: Pool) -> None:
+        ledger = Holding(fails=LeaseLost("another worker holds the run"))
+        first, second = await _begun_behind(destination, pool, ledger, orders(5, 6))
+        ledger.let_go.set()
+        assert [type(each) for each in await asyncio.gather(first, second, return_exceptions=True)] == [LeaseLost] * 2
+        assert [row["id"] for row in await rows(pool, "id")] == [1, 2]
+
+    told(database_url, story)
+
+
+def test_the_same_record_in_the_batch_behind_waits_and_then_obeys_the_version_rule(database_url: str) -> None:
+    """SPEC 4: thought to be new like the batch before, it meets that batch's rows before they have committed."""
+
+    async def story(destination: LocalPostgres, pool: Pool) -> None:
+        ledger = Holding()
+        first, second = await _begun_behind(destination, pool, ledger, page(order(4, 7), order(5, 7)))
+        while not await pool.fetchval("select count(*) from pg_locks where not granted"):
+            await asyncio.sleep(0)
+        ledger.let_go.set()
+        assert list(await asyncio.gather(first, second)) == [
+            Written(read=2, inserted=2),
+            Written(read=2, inserted=1, updated=1),
+        ]
+        assert [(row["id"], row["n"]) for row in await rows(pool, "id, n")][2:] == [(3, 0), (4, 7), (5, 7)]
+
+    told(database_url, story)
+
+
+def test_a_deadlock_after_the_next_batch_has_begun_is_the_end_of_both(database_url: str) -> None:
+    """SPEC 5: to write the rows again would be to wait for the next batch, which waits for this one."""
+
+    async def story(destination: LocalPostgres, pool: Pool) -> None:
+        ledger = Holding(fails=asyncpg.DeadlockDetectedError("deadlock detected"))
+        first, second = await _begun_behind(destination, pool, ledger, orders(5, 6))
+        ledger.let_go.set()
+        with pytest.raises(DestinationUnavailable):
+            await first
+        with pytest.raises(LeaseLost):
+            await second
+        assert [row["id"] for row in await rows(pool, "id")] == [1, 2]
+
+    told(database_url, story)
+
+
+def test_a_table_just_made_is_filled_without_a_staging_table(database_url: str) -> None:
+    """SPEC 5: the version rule has nothing to decide in an empty table; what is twice in the first batch is still one row."""
+
+    async def story(destination: LocalPostgres, pool: Pool) -> None:
+        run = Run(destination.writer(target(), 1, 1))
+        assert (await run.write(orders(1, 2))).inserted == 2
+        assert not await pool.fetchval("select count(*) from pg_class where relname like 'tidegate_staging%'")
+        other = Run(destination.writer(target(Stream("refunds", cursor=ORDERS.cursor)), 2, 1), run_id=2)
+        written = await other.write(page(order(1, 3), order(1, 4), order(1, 2)))
+        assert (written.inserted, written.unchanged) == (1, 2)
+        assert [row["n"] for row in await rows(pool, "n", "synced.shop_refunds", "n")] == [4]
+
+    told(database_url, story)
+
+
+@pytest.mark.parametrize("edited", [True, False])
+def test_rows_of_records_that_are_edited_have_room_beside_them(database_url: str, edited: bool) -> None:
+    """SPEC 5: every row of a table is updated and no entry of its index is new; what is never edited is packed."""
+
+    async def story(destination: LocalPostgres, pool: Pool) -> None:
+        stream = ORDERS if edited else Stream("orders", cursor=CursorField(("updated_at",), changes=False))
+        run, index = Run(destination.writer(target(stream), 1, 1)), "select pg_indexes_size('synced.shop_orders')"
+        await run.write(orders(*range(1000)))
+        before = await pool.fetchval(index)
+        assert (await run.write(orders(*range(1000), second=1))).updated == 1000
+        assert (await pool.fetchval(index) == before) == edited
 
     told(database_url, story)

@@ -40,6 +40,9 @@ class FakeShop:
     streams: Mapping[str, Stream] = field(default_factory=lambda: {"orders": ORDERS, "events": EVENTS})
     pages_served: int = 0
     rate_limit: RateLimit | None = None
+    identity: Mapping[str, str | None] = field(default_factory=dict)
+    declared: str = "as first declared"
+    """What defines its listings."""
     raw: bytes | None = None
     """The text of every page, whatever there is to show."""
 
@@ -77,9 +80,12 @@ class FakeShop:
                 return
 
     def _within(self, request: FetchRequest) -> list[dict[str, Any]]:
+        below = self.streams[request.stream].overshoot
+        lower = None if request.lower is None or below is None else request.lower - below
+
         def inside(row: dict[str, Any]) -> bool:
             at = datetime.fromisoformat(row["updated_at"])
-            return (request.lower is None or at >= request.lower) and (request.upper is None or at < request.upper)
+            return (lower is None or at >= lower) and (request.upper is None or at < request.upper)
 
         return [row for row in self.orders.values() if inside(row)]
 
@@ -93,6 +99,9 @@ class OpenedShop:
 
     def fetch(self, request: FetchRequest) -> AsyncIterator[Page]:
         return self.shop.fetch(request, self.allowance)
+
+    def listing(self, request: FetchRequest) -> str:
+        return f"{self.shop.declared} {request.lower} {request.upper}"
 
 
 class TableDestination:

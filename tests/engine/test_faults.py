@@ -6,6 +6,7 @@ import asyncio
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
+import msgspec
 import pytest
 
 from tests.engine.world import World, in_world
@@ -392,6 +393,37 @@ def test_a_run_given_another_destination_begins_anew(database_url: str) -> None:
         await world.tick()
         assert world.shop.asked[-1].resume is None
         assert set(await world.delivered()) == {1, 2, 3, 4, 5, 6}
+
+    in_world(database_url, story)
+
+
+@pytest.mark.parametrize("by", ["another declaration", "the revision before"])
+def test_a_checkpoint_of_another_listing_does_not_count(database_url: str, by: str) -> None:
+    """SPEC 5, HOLE s: a page token is a place in the listing that gave it. The run begins anew, clock and report as well,
+    and its numbers of batches go on: none is given twice.
+    """
+
+    async def story(world: World) -> None:
+        await prepare(world)
+        world.shop.shortfall = "the filter left records out"
+        world.shop.on_page = lambda number: SourceUnavailable("reset") if number == 3 else None
+        await world.tick()
+        (before,) = await world.runs()
+        world.shop.shortfall = ""
+        if by == "another declaration":
+            world.shop.declared = "as corrected"
+        else:
+            kept = msgspec.json.decode(before["checkpoint"])
+            kept["asked"] = kept["asked"].partition(" by ")[0]
+            await world.pool.execute("update runs set checkpoint = $1", msgspec.json.encode(kept))
+        world.clock.advance(minutes=1)
+        await world.tick()
+        (run,) = await world.runs()
+        assert world.shop.asked[-1].resume is None
+        assert world.shop.asked[-1].stop_after == world.clock.now()
+        assert (run["state"], run["read_count"], run["inserted_count"]) == ("succeeded", 4 + 6, 6)
+        assert run["batch"] > before["batch"]
+        assert len(await world.pool.fetch("select 1 from coverage")) == 1
 
     in_world(database_url, story)
 

@@ -120,7 +120,7 @@ def _moved(trail: Trail, at: Position, page: int) -> Trail:
 
 
 def _drift_of_pages(patch: Patch) -> None:
-    patch.setattr(PagePager, "recheck", lambda _pager, _position, _seen: None)
+    patch.setattr(PagePager, "doubts", lambda _pager, _position, _seen: [])
 
 
 def _drift_of_offsets(patch: Patch) -> None:

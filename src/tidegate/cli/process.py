@@ -24,16 +24,18 @@ def with_parts(
     """Return what ``work`` returns, given the parts of this process, whose logs are set up here.
 
     A TidegateError is printed with its remedy and ends the process with 2 for bad input and 1 otherwise; an unreachable
-    database is 1. Ctrl-C ends it with 130 once ``work`` has cleaned up. ``fast``: on the faster event loop, which takes
-    a moment to import.
+    database is 1. Ctrl-C ends it with 130 once ``work`` has cleaned up. ``fast``: for processes that serve, on the faster
+    event loop, which takes a moment to import, and with a garbage collector that looks less often.
     """
     import asyncpg
 
-    from tidegate.bootstrap import assemble, from_environment
+    from tidegate.bootstrap import assemble, collect_rarely, from_environment
     from tidegate.cli import logs
 
     async def whole(given: Options) -> Result:
         async with assemble(given) as parts:
+            if fast:
+                collect_rarely()
             return await work(parts)
 
     try:

@@ -55,7 +55,15 @@ class Source(Protocol):
 
         Never yields a page twice and never skips one silently: what could not be shown is in the report's
         ``shortfall``. Raises a SourceError; fetching again with ``resume`` set to the last delivered page's token
-        goes on after that page.
+        goes on after that page, as long as `listing` says that it is the same listing.
+        """
+        ...
+
+    def listing(self, request: FetchRequest) -> str:
+        """Return what tells one listing from another: whatever defines what is listed, and in what order and pages.
+
+        Of the request that is all but ``resume`` and ``stop_after``; of the connection, what reaches the source, except its
+        secrets. A token of a listing that another text stands for must not be resumed from: it could skip records.
         """
         ...
 
@@ -76,6 +84,14 @@ class Connector(Protocol):
     @property
     def rate_limit(self) -> RateLimit | None:
         """Return how fast one platform account may be asked unless its connection says otherwise, None if not known."""
+        ...
+
+    @property
+    def identity(self) -> Mapping[str, str | None]:
+        """Return the settings that tell which platform account a connection links to, each with its default, None for none.
+
+        Another value of one of them means other records (SPEC 2.12). Empty where no setting tells it.
+        """
         ...
 
     def open(self, connection: ConnectionSettings, session: aiohttp.ClientSession, clock: Clock) -> Source:

@@ -91,8 +91,8 @@ class Writer(Protocol):
     ) -> Written:
         """Deliver ``pages`` and their ledger entry exactly once in effect, or raise and leave nothing half-written.
 
-        The batch before may still be on its way: what can be done without being seen and without locks may be done before
-        ``turn`` is awaited, all else after. Raises LeaseLost, a DestinationError or what ``turn`` raises.
+        The batch before may still be on its way: before ``turn`` is awaited nothing may commit, and nothing may be locked
+        that the batch before could still have to wait for. Raises LeaseLost, a DestinationError or what ``turn`` raises.
         """
         ...
 

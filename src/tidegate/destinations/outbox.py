@@ -137,10 +137,10 @@ class OutboxWriter:
         return inserted, len(newer) - inserted
 
     async def _forget(self, connection: asyncpg.Connection, route: Route) -> None:
-        """Forget, once per run, the versions that no fetch reaches any more; without a cursor all are kept."""
-        cursor = self._target.stream.cursor
-        if cursor is None or route.watermark is None or self._forgotten:
+        """Forget, once per run, the versions that no fetch reaches any more; where every fetch reaches all, all are kept."""
+        if route.watermark is None or self._forgotten:
             return
         self._forgotten = True
-        before = cursor.floor(route.watermark - self._target.stream.lookback)
-        await self._handing.outbox.forget(connection, route.id, before)
+        before = self._target.stream.reread_from(route.watermark)
+        if before is not None:
+            await self._handing.outbox.forget(connection, route.id, before)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from datetime import timedelta
+from functools import lru_cache
 from typing import Final
 
 from tidegate.domain.errors import InvalidInput
@@ -40,8 +41,12 @@ def check_duration(duration: timedelta, field: str) -> None:
 def _seconds(value: object) -> int | None:
     if isinstance(value, int) and not isinstance(value, bool):
         return value
-    if not isinstance(value, str):
-        return None
+    return _written(value) if isinstance(value, str) else None
+
+
+@lru_cache(maxsize=1024)
+def _written(value: str) -> int | None:
+    """Return the seconds that a text means; a fleet of schedules is written with a handful of them."""
     found = _PLAIN.fullmatch(value) or _ISO.fullmatch(value)
     if found is None or not any(found.groups()):
         return None

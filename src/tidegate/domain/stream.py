@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 from enum import StrEnum
 
 from tidegate.domain.cursor import CursorField
@@ -30,7 +30,9 @@ class Stream:
     ``key``: the paths of the fields that identify a record, dotted where nested. ``cursor``: None for a stream
     that is listed in full each time. ``lookback``: re-read before a period's start. ``columns``: declared types;
     a field not named here is inferred. ``change_feed``: after a first listing in full the source itself says what has
-    changed since the last succeeded run, by a change token; such a stream has no cursor.
+    changed since the last succeeded run, by a change token; such a stream has no cursor. ``overshoot``: how far below the lower
+    bound that a fetch asks for its source may show records all the same; None if it shows all there are, whatever it is
+    asked for.
     """
 
     name: str
@@ -39,6 +41,13 @@ class Stream:
     lookback: timedelta = timedelta(0)
     columns: Mapping[str, ColumnType] = field(default_factory=dict)
     change_feed: bool = False
+    overshoot: timedelta | None = timedelta(0)
+
+    def reread_from(self, watermark: datetime) -> datetime | None:
+        """Return the cursor value below which no fetch of a later period shows records any more, None if there is none."""
+        if self.cursor is None or self.overshoot is None:
+            return None
+        return self.cursor.floor(watermark - self.lookback) - self.overshoot
 
     @property
     def open_ended(self) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import TYPE_CHECKING
 
@@ -59,6 +59,7 @@ async def apply_in(parts: Parts, connection: Connection, configuration: Configur
     """Make the changes inside the caller's transaction; whoever else applies waits for its end. Raises as `apply` does."""
     await database.lock(connection, database.APPLY_LOCK)
     work = _Applying(parts, connection, parts.clock.now(), await _read_state(connection))
+    configuration = _with_kept_accounts(configuration, work.state)
     for destination in configuration.destinations:
         await work.destination(destination)
     for tenant in configuration.tenants:
@@ -91,6 +92,28 @@ async def _read_state(connection: Connection) -> _State:
         installations={(stored.tenant_id, stored.name): stored for stored in await directory.installations(connection)},
         chains=scheduled,
     )
+
+
+def _with_kept_accounts(configuration: Configuration, state: _State) -> Configuration:
+    """Return ``configuration`` with the accounts that are there, where it gives none and the same settings tell the same.
+
+    An account keeps the name that it was given first, and with it its chain (SPEC 2.12): by a revision that named it
+    otherwise, under a declaration that did not say yet which settings tell it, or by hand.
+    """
+
+    def kept(tenant_id: str, spec: ConnectionSpec) -> ConnectionSpec:
+        stored = state.connections.get((tenant_id, spec.name))
+        if stored is None or spec.account_is_given or (stored.platform or stored.connector) != spec.platform:
+            return spec
+        told = spec.identity.told_by(spec.settings)
+        same = bool(told) and told == spec.identity.told_by(stored.settings)
+        return replace(spec, account=stored.account) if same else spec
+
+    tenants = [
+        replace(tenant, connections=tuple(kept(tenant.id, spec) for spec in tenant.connections))
+        for tenant in configuration.tenants
+    ]
+    return replace(configuration, tenants=tuple(tenants))
 
 
 def _left_alone(state: _State, configuration: Configuration) -> tuple[str, ...]:
@@ -170,7 +193,22 @@ class _Applying:
             ),
         )  # fmt: skip
         self.changed_connections.add((tenant_id, spec.name))
+        if stored is not None and stored.account == spec.account:
+            self._warn_of_the_same_account(f"{tenant_id}/{spec.name}", stored, spec)
         self._note("connection", f"{tenant_id}/{spec.name}", fields, new=stored is None)
+
+    def _warn_of_the_same_account(self, name: str, stored: StoredConnection, spec: ConnectionSpec) -> None:
+        """Warn if settings have changed that may lead to another platform account, and the account has not (SPEC 2.12)."""
+        told = spec.identity.told_by(spec.settings)
+        if told and told == spec.identity.told_by(stored.settings):
+            return
+        changed = [made.field for made in differences(dict(stored.settings), dict(spec.settings), "settings.")]
+        if changed:
+            self.warnings.append(
+                f"{name}: {', '.join(changed)} changed, and the account is still {spec.account}: its ledger goes on, and "
+                "what is older than its watermark is not fetched. If this is another platform account, give the connection "
+                "another `account:`."
+            )
 
     async def _installation(self, tenant_id: str, spec: InstallationSpec, account: tuple[str, str]) -> None:
         stored = self.state.installations.get((tenant_id, spec.name))

@@ -19,6 +19,7 @@ from tidegate.domain.errors import DestinationError, InvalidInput
 from tidegate.domain.schedule import Schedule
 from tidegate.domain.schedule_document import parse_schedule
 from tidegate.engine.document import HIDDEN, DocumentFile, Mistakes, Part, open_document, suggest
+from tidegate.engine.identity import Identity
 from tidegate.engine.parts import Parts
 from tidegate.store.directory import StoredDestination
 
@@ -48,7 +49,8 @@ class ConnectionSpec:
 
     ``connector``: a name, or where its file lies. ``platform``: the name the connector gives itself, which with
     ``account`` says what is at the other end, wherever the file lies. ``concurrency`` and ``rate_limit`` are the platform
-    account's, ``own_concurrency`` the connection's.
+    account's, ``own_concurrency`` the connection's. ``identity``: the settings that tell the account; unless
+    ``account_is_given``, it is named after them.
     """
 
     name: str
@@ -60,6 +62,8 @@ class ConnectionSpec:
     secrets: Mapping[str, str] = field(repr=False)
     own_concurrency: int | None = None
     rate_limit: RateLimit | None = None
+    identity: Identity = field(default_factory=Identity)
+    account_is_given: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,16 +226,19 @@ class _Reading:
         )  # fmt: skip
         connector = self._connector(tenant_id, name, part)
         settings = self._settings(part)
+        identity = Identity.named({} if connector is None else connector.identity, settings)
         spec = ConnectionSpec(
             name=name,
             connector=_resolved(part.text("connector", ""), part.file),
             platform="" if connector is None else connector.name,
-            account=part.text("account", _account(settings) or f"{tenant_id}/{name}"),
+            account=part.text("account", identity.account(settings) or f"{tenant_id}/{name}"),
             concurrency=part.whole("concurrency", DEFAULT_CONCURRENCY),
             settings=settings,
             secrets=self._secrets(part),
             own_concurrency=part.whole("connection_concurrency", 0) or None,
             rate_limit=_rate_limit(part, None if connector is None else connector.rate_limit),
+            identity=identity,
+            account_is_given="account" in part.values,
         )
         if connector is None or len(self._mistakes) > before:
             return None
@@ -379,15 +386,6 @@ def _schedule(part: Part) -> Schedule | None:
 def _resolved(connector: str, file: DocumentFile) -> str:
     """Return a connector's name as it is, and the path of its YAML file as an absolute one."""
     return str((file.folder / connector).resolve()) if connector.endswith((".yaml", ".yml")) else connector
-
-
-def _account(settings: Mapping[str, object]) -> str:
-    """Return what a connection's settings say of its platform account, "" if nothing.
-
-    An address says nothing: on most platforms all accounts have the same.
-    """
-    named = [settings.get(key) for key in ("shop", "account")]
-    return next((value for value in named if isinstance(value, str) and value), "")
 
 
 def read_file(path: Path) -> DocumentFile:

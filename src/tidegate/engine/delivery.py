@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
 from functools import partial
@@ -49,14 +49,15 @@ class Checkpoint(msgspec.Struct, frozen=True):
         return self.token is None
 
 
-def asked_of(run: LeasedRun) -> str:
-    """Return what a run is asked for, in names: its identity (SPEC 2.12) and where its period starts.
+def asked_of(run: LeasedRun, listing: str) -> str:
+    """Return what a run is asked for, in names: its identity (SPEC 2.12), where its period starts, and the ``listing``.
 
     Numbers of runs and chains are one ledger's. Another database may remember those of a ledger that is no more: a newer
     one than the backup that was restored, or the one that an installation was moved from.
     """
     whose = f"{run.tenant_id}/{run.installation}/{run.workflow}/{run.stream} of {run.account_name}"
-    return f"{whose} {run.lane} {render_instant(run.period.start)}/{render_instant(run.period.end)}"
+    period = f"{render_instant(run.period.start)}/{render_instant(run.period.end)}"
+    return f"{whose} {run.lane} {period} by {listing}"
 
 
 class Stopped(Exception):
@@ -74,6 +75,7 @@ class Delivery:
         ends: Ends,
         run: LeasedRun,
         writer: Writer,
+        asked: str,
         stop_after: datetime,
         resumed: Checkpoint | None,
         taken: int,
@@ -82,6 +84,7 @@ class Delivery:
         self._finishing = ends.finishing
         self._run = run
         self._writer = writer
+        self._asked = asked
         self._stop_after = stop_after
         self._batch = self._first = taken
         self._report = resumed.report if resumed else None
@@ -141,23 +144,24 @@ class Delivery:
     async def _commit(self, pages: list[Page], *, final: bool) -> None:
         self._batch += 1
         so_far = self._reported(pages)
-        position = msgspec.json.encode(self._checkpoint(pages[-1], so_far))
-        report = so_far if final else None
         filled = [page for page in pages if page.records != EMPTY]
         if filled:
+            position = self._position(pages[-1], so_far)
+            report = so_far if final else None
             await self._underway.add(partial(self._write, filled, self._batch, position, report), last=final)
             return
         await self._underway.settled()
-        await self._note(position, report)
+        await self._note(pages[-1], so_far, final=final)
         self._parts.signal("batch.committed")
 
-    async def _note(self, position: bytes, report: FetchReport | None) -> None:
+    async def _note(self, last: Page, report: FetchReport, *, final: bool) -> None:
         """Enter a batch without records."""
         began_at = self._parts.clock.now()
-        if report is not None:
+        if final:
             proven = report.proves(self._run.period)
             self.state = await self._finishing.ask(Finish(self._run, self._batch, report, proven, began_at))
         else:
+            position = self._position(last, report)
             await leases.checkpoint(self._parts.pool, self._run, self._batch, position, Counts())
         self._tell(self._batch, Counts(), began_at, began_at)
 
@@ -213,9 +217,11 @@ class Delivery:
         assert self._report is not None
         return self._report
 
-    def _checkpoint(self, last: Page, report: FetchReport) -> Checkpoint:
+    def _position(self, last: Page, report: FetchReport) -> bytes:
         token = None if last.token is None else dict(last.token)
-        return Checkpoint(self._batch, token, self._stop_after, report, self._run.destination_id, asked_of(self._run))
+        return msgspec.json.encode(
+            Checkpoint(self._batch, token, self._stop_after, report, self._run.destination_id, self._asked)
+        )
 
 
 def _requested_at(record: bytes, pages: list[Page]) -> datetime | None:
@@ -232,18 +238,26 @@ def counts_of(written: Written) -> Counts:
 
 
 @asynccontextmanager
-async def ahead(pages: AsyncIterator[Page], count: int) -> AsyncGenerator[AsyncIterator[Page]]:
+async def ahead(
+    pages: AsyncIterator[Page], count: int, size: int, ready: Callable[[Page], None]
+) -> AsyncGenerator[AsyncIterator[Page]]:
     """Fetch up to ``count`` pages ahead of the one in hand, so that source and destination work at the same time.
+
+    No further one is fetched than the one after those that hold ``size`` bytes of records: pages may be large. ``ready`` is
+    called with each as soon as it is there: the writer begins with it while its server works on the batch in hand.
 
     An error of the pages is raised where the page would have come, after those before it. The first page is waited for
     here: most listings have no other, and need neither task nor queue.
     """
     first = await anext(pages, None)
     if first is None or first.token is None:
-        yield _these([] if first is None else [first])
+        if first is not None:
+            ready(first)
+        yield _Only(first)
         return
-    queue: asyncio.Queue[Page | Exception | None] = asyncio.Queue(count)
-    task = asyncio.create_task(_pump(pages, queue))
+    ready(first)
+    queue: asyncio.Queue[Page | Exception | None] = _Ahead(count, size)
+    task = asyncio.create_task(_pump(pages, queue, ready))
     try:
         yield _drain(first, queue)
     finally:
@@ -251,14 +265,49 @@ async def ahead(pages: AsyncIterator[Page], count: int) -> AsyncGenerator[AsyncI
         await asyncio.gather(task, return_exceptions=True)
 
 
-async def _these(pages: list[Page]) -> AsyncIterator[Page]:
-    for page in pages:
-        yield page
+class _Only:
+    """The one page of a listing, or none: an iterator that costs next to nothing, for most runs have no other."""
+
+    def __init__(self, page: Page | None) -> None:
+        self._page = page
+
+    def __aiter__(self) -> _Only:
+        return self
+
+    async def __anext__(self) -> Page:
+        page, self._page = self._page, None
+        if page is None:
+            raise StopAsyncIteration
+        return page
 
 
-async def _pump(pages: AsyncIterator[Page], queue: asyncio.Queue[Page | Exception | None]) -> None:
+class _Ahead(asyncio.Queue["Page | Exception | None"]):
+    """A queue that is full with ``count`` items, and with pages of ``size`` bytes."""
+
+    def __init__(self, count: int, size: int) -> None:
+        super().__init__(count)
+        self._size, self._held = size, 0
+
+    def full(self) -> bool:
+        """Return whether the next item has to wait."""
+        return super().full() or self._held >= self._size
+
+    def _put(self, item: Page | Exception | None) -> None:
+        self._held += len(item.records) if isinstance(item, Page) else 0
+        super()._put(item)
+
+    def _get(self) -> Page | Exception | None:
+        item = super()._get()
+        self._held -= len(item.records) if isinstance(item, Page) else 0
+        return item
+
+
+async def _pump(
+    pages: AsyncIterator[Page], queue: asyncio.Queue[Page | Exception | None], ready: Callable[[Page], None]
+) -> None:
     try:
         async for page in pages:
+            ready(page)
             await queue.put(page)
         await queue.put(None)
     except Exception as error:

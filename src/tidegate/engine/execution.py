@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import aclosing
+from functools import partial
 
 import msgspec
 
@@ -34,21 +35,24 @@ async def execute(parts: Parts, ends: Ends, run: LeasedRun, stopping: asyncio.Ev
     source, stream, connector = ends.source(run)
     destination = await ends.destination(run)
     writer = destination.writer(target_of(run, connector, stream), run.id, run.epoch)
-    resumed, unentered, taken = await _resume(run, writer)
-    stop_after = resumed.stop_after if resumed else parts.clock.now()
-    delivery = Delivery(ends, run, writer, stop_after, resumed, taken)
+    since = await leases.change_token(parts.pool, run) if stream.change_feed else None
+    ask = partial(request_for, stream, run.period, run.coverage_start, changes_since=since, bounded=run.bounded)
+    now = parts.clock.now()
+    asked = asked_of(run, source.listing(ask(now, None)))
+    resumed, unentered, taken = await _resume(run, writer, asked)
+    stop_after = resumed.stop_after if resumed else now
+    delivery = Delivery(ends, run, writer, asked, stop_after, resumed, taken)
     if taken > run.batch and not unentered:
         await leases.number_after(parts.pool, run, taken)
     if resumed and unentered:
         await delivery.enter(resumed, unentered)
         if resumed.complete:
             return _ended(delivery)
-    since = await leases.change_token(parts.pool, run) if stream.change_feed else None
-    token = resumed.token if resumed else None
-    request = request_for(stream, run.period, run.coverage_start, stop_after, token, since, bounded=run.bounded)
-    async with aclosing(fetch(source, request, run.period)) as fetched:
-        through = _through(blocks_of(workflow_of(run)), _told(parts, run, fetched))
-        async with ahead(_made_ready(through, writer), parts.settings.pages_ahead) as pages:
+    request = ask(stop_after, resumed.token if resumed else None)
+    settings = parts.settings
+    async with aclosing(fetch(source, request, run.period, partial(_tell, parts, run))) as fetched:
+        through = _through(blocks_of(workflow_of(run)), fetched)
+        async with ahead(through, settings.pages_ahead, settings.bytes_ahead, writer.ready) as pages:
             await delivery.deliver(pages, stopping)
     return _ended(delivery)
 
@@ -78,38 +82,31 @@ def _through(blocks: list[Block], pages: AsyncIterator[Page]) -> AsyncIterator[P
     return pages
 
 
-async def _made_ready(pages: AsyncIterator[Page], writer: Writer) -> AsyncIterator[Page]:
-    """Let the writer begin with pages that are ahead of the batch in hand: its server works on that one meanwhile."""
-    async for page in pages:
-        writer.ready(page)
-        yield page
+def _tell(parts: Parts, run: LeasedRun, page: Page) -> None:
+    parts.signal("page.fetched")
+    parts.observe(PageFetched(run, len(page.records), page.requested_at, parts.clock.now()))
 
 
-async def _told(parts: Parts, run: LeasedRun, pages: AsyncIterator[Page]) -> AsyncIterator[Page]:
-    async for page in pages:
-        parts.signal("page.fetched")
-        parts.observe(PageFetched(run, len(page.records), page.requested_at, parts.clock.now()))
-        yield page
-
-
-async def _resume(run: LeasedRun, writer: Writer) -> tuple[Checkpoint | None, bytes | None, int]:
+async def _resume(run: LeasedRun, writer: Writer, asked: str) -> tuple[Checkpoint | None, bytes | None, int]:
     """Return where the run goes on; if the process died between two commits, the batch the ledger does not know; and the
     last batch number that is taken.
 
     Rows that are elsewhere commit before their ledger entry (SPEC 5). What committed there up to the ledger's own batch
     says nothing new: a run that is planned anew begins anew (HOLE s). So does one whose installation has meanwhile been
-    given another destination: what it delivered is not there. And what is not the very next batch of the very same
-    request was committed under a ledger that is no more, one newer than the backup that was restored: to go on from it
-    could skip what this ledger's run has to fetch.
+    given another destination: what it delivered is not there. So does one that would be ``asked`` for another way now, by
+    a declaration that was corrected or a setting that was changed: its page token is a place in another listing. And what
+    is not the very next batch of the very same request was committed under a ledger that is no more, one newer than the
+    backup that was restored: to go on from it could skip what this ledger's run has to fetch.
     """
     committed = await writer.committed()
     taken = run.batch
     if committed is not None:
         elsewhere = msgspec.json.decode(committed, type=Checkpoint)
-        if elsewhere.batch == run.batch + 1 and elsewhere.asked == asked_of(run):
+        if elsewhere.batch == run.batch + 1 and elsewhere.asked == asked:
             return elsewhere, committed, elsewhere.batch
         taken = max(taken, elsewhere.batch)
     if run.checkpoint is None:
         return None, None, taken
     known = msgspec.json.decode(run.checkpoint, type=Checkpoint)
-    return (known if known.destination_id == run.destination_id else None), None, taken
+    goes_on = known.destination_id == run.destination_id and known.asked == asked
+    return (known if goes_on else None), None, taken

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from datetime import datetime
 from typing import cast
@@ -45,9 +45,12 @@ def request_for(
     )
 
 
-async def fetch(source: Source, request: FetchRequest, period: Period) -> AsyncGenerator[Page]:
+async def fetch(
+    source: Source, request: FetchRequest, period: Period, tell: Callable[[Page], None]
+) -> AsyncGenerator[Page]:
     """Yield the pages of ``request``, the first one only if the source's own clock has passed the period's end (SPEC 3).
 
+    ``tell`` is called with each before it is yielded.
     Raises SourceClockBehind with the seconds to wait otherwise (HOLES k, ff), or what the source raises.
     """
     fresh = request.resume is None
@@ -60,4 +63,5 @@ async def fetch(source: Source, request: FetchRequest, period: Period) -> AsyncG
                     wait_seconds=behind,
                 )
             fresh = False
+            tell(page)
             yield page

@@ -136,6 +136,9 @@ class Ends:
 
     async def destination_of(self, destination_id: int, fingerprint: str) -> Destination:
         """Return a destination, opened anew if its fingerprint is another one now."""
+        kept = self._destinations.get(destination_id)
+        if kept is not None and kept[0] == fingerprint:
+            return kept[1]
         async with self._opening:  # one at a time, so that no destination is opened twice
             return await self._destination(destination_id, fingerprint)
 

@@ -69,8 +69,8 @@ async def _plan_batch(parts: Parts, now: datetime, take: int) -> tuple[int, int]
             connection, [some[0].chain_id for rule, some in groups if _a_row(rule, some)], now
         )
         planned, moves = _planned(parts, groups, standings, now)
+        merging = await runs.with_waiting(connection, [run.chain_id for run in planned]) - standings.keys()
         await runs.plan(connection, planned)
-        merging = {one.chain_id for one in due if one.waiting} - standings.keys()
         await runs.coalesce(connection, [run.chain_id for run in planned if run.chain_id in merging], now)
         await schedules.advance(connection, moves)
     parts.signal("schedules.planned")

@@ -47,7 +47,7 @@ class Settings:
     batch_age: timedelta = timedelta(seconds=5)
     """… or after this long, so that slow sources still make progress that a crash cannot undo."""
     pages_ahead: int = 16
-    """Pages fetched ahead of the batch being written."""
+    """Pages fetched ahead of the batch being written, as long as they hold less than `bytes_ahead`."""
     routes_at_once: int = 20
     """Routes that one sender process sends on at once."""
     batches_a_turn: int = 50
@@ -63,6 +63,11 @@ class Settings:
     """Runs that could start and have found no worker for so long are starved."""
     watch_every: timedelta = timedelta(seconds=30)
     """How often alerts are raised and resolved."""
+
+    @property
+    def bytes_ahead(self) -> int:
+        """Return how many bytes of records are fetched ahead before the next page waits: two batches."""
+        return 2 * self.batch_bytes
 
     def pause_asked_for(self, error: TidegateError) -> timedelta | None:
         """Return the pause that an answer asks of everything of its platform account, None if it asks for none.

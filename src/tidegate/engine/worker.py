@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
+from functools import partial
 
 import structlog
-from structlog.contextvars import bound_contextvars
+from structlog.contextvars import bind_contextvars, bound_contextvars
 
 from tidegate.domain.errors import (
     AccountHeld,
@@ -23,7 +24,6 @@ from tidegate.engine.delivery import Stopped
 from tidegate.engine.execution import execute
 from tidegate.engine.observing import AttemptEnded, AttemptStarted, Outcome, Stepped
 from tidegate.engine.parts import Ends, Parts
-from tidegate.engine.together import Together
 from tidegate.store import accounts, directory, leases, runs, schedules
 from tidegate.store.leases import LeasedRun
 from tidegate.store.queue import Consumer
@@ -42,9 +42,9 @@ class Worker:
         self._on_end = on_end
         self._ends = Ends(parts)
         self._stopping = asyncio.Event()
-        self._held: dict[int, tuple[int, asyncio.Task[None]]] = {}
-        self._leases: Together[int, LeasedRun | None] = Together(self._take_leases)
-        self._slots = asyncio.Semaphore(parts.settings.slots)
+        self._held: dict[tuple[int, int], asyncio.Task[None]] = {}
+        self._cut: set[tuple[int, int]] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
         self._consumer: Consumer | None = None
         self._cutting: asyncio.Task[None] | None = None
 
@@ -58,7 +58,9 @@ class Worker:
         watching = asyncio.create_task(self._ends.allowances.watch())
         try:
             while not self._stopping.is_set():
-                self._consumer = Consumer(self._parts.pool, self.handle, settings.slots, lost_after=settings.lease)
+                self._consumer = Consumer(
+                    self._parts.pool, self._begin, settings.slots, self._parts.worker, lost_after=settings.lease
+                )
                 try:
                     await self._consumer.run()
                 except Exception:
@@ -81,28 +83,77 @@ class Worker:
     async def _cut_off(self) -> None:
         """Let go of what has not come to a checkpoint within ``stop_grace``: a source that is silent, a slow batch."""
         await self._parts.clock.sleep(self._parts.settings.stop_grace.total_seconds())
-        for _, task in self._held.values():
-            task.cancel()
+        for held in list(self._held):
+            self._cancel(held)
+
+    def _cancel(self, held: tuple[int, int]) -> None:
+        """Cut off the attempt at a run; `_execute` lets go of it."""
+        self._cut.add(held)
+        self._held[held].cancel()
+
+    def _begin(self, jobs: Mapping[int, int], done: Callable[[int], None]) -> None:
+        """Begin the runs of a batch of jobs that are ours to begin; the other jobs are done."""
+        left = dict(jobs)
+
+        def settle() -> None:
+            for job_id in left:
+                done(job_id)
+
+        self._keep(asyncio.create_task(self._begin_what_is_ours(left, done)), settle)
+
+    async def _begin_what_is_ours(self, left: dict[int, int], done: Callable[[int], None]) -> None:
+        """Take the leases of a batch and begin those runs, each in a task of its own; a job too many is harmless."""
+        if self._stopping.is_set():
+            return
+        try:
+            leased = {run.id: run for run in await self._take_leases(sorted(set(left.values())))}
+        except Exception:
+            log.exception("leases not taken")
+            return
+        for job_id, run_id in list(left.items()):
+            if (run := leased.pop(run_id, None)) is not None:
+                del left[job_id]
+                self._keep(asyncio.create_task(self._to_its_end(run)), partial(done, job_id))
+
+    def _keep(self, task: asyncio.Task[None], ended: Callable[[], None]) -> None:
+        """Keep a task until it has ended, however it ends, and then call ``ended``."""
+
+        def forget(task: asyncio.Task[None]) -> None:
+            self._tasks.discard(task)
+            ended()
+
+        self._tasks.add(task)
+        task.add_done_callback(forget)
+
+    async def _to_its_end(self, run: LeasedRun) -> None:
+        bind_contextvars(**_names(run))  # in every line that this task logs from here on
+        try:
+            await self._execute(run)
+        except Exception:
+            log.exception("run let go")  # its lease expires
 
     async def handle(self, run_id: int) -> None:
-        """Execute a run if it still waits for a worker; a job too many is harmless."""
-        async with self._slots:
-            if not self._stopping.is_set() and (run := await self._leases.ask(run_id)) is not None:
-                with bound_contextvars(**_names(run)):  # in every line that is logged from here on
-                    await self._execute(run)
+        """Execute a run if it still waits for a worker."""
+        for run in await self._take_leases([run_id]):
+            with bound_contextvars(**_names(run)):
+                await self._execute(run)
 
     async def _execute(self, run: LeasedRun) -> None:
+        task = asyncio.current_task()
+        assert task is not None
         self._parts.signal("run.leased")
-        task = asyncio.ensure_future(self._attempt(run))
-        self._held[run.id] = (run.epoch, task)
+        held = (run.id, run.epoch)
+        self._held[held] = task
         try:
-            await task
+            await self._attempt(run)
         except asyncio.CancelledError:
-            if not task.cancelled():
+            if held not in self._cut:
                 raise
+            task.uncancel()
             await self._let_go(run)
         finally:
-            del self._held[run.id]
+            del self._held[held]
+            self._cut.discard(held)
             self._on_end()
         self._parts.signal("run.ended")
 
@@ -195,13 +246,12 @@ class Worker:
             await runs.drop_waiting(connection, paused, now)
         return Outcome.FAILED
 
-    async def _take_leases(self, run_ids: list[int]) -> list[LeasedRun | None]:
+    async def _take_leases(self, run_ids: Sequence[int]) -> list[LeasedRun]:
         now = self._parts.clock.now()
         until = now + self._parts.settings.lease
         leased = await leases.lease(self._parts.pool, run_ids, now, until, self._parts.worker)
         await self._ends.prepare(leased)
-        found = {run.id: run for run in leased}
-        return [found.pop(run_id, None) for run_id in run_ids]
+        return leased
 
     async def _renew_leases(self) -> None:
         """Renew all leases in one statement every ``renew_every``; a run that is not ours any more is let go."""
@@ -211,19 +261,17 @@ class Worker:
                 Stepped("worker", self._parts.clock.now(), settings.renew_every, timedelta(0), len(self._held))
             )
             await self._parts.clock.sleep(settings.renew_every.total_seconds())
-            held = {run_id: epoch for run_id, (epoch, _) in self._held.items()}
+            held = list(self._held)
             if not held:
                 continue
             try:
-                ours = await leases.renew(
-                    self._parts.pool, list(held.items()), self._parts.clock.now() + settings.lease
-                )
+                ours = await leases.renew(self._parts.pool, held, self._parts.clock.now() + settings.lease)
             except Exception:
                 log.exception("leases not renewed")
                 continue
-            for run_id, epoch in held.items():
-                if run_id not in ours and self._held.get(run_id, (None,))[0] == epoch:
-                    self._held[run_id][1].cancel()
+            for run_id, epoch in held:
+                if run_id not in ours and (run_id, epoch) in self._held:
+                    self._cancel((run_id, epoch))
 
 
 def _names(run: LeasedRun) -> dict[str, object]:

@@ -301,11 +301,11 @@ select id, state from finished
 async def finish_many(pool: Pool, asked: Sequence[Finish]) -> list[RunState | Exception]:
     """End several runs in one transaction; return the state of each, LeaseLost where the epoch has moved on.
 
-    If the database refuses one of them, each is ended in a transaction of its own, so that none fails its neighbours; and
-    so are backfills, which may change rows of their chains.
+    If the database refuses one of them, whatever for, they are asked for in two halves, and so on until it stands alone:
+    none fails its neighbours. A backfill, which may change rows of its chain, always has a transaction of its own.
     """
     if len(asked) > 1 and any(one.run.lane is Lane.BACKFILL for one in asked):
-        return [answer for one in asked for answer in await finish_many(pool, [one])]
+        return await _finish_halves(pool, asked)
     if asked[0].run.lane is Lane.BACKFILL:
         return [await _finish_backfill(pool, asked[0])]
     try:
@@ -320,19 +320,22 @@ async def finish_many(pool: Pool, asked: Sequence[Finish]) -> list[RunState | Ex
             [one.run.chain_id for one in asked],
             [one.run.destination_id for one in asked],
         )
-    except asyncpg.IntegrityConstraintViolationError as error:
-        if len(asked) == 1:
-            return [error]
-        return [answer for one in asked for answer in await finish_many(pool, [one])]
+    except (asyncpg.IntegrityConstraintViolationError, asyncpg.DataError) as error:
+        return [error] if len(asked) == 1 else await _finish_halves(pool, asked)
     ended = {row["id"]: RunState(row["state"]) for row in rows}
     return [ended[one.run.id] if one.run.id in ended else _lost(one.run) for one in asked]
+
+
+async def _finish_halves(pool: Pool, asked: Sequence[Finish]) -> list[RunState | Exception]:
+    middle = len(asked) // 2
+    return [*await finish_many(pool, asked[:middle]), *await finish_many(pool, asked[middle:])]
 
 
 async def _finish_backfill(pool: Pool, one: Finish) -> RunState | Exception:
     try:
         async with pool.acquire() as connection:
             return await finish(connection, one.run, one.batch, Counts(), one.report, proven=one.proven, now=one.now)
-    except (LeaseLost, asyncpg.IntegrityConstraintViolationError) as error:
+    except (LeaseLost, asyncpg.IntegrityConstraintViolationError, asyncpg.DataError) as error:
         return error
 
 

@@ -2,30 +2,56 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, cast
+from uuid import NAMESPACE_URL, uuid5
 
-from pgqueuer import QueueManager
-from pgqueuer.adapters.drivers.asyncpg import AsyncpgDriver, AsyncpgPoolDriver
+import structlog
+from pgqueuer.adapters.drivers.asyncpg import AsyncpgDriver
+from pgqueuer.domain.settings import db_settings
 from pgqueuer.models import Job
+from pgqueuer.ports.repository import EntrypointExecutionParameter
 from pgqueuer.queries import Queries
+from pgqueuer.types import JobId, QueueEntrypoint, QueueManagerId
 
 if TYPE_CHECKING:
     from tidegate.store.database import Connection, Pool
 
-ENTRYPOINT = "run"
+ENTRYPOINT = QueueEntrypoint("run")
 LIVE_PRIORITY, BACKFILL_PRIORITY = 1, 0
+LOOK_EVERY = timedelta(seconds=2)
+"""How often a worker looks for jobs that nobody told it of, such as those of a consumer that is no more."""
+GATHER_SECONDS = 0.005
+"""How long a worker that is nearly full waits for more of its runs to end, so that it takes and ends jobs in batches."""
+
+log = structlog.get_logger()
 
 
 async def install(connection: Connection) -> bool:
     """Create or upgrade the queue's tables in the connection's schema; return whether anything was created."""
     queries = Queries(AsyncpgDriver(cast(Any, connection)))
-    if await queries.schema_is_installed():
+    if installed := await queries.schema_is_installed():
         await queries.upgrade()
-        return False
-    await queries.install(create_schema=False)
-    return True
+    else:
+        await queries.install(create_schema=False)
+    await _keep_no_log(connection)
+    return not installed
+
+
+async def _keep_no_log(connection: Connection) -> None:
+    """Let the queue's own log stay empty: it would be three rows a run that nobody reads, for `runs` tells all there is."""
+    table = db_settings().qualified.queue_table_log
+    there = await connection.fetchval(
+        "select exists (select 1 from pg_trigger where tgname = 'no_log' and tgrelid = $1::text::regclass)", table
+    )
+    if not there:
+        await connection.execute(
+            f"""create or replace function no_log() returns trigger language plpgsql as $$ begin return null; end $$;
+                create or replace trigger no_log before insert on {table} for each row execute function no_log()"""
+        )
 
 
 async def enqueue(connection: Connection, runs: Sequence[tuple[int, int, bool]]) -> None:
@@ -46,37 +72,150 @@ async def enqueue(connection: Connection, runs: Sequence[tuple[int, int, bool]])
 
 
 class Consumer:
-    """Takes jobs off the queue and hands each one's run id to ``handle``, at most ``slots`` at a time.
+    """Takes jobs off the queue and hands them to ``begin``, at most ``slots`` in hand at a time.
 
-    A job whose consumer has shown no sign of life for ``lost_after`` is handed out again.
+    ``begin`` is called with the jobs of a batch, as run ids by job id, and sees to it that `done` is called for each of
+    them. Jobs that are done leave the queue with the next batch that is taken, in one transaction. A job whose consumer
+    has shown no sign of life for ``lost_after`` is handed out again.
     """
 
     def __init__(
-        self, pool: Pool, handle: Callable[[int], Awaitable[None]], slots: int, *, lost_after: timedelta
+        self,
+        pool: Pool,
+        begin: Callable[[Mapping[int, int], Callable[[int], None]], None],
+        slots: int,
+        worker: str,
+        *,
+        lost_after: timedelta,
     ) -> None:
-        self._manager = QueueManager(Queries(AsyncpgPoolDriver(cast(Any, pool))))
+        self._pool = pool
+        self._begin = begin
         self._slots = slots
+        self._name = QueueManagerId(uuid5(NAMESPACE_URL, worker))
         self._lost_after = lost_after
-
-        async def entrypoint(job: Job) -> None:
-            if job.payload is not None:
-                await handle(int(job.payload))
-
-        self._manager.entrypoint(ENTRYPOINT, accepts_context=False)(entrypoint)
+        self._look_every = min(LOOK_EVERY, lost_after / 4).total_seconds()
+        self._beat_every = (lost_after / 4).total_seconds()
+        self._beat_at = 0.0
+        self._jobs: dict[JobId, Job] = {}
+        self._done: list[Job] = []
+        self._stopping = False
+        self._changed = asyncio.Event()
+        self._maybe_more = True
 
     async def run(self) -> None:
-        """Work until `stop` is called, then return when the jobs in hand are done."""
-        batch = max(1, self._slots // 2)
-        await self._manager.run(
-            dequeue_timeout=min(timedelta(seconds=2), self._lost_after / 2),
-            batch_size=batch,
-            max_concurrent_tasks=max(self._slots, 2 * batch),
-            heartbeat_timeout=self._lost_after,
-        )
+        """Work until `stop` is called, then return when the jobs in hand are done.
+
+        Raises what the database raises; the jobs in hand are waited for then too.
+        """
+        async with self._listening() as listener:
+            try:
+                while not self._stopping:
+                    if listener.is_closed():
+                        raise ConnectionError("the connection that tells of new jobs is lost")
+                    await self._turn()
+                    await self._wait()
+            finally:
+                self._stopping = True
+                while self._jobs:
+                    await self._wait()
+                    try:
+                        await self._turn()
+                    except Exception:
+                        await asyncio.sleep(self._look_every)
+                await self._turn()
 
     def stop(self) -> None:
         """Take no further jobs."""
-        self._manager.shutdown.set()
+        self._stopping = True
+        self._changed.set()
+
+    def done(self, job_id: int) -> None:
+        """Let a job leave the queue: its run has ended, or is not ours to begin."""
+        job = self._jobs.pop(JobId(job_id), None)
+        if job is not None:
+            self._done.append(job)
+            self._changed.set()
+
+    async def _turn(self) -> None:
+        """In one transaction let the jobs that are done leave, show that the others live, and take as many as there is
+        room for.
+        """
+        ended, self._done = self._done, []
+        now = asyncio.get_running_loop().time()
+        beating = sorted(self._jobs) if now >= self._beat_at else []
+        room = self._slots - len(self._jobs) if self._maybe_more and not self._stopping else 0
+        if not ended and not beating and not room:
+            return
+        if room:
+            self._maybe_more = False  # whoever tells us from here on tells us of others
+        taken: list[Job] = []
+        try:
+            async with self._pool.acquire() as connection, connection.transaction():
+                queries = Queries(AsyncpgDriver(cast(Any, connection)))
+                if ended:
+                    await queries.log_jobs([(job, "successful", None) for job in ended])
+                if beating:
+                    await queries.update_heartbeat(beating)
+                if room:
+                    taken = await self._dequeue(queries, room)
+        except BaseException:
+            self._done += ended
+            raise
+        if beating or not self._jobs:
+            self._beat_at = now + self._beat_every
+        self._maybe_more |= len(taken) == room > 0
+        self._take(taken)
+
+    def _take(self, jobs: Sequence[Job]) -> None:
+        new = {
+            job.id: job for job in jobs if job.id not in self._jobs
+        }  # we may have been too busy to show that we live
+        self._jobs |= new
+        if new:
+            self._begin({job.id: int(job.payload or b"0") for job in new.values()}, self.done)
+
+    async def _dequeue(self, queries: Queries, most: int) -> list[Job]:
+        return await queries.dequeue(
+            batch_size=most,
+            entrypoints={ENTRYPOINT: EntrypointExecutionParameter(concurrency_limit=0)},
+            queue_manager_id=self._name,
+            global_concurrency_limit=None,
+            heartbeat_timeout=self._lost_after,
+        )
+
+    async def _wait(self) -> None:
+        """Return when there is something to do: jobs are done, or there may be new ones, or it is time to look."""
+        self._changed.clear()
+        if not self._done and not (self._maybe_more and len(self._jobs) < self._slots and not self._stopping):
+            try:
+                await asyncio.wait_for(self._changed.wait(), self._look_every)
+            except TimeoutError:
+                self._maybe_more = True
+        if len(self._jobs) > self._slots // 2:
+            await asyncio.sleep(GATHER_SECONDS)
+
+    @asynccontextmanager
+    async def _listening(self) -> AsyncGenerator[Connection]:
+        """Be told of new jobs over the connection yielded, while inside."""
+
+        def told(_connection: object, _pid: int, _channel: str, payload: object) -> None:
+            if '"insert"' in str(payload):
+                self._maybe_more = True
+                self._changed.set()
+
+        def lost(_connection: object) -> None:
+            self._changed.set()
+
+        channel = db_settings().channel
+        async with self._pool.acquire() as connection:
+            connection.add_termination_listener(lost)
+            await connection.add_listener(channel, told)
+            try:
+                yield connection
+            finally:
+                connection.remove_termination_listener(lost)
+                if not connection.is_closed():
+                    await connection.remove_listener(channel, told)
 
 
 async def prune(connection: Connection | Pool) -> None:

@@ -88,6 +88,14 @@ async def plan(connection: Connection, runs: Sequence[PlannedRun]) -> None:
         await connection.execute(_PLAN, *zip(*runs, strict=True))
 
 
+async def with_waiting(connection: Connection, chain_ids: Sequence[int]) -> set[int]:
+    """Return those of the chains of which a run waits."""
+    rows = await connection.fetch(
+        "select distinct chain_id from runs where chain_id = any($1::bigint[]) and state = 'waiting'", chain_ids
+    )
+    return {row["chain_id"] for row in rows}
+
+
 async def coalesce(connection: Connection, chain_ids: Sequence[int], now: datetime) -> None:
     """Merge the planned runs of each chain whose run date has come without their having started (SPEC 2.8).
 

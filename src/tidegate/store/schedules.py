@@ -14,17 +14,13 @@ if TYPE_CHECKING:
 
 
 class DueSchedule(NamedTuple):
-    """A schedule whose next due date has come.
-
-    ``rule`` is its native JSON; ``waiting``: a run of its chain waits already.
-    """
+    """A schedule whose next due date has come. ``rule`` is its native JSON."""
 
     chain_id: int
     rule: str
     received_at: datetime
     planned_until: datetime
     paused: bool
-    waiting: bool
     seed: str
 
 
@@ -49,7 +45,6 @@ async def take_due(connection: Connection, now: datetime, limit: int) -> list[Du
     """
     rows = await connection.fetch(
         """select s.chain_id, s.rule::text as rule, s.received_at, s.planned_until, s.paused_at is not null as paused,
-                  exists (select 1 from runs where chain_id = s.chain_id and state = 'waiting') as waiting,
                   c.installation_id || '/' || c.stream as seed
              from schedules s join chains c on c.id = s.chain_id
             where s.next_due_at <= $1 and (s.held_until is null or s.held_until <= $1)

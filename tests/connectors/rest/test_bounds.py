@@ -12,9 +12,10 @@ from aiohttp import web
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.connectors.rest.sources import NOW, Handler, LeapingClock, asked, declaration, fetched, ids, replied
+from tests.connectors.rest.sources import NOW, Handler, LeapingClock, Record, asked, declaration, fetched, ids, replied
 from tidegate.connectors.rest.declaration import BoundParam, Meaning
-from tidegate.connectors.rest.filters import render_lower, render_upper
+from tidegate.connectors.rest.filters import overshoot, render_lower, render_upper
+from tidegate.connectors.rest.listing import HISTORY_MARGIN
 from tidegate.domain.cursor import EPOCH, CursorField, CursorFormat
 from tidegate.domain.period import Period
 
@@ -124,6 +125,24 @@ def test_every_change_from_the_lower_bound_on_is_shown(
         assert value >= parameter  # type: ignore[operator]
     else:
         assert value > parameter  # type: ignore[operator]
+
+
+@given(
+    sides(), instants, st.one_of(near, st.integers(-120, 0).map(lambda hours: timedelta(hours=hours))), st.booleans()
+)
+def test_no_lower_bound_reaches_back_further_than_it_says(
+    side: tuple[CursorField, BoundParam], lower: datetime, later: timedelta, hidden: bool
+) -> None:
+    """SPEC 4: what was delivered may be forgotten only where no fetch shows it again."""
+    cursor, bound = side
+    true = lower + later
+    value = _comparable(bound, cursor, true, hidden=hidden)
+    parameter = _parameter(bound, render_lower(bound, cursor, lower)[0])
+    shown = value >= parameter if bound.meaning is Meaning.INCLUSIVE else value > parameter  # type: ignore[operator]
+    reach = overshoot(bound)
+    assert reach is not None
+    if shown:
+        assert cursor.parse(_written(cursor, true)) >= cursor.floor(lower) - reach
 
 
 @given(sides(), instants, near, st.booleans())
@@ -252,14 +271,47 @@ def test_a_source_that_serves_sixty_days_says_from_where_it_could_show() -> None
 
     half_a_year_ago = NOW - timedelta(days=180)
     report = asyncio.run(fetched(source, yaml, asked(half_a_year_ago)))[0].report
-    assert report.lower == NOW - timedelta(days=60)
+    assert report.lower == NOW - timedelta(days=60) + HISTORY_MARGIN
     assert not report.proves(Period(half_a_year_ago, NOW))
     uneven = LeapingClock(NOW + timedelta(milliseconds=500))
     report = asyncio.run(fetched(source, yaml, asked(half_a_year_ago), clock=uneven))[0].report
-    assert report.lower == uneven.now() - timedelta(days=60), "asking from a rounded instant shows no older records"
+    shown_from = uneven.now() - timedelta(days=60) + HISTORY_MARGIN
+    assert report.lower == shown_from, "asking from a rounded instant shows no older records"
     recent = asyncio.run(fetched(source, yaml, asked(NOW - timedelta(days=2))))[0].report
     assert recent.proves(Period(NOW - timedelta(days=2), NOW))
     assert asks == ["2026-05-14T16:00:00Z", "2026-05-14T16:00:00Z", "2026-07-11T16:00:00Z"]
+
+
+@pytest.mark.parametrize("margin", [timedelta(minutes=1), timedelta(minutes=30)])
+def test_what_expires_while_it_is_listed_newest_first_is_not_called_shown(margin: timedelta) -> None:
+    """HOLE w: the oldest page is read last, and by then the edge of what the source serves has moved on."""
+    yaml = declaration("""
+    path: /events
+    records: data
+    history_seconds: 2592000
+    cursor: {field: created, format: epoch_seconds, changes: false}
+    lower: {param: since, meaning: inclusive}
+    upper: {param: before, meaning: exclusive}
+    pager: {type: last_id, param: after, has_more: has_more}
+""")
+    clock = LeapingClock()
+    start = NOW - timedelta(days=30) + margin
+    events: list[Record] = [
+        {"id": f"e{n}", "created": int((start + timedelta(minutes=n)).timestamp())} for n in range(6)
+    ][::-1]
+
+    async def source(request: web.Request) -> web.Response:
+        alive = [
+            event for event in events if int(str(event["created"])) >= (clock.now() - timedelta(days=30)).timestamp()
+        ]
+        after = request.query.get("after")
+        at = next((n + 1 for n, event in enumerate(alive) if event["id"] == after), 0)
+        await clock.sleep(120)  # the time that a page takes
+        return replied({"data": alive[at : at + 2], "has_more": at + 2 < len(alive)})
+
+    pages = asyncio.run(fetched(source, yaml, asked(start, NOW), clock=clock))
+    proven = all(page.report.proves(Period(start, NOW)) for page in pages)
+    assert (len(ids(pages)), proven) == ((6, True) if margin > timedelta(minutes=6) else (5, False))
 
 
 def test_declared_filters_are_sent_and_reported_and_keep_the_run_unproven() -> None:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
+import msgspec
 import pytest
 from aiohttp import web
 
 from tests.connectors.rest.sources import Handler, asked, declaration, fetched, ids, opened, read, replied
 from tidegate.connectors.rest.listing import MAX_LISTINGS
+from tidegate.domain.errors import ContractBroken
 from tidegate.domain.fetch import Page
 from tidegate.domain.period import Period
 
@@ -166,3 +168,78 @@ def test_a_drift_between_attempts_is_noticed_on_resuming(pager: str) -> None:
             assert set(ids([page, *rest])) == set(range(20))
 
     asyncio.run(check())
+
+
+@pytest.mark.parametrize("pager", [*ALL, *(f"{pager[:-1]}, stable: true}}" for pager in ALL)])
+@pytest.mark.parametrize("keyed", [True, False])
+def test_a_source_that_ignores_where_a_page_starts_is_an_error(pager: str, keyed: bool) -> None:
+    """It would be read for ever, or its first page as often as there are pages, and called complete."""
+
+    async def source(request: web.Request) -> web.Response:
+        return replied({"data": [{"id" if keyed else "name": n} for n in range(SIZE)], "total": 40, "pages": 10})
+
+    with pytest.raises(ContractBroken, match=r"ignores '(page|offset)', or shows its last page"):
+        asyncio.run(fetched(source, declaration(f"    path: /orders\n    records: data\n    pager: {pager}")))
+
+
+@pytest.mark.parametrize("pager", [PAGE_UNSAID, f"{PAGE_UNSAID[:-1]}, stable: true}}"])
+def test_a_source_that_shows_its_last_page_for_ever_is_an_error(pager: str) -> None:
+    async def source(request: web.Request) -> web.Response:
+        first = SIZE * min(int(request.query["page"]), 3)
+        return replied({"data": [{"id": n} for n in range(first, first + SIZE)]})
+
+    with pytest.raises(ContractBroken, match="shows its last page for ever"):
+        asyncio.run(fetched(source, declaration(f"    path: /orders\n    records: data\n    pager: {pager}")))
+
+
+@pytest.mark.parametrize("pager", ALL)
+@pytest.mark.parametrize("key", [7, None], ids=["the same", "none"])
+def test_pages_of_records_that_their_key_does_not_tell_apart_are_no_error(pager: str, key: int | None) -> None:
+    """The latest event of each customer is kept, and one customer fills pages; or poison does."""
+
+    async def source(request: web.Request) -> web.Response:
+        page = int(request.query.get("page", 1))
+        start = int(request.query.get("offset", (page - 1) * SIZE))
+        shown = [{"id": key, "event": n} for n in range(20)[start : start + SIZE]]
+        return replied({"data": shown, "total": 20, "pages": 5})
+
+    pages = asyncio.run(fetched(source, declaration(f"    path: /orders\n    records: data\n    pager: {pager}")))
+    assert {record["event"] for page in pages for record in msgspec.json.decode(page.records)} == set(range(20))
+    assert pages[-1].report.shortfall == ""
+
+
+@pytest.mark.parametrize("pager", ALL)
+def test_as_many_insertions_as_a_page_is_long_are_no_error(pager: str) -> None:
+    """The next page shows what the one before did, because all of it has moved there."""
+
+    def insert(records: list[int], reply: int) -> None:
+        if reply == 1:
+            records[:0] = range(-SIZE, -1) if "offset" in pager else range(-SIZE, 0)
+
+    pages, _ = _list(pager, list(range(20)), insert)
+    assert set(ids(pages)) >= set(range(20))
+    assert pages[-1].report.shortfall == ""
+
+
+@pytest.mark.parametrize("pager", ALL)
+@pytest.mark.parametrize("count", [9, 20])
+@pytest.mark.parametrize("at", range(1, 9))
+@pytest.mark.parametrize("late", [1, 2])
+def test_a_deletion_taken_back_by_an_insertion_skips_nothing(pager: str, count: int, at: int, late: int) -> None:
+    """Read again, the page before shows what it did, and yet the page in hand was read one record further on."""
+
+    def there_and_back(records: list[int], reply: int) -> None:
+        if reply == at:
+            records.pop(0)
+        if reply == at + late:
+            records.insert(0, 100)
+
+    pages, _ = _list(pager, list(range(count)), there_and_back)
+    assert set(ids(pages)) >= set(range(1, count))
+    assert pages[-1].report.shortfall == ""
+
+
+@pytest.mark.parametrize(("count", "requests"), [(3, 1), (7, 4), (20, 10)])
+def test_a_quiet_numbered_listing_is_read_twice_and_no_more(count: int, requests: int) -> None:
+    _, asks = _list(PAGE, list(range(count)), _nothing)
+    assert len(asks) == requests

@@ -203,3 +203,28 @@ def test_a_keyset_or_body_that_cannot_work_is_refused(
         load(yaml.replace(before, after, 1))
     assert caught.value.field == field
     assert said in str(caught.value)
+
+
+@pytest.mark.parametrize("edited", [4, 5, 11], ids=["less than a page", "a page", "more"])
+def test_a_list_that_is_newest_first_after_all_loses_nothing(edited: int) -> None:
+    """The parameter that orders it was forgotten, and what was edited last was edited in bulk: the first page has one value,
+    which is in order whichever way the list goes (HOLE gg)."""
+    orders = [*range(40), *[50] * (edited * 2)]
+
+    async def newest_first(request: web.Request) -> web.Response:
+        since, page = datetime.fromisoformat(request.query["since"]), int(request.query["page"])
+        found = sorted(((START + timedelta(seconds=at), n) for n, at in enumerate(orders)), reverse=True)
+        shown = [{"id": n, "at": at.isoformat()} for at, n in found if at >= since]
+        headers = {"Link": '<x>; rel="next"'} if page * 10 < len(shown) else {}
+        return replied(shown[page * 10 - 10 : page * 10], headers)
+
+    pages = asyncio.run(fetched(newest_first, BY_PAGE, asked(START)))
+    assert set(ids(pages)) == set(range(len(orders)))
+
+
+def test_a_bound_moves_on_once_two_values_were_seen_be_it_on_two_pages() -> None:
+    """A bulk edit of just two pages at the period's start, then a bulk edit of another one: beyond any ceiling all the same."""
+    shop = Shop([*[3] * 20, *[4] * 20, *range(5, 40)], ceiling=30)
+    pages = _fetch(shop, BY_PAGE)
+    assert set(ids(pages)) == set(range(1, 76))
+    assert pages[-1].report.proves(Period(START, NOW))

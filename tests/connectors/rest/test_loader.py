@@ -96,6 +96,8 @@ def test_a_document_that_is_no_declaration(text: str, field: str, said: str) -> 
         ("authentication: {type: bearer}", "authentication.token"),
         ("authentication: {type: basic, username: a, pasword: b}", "authentication.pasword"),
         ("max_body_mib: 0", "max_body_mib"),
+        ("identity: ulr", "identity"),
+        ("identity: [url, url]", "identity"),
     ],
 )
 def test_a_mistake_at_the_top_is_named(top: str, field: str) -> None:

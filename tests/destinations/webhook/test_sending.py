@@ -439,3 +439,25 @@ def seen(count: int) -> list[Seen]:
     """Return so many records, as a page would show them."""
     records = [{"id": number, "updated_at": "2026-07-01T00:00:00Z"} for number in range(count)]
     return read([Page(msgspec.json.encode(records), None, utc(14), FetchReport(None, None))], ORDERS)[0]
+
+
+@pytest.mark.parametrize("below", [None, timedelta(days=2)])
+def test_what_a_source_shows_below_the_bound_is_sent_once(below: timedelta | None, database_url: str) -> None:
+    """SPEC 4: what was delivered is forgotten only where no fetch shows it again: without a filter, or with a wide one."""
+
+    async def story(sending: Sending) -> None:
+        sending.world.shop.streams = {"orders": replace(ORDERS, lookback=timedelta(0), overshoot=below)}
+        await sending.install()
+        for number in range(1, 6):
+            sending.world.shop.put(number, utc(13, 16, number))
+        for day in range(14, 19):
+            sending.world.clock.set(utc(day))
+            await sending.tick()
+            sending.world.shop.put(100 + day, utc(day, 16))
+        sent = [record["id"] for record in sending.receiver.records()]
+        assert sent == [1, 2, 3, 4, 5, 114, 115, 116, 117]
+        assert await states(sending) == ["succeeded"] * 5
+        kept = await sending.pool.fetchval("select count(*) from delivered")
+        assert kept == (9 if below is None else 3), "what is below its reach is forgotten"
+
+    in_sending(database_url, story)

@@ -111,7 +111,6 @@ class Client:
         self._session, self._clock, self._bearer, self._pace = session, clock, bearer, pace
         self._allowance = allowance or Unlimited()
         self._base = base_url.rstrip("/")
-        self._origin = URL(self._base).origin()
         self._headers, self._params = {**headers, **held.headers}, held.params
         self.rules = self._rules = rules
         self._hidden: tuple[str, ...] = ()
@@ -128,7 +127,7 @@ class Client:
 
     async def follow(self, link: str) -> Answer:
         """Send a GET for a path and query that the source itself gave, as it wrote it, to the same origin."""
-        url = URL(f"{self._origin}{link}", encoded=True)
+        url = URL(f"{URL(self._base).origin()}{link}", encoded=True)
         return await self._ask("GET", url.update_query(self._params) if self._params else url, None)
 
     def without_credentials(self, position: Position) -> Position:

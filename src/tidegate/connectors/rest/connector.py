@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from dataclasses import replace
+from functools import cache, partial
 from urllib.parse import urlsplit
 
 import aiohttp
 
 from tidegate.connectors.base import ConnectionSettings
 from tidegate.connectors.http import ReplyRules
+from tidegate.connectors.listings import listing_name, shape_of
 from tidegate.connectors.rest.children import ChildListing, ChildStream
 from tidegate.connectors.rest.client import Bearer, Client, Pace, credentials
-from tidegate.connectors.rest.declaration import Authentication, Declaration, OAuth, Param, StreamDeclaration
+from tidegate.connectors.rest.declaration import (
+    Authentication,
+    AuthenticationKind,
+    Declaration,
+    OAuth,
+    Param,
+    StreamDeclaration,
+)
 from tidegate.connectors.rest.listing import Filled, ListedStream, Listing
 from tidegate.connectors.rest.login import LoginTokens
 from tidegate.connectors.rest.oauth import OAuthTokens
 from tidegate.connectors.rest.section import suggest
+from tidegate.connectors.rest.shape import declared_shape
 from tidegate.connectors.rest.template import fill, fill_address, placeholders
 from tidegate.domain.capacity import RateLimit
 from tidegate.domain.clock import Clock
@@ -30,6 +40,9 @@ class RestConnector:
 
     def __init__(self, declaration: Declaration) -> None:
         self.declaration = declaration
+        self._secret_names = secret_names(declaration)
+        self._streams = {name: declared.stream for name, declared in declaration.streams.items()}
+        self._shape = cache(partial(declared_shape, declaration))
         self._listed = {
             name: ListedStream(declared, declaration.error_codes)
             for name, declared in declaration.streams.items()
@@ -49,17 +62,22 @@ class RestConnector:
     @property
     def streams(self) -> Mapping[str, Stream]:
         """Return the declared streams by name."""
-        return {name: declared.stream for name, declared in self.declaration.streams.items()}
+        return self._streams
 
     @property
     def rate_limit(self) -> RateLimit | None:
         """Return the declared rate."""
         return self.declaration.rate_limit
 
+    @property
+    def identity(self) -> Mapping[str, str | None]:
+        """Return the settings that are declared to tell the platform account, with their defaults."""
+        return {name: self.declaration.settings[name] for name in self.declaration.identity}
+
     def open(self, connection: ConnectionSettings, session: aiohttp.ClientSession, clock: Clock) -> RestSource:
         """Return the source of ``connection``. Raises InvalidInput naming a missing setting or secret."""
         declared = self.declaration
-        settings, secrets = _settings(declared, connection), _secrets(declared, connection)
+        settings, secrets = _settings(declared, connection), _secrets(declared, self._secret_names, connection)
         base_url = fill_address(declared.base_url, settings)
         _check_address("base_url", base_url)
         authentication = _filled_authentication(declared.authentication, settings, secrets)
@@ -84,22 +102,29 @@ class RestConnector:
             client = client_of(LoginTokens(authentication.login, client, clock))
         elif authentication.oauth is not None:
             client = client_of(OAuthTokens(session, clock, authentication.oauth, connection.vault, rules))
-        filled = {name: _filled_stream(stream, settings) for name, stream in declared.streams.items()}
-        return RestSource(self._listed, self._children, filled, client, clock)
+        named = {f"settings.{name}": value for name, value in settings.items()}
+        filled = {name: _filled_stream(stream, settings, named) for name, stream in declared.streams.items()}
+
+        def shape(stream: str) -> bytes:
+            return self._shape(stream) + set_to
+
+        set_to = shape_of(settings)
+        return RestSource(self._listed, self._children, filled, shape, client, clock)
 
 
 class RestSource:
-    """One connection of a declared platform, opened."""
+    """One connection of a declared platform, opened. ``shape``: what defines a stream's listing, settings among it."""
 
     def __init__(
         self,
         listed: Mapping[str, ListedStream],
         children: Mapping[str, ChildStream],
         filled: Mapping[str, Filled],
+        shape: Callable[[str], bytes],
         client: Client,
         clock: Clock,
     ) -> None:
-        self._listed, self._children, self._filled = listed, children, filled
+        self._listed, self._children, self._filled, self._shape = listed, children, filled, shape
         self._client, self._clock = client, clock
 
     def fetch(self, request: FetchRequest) -> AsyncIterator[Page]:
@@ -115,6 +140,10 @@ class RestSource:
             return Listing(self._listed[request.stream], filled, request, self._client, self._clock).pages()
         parents = self._filled[child.parent.declared.stream.name]
         return ChildListing(child, filled, parents, request, self._client, self._clock).pages()
+
+    def listing(self, request: FetchRequest) -> str:
+        """Return what tells one listing from another; see `tidegate.connectors.base.Source.listing`."""
+        return listing_name(self._shape(request.stream), request)
 
 
 def _settings(declared: Declaration, connection: ConnectionSettings) -> dict[str, str]:
@@ -132,8 +161,8 @@ def _settings(declared: Declaration, connection: ConnectionSettings) -> dict[str
     return settings
 
 
-def _secrets(declared: Declaration, connection: ConnectionSettings) -> Mapping[str, str]:
-    for name in secret_names(declared):
+def _secrets(declared: Declaration, names: Iterable[str], connection: ConnectionSettings) -> Mapping[str, str]:
+    for name in names:
         if not connection.secrets.get(name):
             raise InvalidInput(f"secrets.{name}", None, "is missing", f"{declared.name} needs it to sign in.")
         if not connection.secrets[name].isprintable():
@@ -164,6 +193,8 @@ def _check_address(field: str, address: str) -> None:
 def _filled_authentication(
     declared: Authentication, settings: Mapping[str, str], secrets: Mapping[str, str]
 ) -> Authentication:
+    if declared.kind is AuthenticationKind.NONE:
+        return declared
     login = declared.login
     if login is not None:
         body = {name: _filled(value, settings, secrets) for name, value in login.body.items()}
@@ -197,10 +228,10 @@ def _filled(value: Param, settings: Mapping[str, str], secrets: Mapping[str, str
     return fill(value, settings, secrets) if isinstance(value, str) else value
 
 
-def _filled_stream(declared: StreamDeclaration, settings: Mapping[str, str]) -> Filled:
+def _filled_stream(declared: StreamDeclaration, settings: Mapping[str, str], named: Mapping[str, str]) -> Filled:
     return Filled(
         fill_address(declared.path, settings),
         {name: _filled(value, settings, {}) for name, value in declared.params.items()},
         {name: _filled(value, settings, {}) for name, value in declared.filters.items()},
-        {f"settings.{name}": value for name, value in settings.items()},
+        named,
     )

@@ -230,11 +230,15 @@ class StreamDeclaration:
 
 @dataclass(frozen=True, slots=True)
 class Declaration:
-    """One platform. ``settings``: the names a connection may set, each with its default, None where it must."""
+    """One platform. ``settings``: the names a connection may set, each with its default, None where it must.
+
+    ``identity``: those of them that tell one platform account from another (SPEC 2.12).
+    """
 
     name: str
     base_url: str
     settings: Mapping[str, str | None] = field(default_factory=dict)
+    identity: tuple[str, ...] = ()
     headers: Mapping[str, Param] = field(default_factory=dict)
     authentication: Authentication = field(default_factory=Authentication)
     rate_limit: RateLimit | None = None

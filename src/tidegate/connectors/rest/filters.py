@@ -59,6 +59,16 @@ def render_lower(bound: BoundParam, cursor: CursorField, instant: datetime) -> t
     return _write(bound, written), shown_from
 
 
+def overshoot(bound: BoundParam | None) -> timedelta | None:
+    """Return how far below the cursor's `floor` of an instant `render_lower` may reach at most; None without a bound."""
+    if bound is None:
+        return None
+    steps = 2 if bound.meaning is Meaning.EXCLUSIVE else 1
+    grain = DAY if bound.format is CursorFormat.DATE else bound.grain
+    clock_changes = DAY if bound.format in (CursorFormat.DATE, CursorFormat.LOCAL) else timedelta(0)
+    return steps * grain + clock_changes
+
+
 def render_upper(bound: BoundParam, cursor: CursorField, instant: datetime) -> str:
     """Return the text that shows every record with a cursor value before ``instant``."""
     reached = cursor.ceiling(instant)

@@ -7,7 +7,9 @@ bound. Where a whole page has one cursor value the bound cannot move; then, for 
     with ``ties``      its records are listed by key: those after the last key, until there are no more
     else               the pager ``within`` goes on to its next page, and the next one, until the value changes
 
-A page that is not in order moves nothing: its listing goes on by ``within``; with ``ties`` it is an error.
+A page that is not in order moves nothing: its listing goes on by ``within``; with ``ties`` it is an error. Nor does a first page
+of one value tell that there is an order: until two values were seen, the later one after the earlier, ``within`` goes on there
+as well. A list that is newest first after all would else be cut off at its newest value.
 """
 
 from __future__ import annotations
@@ -29,7 +31,8 @@ from tidegate.domain.errors import ContractBroken
 
 @dataclass(frozen=True, slots=True)
 class KeysetPager:
-    """Pages by the cursor field. A position holds ``from``, the instant that the lower bound has moved to.
+    """Pages by the cursor field. A position holds ``from``, the instant that the lower bound has moved to; as long as it has
+    not, ``shown``, the only cursor value up to there.
 
     ``within`` in a position is where the inner pager stands, ``tie`` that the records of that one value are listed by key,
     ``after`` the last key of them, None for the first page. ``param`` carries that key; "" if there are no ``ties``.
@@ -61,7 +64,10 @@ class KeysetPager:
             return self._after_tie(position, seen, more=onward is not None)
         if onward is None:
             return None
-        reached, before = self._reached(seen), moved_to(position)
+        values, before = self._in_order(position, seen), moved_to(position)
+        reached = values[-1] if values else None
+        if reached is not None and before is None and not self.param and values[0] == reached:
+            return {**outer(position, onward), "shown": reached.isoformat()}
         if reached is not None and (before is None or self._further(reached, before)):
             return {"from": reached.isoformat()}
         if not self.param or seen.envelope.empty:
@@ -91,16 +97,15 @@ class KeysetPager:
         here, there = (render_lower(self.lower, self.cursor, at)[0] for at in (reached, before))
         return reached > before and here != there
 
-    def _reached(self, seen: PageSeen) -> datetime | None:
-        """Return the page's last cursor value, None if it has none or its records are not in order."""
-        values = []
+    def _in_order(self, position: Position, seen: PageSeen) -> list[datetime]:
+        """Return the page's cursor values, what was ``shown`` before in front; empty if they are not in order."""
+        values = [datetime.fromisoformat(str(position["shown"]))] if "shown" in position else []
         for glance in seen.glances:
             try:
                 values.append(self.cursor.parse(msgspec.json.decode(glance.cursor or b"null")))
             except ValueError:
                 continue  # the destination quarantines the record
-        ordered = all(earlier <= later for earlier, later in pairwise(values))
-        return values[-1] if values and ordered else None
+        return values if all(earlier <= later for earlier, later in pairwise(values)) else []
 
 
 def inner(position: Position) -> Position:

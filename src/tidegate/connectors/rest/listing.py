@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from itertools import pairwise
 
 import msgspec
@@ -18,7 +18,7 @@ from tidegate.connectors.rest.envelope import EnvelopeReader
 from tidegate.connectors.rest.feed import Feed
 from tidegate.connectors.rest.filters import bounds
 from tidegate.connectors.rest.keyset import KeysetPager, drifted, inner, moved_to, outer
-from tidegate.connectors.rest.pagers import Drifted, PagePager, Pager, PageSeen, Position, pager
+from tidegate.connectors.rest.pagers import Drifted, OffsetPager, PagePager, Pager, PageSeen, Position, pager
 from tidegate.connectors.rest.records import Glance, RecordReader
 from tidegate.connectors.rest.trail import Trail
 from tidegate.domain.clock import Clock
@@ -27,6 +27,7 @@ from tidegate.domain.errors import ContractBroken
 from tidegate.domain.fetch import FetchReport, FetchRequest, Page
 
 MAX_LISTINGS = 3
+HISTORY_MARGIN = timedelta(minutes=1)
 UNKNOWN_TOKEN = frozenset({400, 404, 409, 410, 416, 422})  # how sources refuse a page token they no longer know
 DRIFTED = f"records moved between pages in each of {MAX_LISTINGS} listings, some may not have been shown"
 
@@ -63,15 +64,16 @@ class Listing:
         self, listed: ListedStream, filled: Filled, request: FetchRequest, client: Client, clock: Clock
     ) -> None:
         self._listed, self._filled, self._request, self._client = listed, filled, request, client
+        self._clock = clock
         self._resumed = False
-        self._trail = self._begin(clock)
-        bounded = bounds(request, listed.declared, self._trail.since)
-        self._report = FetchReport(bounded.lower, bounded.upper, filled.filters)
+        self._trail = self._begin()
+        self._bounds = bounds(request, listed.declared, self._trail.since)
+        self._report = FetchReport(self._bounds.lower, self._bounds.upper, filled.filters)
         self._newest: datetime | None = None  # the cursor value of the last record seen, in an ascending stream
 
-    def _begin(self, clock: Clock) -> Trail:
+    def _begin(self) -> Trail:
         declared, token = self._listed.declared, self._request.resume
-        since = None if declared.history is None else clock.now() - declared.history
+        since = None if declared.history is None else self._clock.now() - declared.history
         fresh = Trail(declared.pager.kind, since=since, feed=self._request.changes_since or "")
         if token is None:
             return fresh
@@ -131,8 +133,9 @@ class Listing:
 
     def _bounding(self, at: Position) -> Mapping[str, Param]:
         """Return the parameters that shape and bound the listing, from where a keyset has moved its bound to."""
-        moved = self._request if (since := moved_to(at)) is None else replace(self._request, lower=since)
-        bounded = bounds(moved, self._listed.declared, self._trail.since)
+        bounded, since = self._bounds, moved_to(at)
+        if since is not None:
+            bounded = bounds(replace(self._request, lower=since), self._listed.declared, self._trail.since)
         return {**self._filled.params, **self._filled.filters, **bounded.params}
 
     async def _ask(self, params: Mapping[str, Param], at: Position) -> Answer:
@@ -162,11 +165,12 @@ class Listing:
     async def _recheck(
         self, counted: Pager, at: Position, seen: PageSeen, whole: Callable[[Position], Position]
     ) -> Drifted | None:
-        """Return how a counted listing moved, None if it did not: the page before is read again where need be."""
-        before = counted.recheck(at, seen) if isinstance(counted, PagePager) else None
-        if before is None or not isinstance(counted, PagePager):
+        """Return how a counted listing moved, None if it did not: pages are read again where need be."""
+        if not isinstance(counted, PagePager | OffsetPager):
             return None
-        _, again = await self._read(whole(before))
+        again = [(await self._read(whole(place)))[1] for place in counted.doubts(at, seen)]
+        if not again:
+            return None
         try:
             counted.verify(at, seen, again)
         except Drifted as drift:
@@ -174,7 +178,7 @@ class Listing:
         return None
 
     def _page(self, answer: Answer, seen: PageSeen, following: Position | None) -> Page:
-        report = self._report
+        report = self._of_what_is_left()
         if self._trail.drifted:
             report = replace(report, shortfall=DRIFTED)
         if following is not None and self._has_passed(self._request.stop_after, seen):
@@ -191,6 +195,18 @@ class Listing:
             if token is None:
                 report = self._listed.feed.ended(report, seen.envelope, expired=self._trail.expired)
         return Page(records, token, answer.requested_at, report, answer.reply.source_at)
+
+    def _of_what_is_left(self) -> FetchReport:
+        """Return the report, from where on the source still served all when the page was answered (HOLE w).
+
+        What expires while it is listed may have been gone before its page was asked for. The ``HISTORY_MARGIN`` is for clocks
+        that differ.
+        """
+        history = self._listed.declared.history
+        if history is None:
+            return self._report
+        oldest = self._clock.now() - history + HISTORY_MARGIN
+        return replace(self._report, lower=oldest if self._report.lower is None else max(self._report.lower, oldest))
 
     def _has_passed(self, stop_after: datetime, seen: PageSeen) -> bool:
         """Return whether all later pages hold cursor values after ``stop_after``: only an ascending stream can tell."""

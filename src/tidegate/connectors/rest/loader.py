@@ -23,6 +23,7 @@ from tidegate.connectors.rest.declaration import (
     Param,
     StreamDeclaration,
 )
+from tidegate.connectors.rest.filters import overshoot
 from tidegate.connectors.rest.graphql_section import DEFAULT_PATH, check_asked, read_asked, read_error_codes
 from tidegate.connectors.rest.keyset_section import check_bodies, read_keyset
 from tidegate.connectors.rest.parent_section import adopted, read_parent
@@ -57,6 +58,7 @@ def load(text: str) -> Declaration:
         name=name,
         base_url=_template(root, "base_url", settings, secrets_allowed=False),
         settings=settings,
+        identity=_identity(root, settings),
         headers=_templates(root, "headers", settings),
         authentication=_authentication(root.section("authentication"), settings),
         rate_limit=None if limit is None else _rate_limit(limit),
@@ -78,6 +80,16 @@ def _settings(section: Section | None) -> dict[str, str | None]:
         return {}
     values = {name: section.scalar(name) for name in section}
     return {name: None if value is None else str(value) for name, value in values.items()}
+
+
+def _identity(root: Section, settings: Mapping[str, str | None]) -> tuple[str, ...]:
+    names = tuple(str(item) for item in root.items("identity"))
+    for name in names:
+        if name not in settings:
+            raise root.refuse("identity", f"names {name!r}, which is no setting", suggest(name, settings))
+        if names.count(name) > 1:
+            raise root.refuse("identity", f"names {name!r} twice", "Name each setting once.")
+    return names
 
 
 def _check(section: Section, key: str, text: str, settings: Mapping[str, str | None], *, secrets_allowed: bool) -> str:
@@ -187,14 +199,16 @@ def _stream(name: str, section: Section, settings: Mapping[str, str | None]) -> 
     if page_size is not None:
         params[page_size.text("param")] = page_size.integer("value", least=1)
         page_size.finish()
+    lower = _bound(section, "lower", cursor)
+    feed = "changes" in section
     made = StreamDeclaration(
-        stream=Stream(name, key, cursor, lookback, _columns(section), change_feed="changes" in section),
+        stream=Stream(name, key, cursor, lookback, _columns(section), change_feed=feed, overshoot=overshoot(lower)),
         path=_address(section, settings, default=DEFAULT_PATH if asked else "" if parent else None),
         method=section.text("method", "POST" if asked else "GET"),
         records=(asked and asked.records) or _path(section.optional_text("records")) or (),
         params=params,
         filters=_templates(section, "filters", settings, secrets_allowed=False),
-        lower=_bound(section, "lower", cursor),
+        lower=lower,
         upper=_bound(section, "upper", cursor),
         history=timedelta(seconds=history) or None,
         pager=(asked and asked.pager) or (PagerDeclaration() if pager_section is None else _pager(pager_section)),

@@ -18,7 +18,7 @@ A short page never ends a listing, and an empty one only where this table says s
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import Protocol, TypeAlias
@@ -47,6 +47,10 @@ class Drifted(Exception):
     def __init__(self, reason: str, onward: Position | None) -> None:
         super().__init__(reason)
         self.onward = onward
+
+
+class PageRepeated(ContractBroken):
+    """A source shows one page again and again, whichever it is asked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,7 +216,12 @@ def next_link(header: str) -> str | None:
 
 @dataclass(frozen=True, slots=True)
 class PagePager:
-    """Pages by number. The page before is read again after each one, unless the source promises a ``stable`` listing."""
+    """Pages by number. The page before is read again after each one, unless the source promises a ``stable`` listing.
+
+    Two pages are believed if the first of them shows the same before and after the second was read, and the second one does
+    when it is read again in its turn. So one movement between them is noticed, and one that is taken back as well; three
+    that cancel one another out are not.
+    """
 
     param: str
     first: int
@@ -237,13 +246,16 @@ class PagePager:
         return number
 
     def following(self, position: Position, seen: PageSeen) -> Position | None:
-        """Return the next number, with the last record and all keys seen, by which `recheck` and `verify` notice drift."""
+        """Return the next number, with the last record and all keys seen, by which `doubts` and `verify` notice drift."""
         number = self._number(position)
         if self._ends(number, seen):
             return None
-        if self.stable:
-            return {"page": number + 1}
-        return {"page": number + 1, "last": (seen.glances.marks or [""])[-1], "keys": _digest(seen)}
+        onward: Position = {"page": number + 1, **_shown(seen)}
+        if self.stable or seen.envelope.empty:
+            return onward
+        unproven = self._is_unproven(position, seen)
+        joint = {"after": position["tail"], "first": seen.keys[0]} if unproven and "tail" in position else {}
+        return {**onward, "last": seen.glances.marks[-1], "tail": seen.keys[-1], **joint}
 
     def _ends(self, number: int, seen: PageSeen) -> bool:
         if self.has_more is not None:
@@ -257,22 +269,44 @@ class PagePager:
             return next_link(",".join(seen.headers.getall("Link", ()))) is None
         return seen.envelope.empty
 
-    def recheck(self, position: Position, seen: PageSeen) -> Position | None:
-        """Return the page to read again before the one at ``position`` is believed, None if none is needed.
+    def doubts(self, position: Position, seen: PageSeen) -> list[Position]:
+        """Return the pages to read again, in this order, before the one at ``position`` is believed.
 
-        None is needed where the last record before the page, unedited, is now on it: records have only moved towards the
-        end, and what was not yet shown is still ahead.
+        The one before it, if records may have moved towards the beginning, if how that one joins its own predecessor is still
+        to be seen (``first`` came right ``after`` another), or if both pages show the same. And the last page itself: no other
+        one will show how it joins.
         """
-        if "keys" not in position or (position["last"] and position["last"] in seen.glances.marks):
-            return None
-        return {"page": self._number(position) - 1}
+        number, unproven = self._number(position), self._is_unproven(position, seen)
+        before = unproven or "first" in position or _repeats(position, seen)
+        itself = unproven and self._ends(number, seen)
+        return [{"page": each} for each in [*([number - 1] if before else []), *([number] if itself else [])]]
 
-    def verify(self, position: Position, seen: PageSeen, before: PageSeen) -> None:
-        """Raise Drifted unless the page ``before`` the one at ``position`` still shows the same records.
+    def _is_unproven(self, position: Position, seen: PageSeen) -> bool:
+        """Return whether a record may have been passed over between the page before and the one at ``position``.
 
-        That its last one is still there does not suffice: it may have moved away and back.
+        None has where the last record before the page, unedited, is now on it: records have only moved towards the end.
         """
-        if _digest(before) != position["keys"]:
+        if self.stable or "keys" not in position:
+            return False
+        return not (position.get("last") and position["last"] in seen.glances.marks)
+
+    def verify(self, position: Position, seen: PageSeen, again: Sequence[PageSeen]) -> None:
+        """Raise Drifted unless the page before the one at ``position`` still shows the same records, read ``again``.
+
+        That its last one is still there does not suffice: it may have moved away and back. Raises ContractBroken if it shows
+        what the page does: the source ignores the number, or shows its last page for ever.
+        """
+        before, *itself = again
+        _require_another(self.param, position, seen, before)
+        moved = self._is_unproven(position, seen) and _digest(before) != position["keys"]
+        if "first" in position:
+            moved = moved or not _joins(before.keys, position["after"], position["first"])
+        for page in itself:
+            shown = seen.keys[0] if seen.keys else None
+            moved = moved or not (
+                _joins(page.keys, position.get("tail"), shown) if shown is not None else page.envelope.empty
+            )
+        if moved:
             raise Drifted("records moved between two pages", self.following(position, seen))
 
 
@@ -328,12 +362,54 @@ class OffsetPager:
             return None
         if not further:
             raise ContractBroken(f"The source says there is more after {reached} records and shows none.")
-        return {"offset": reached, "last": "" if self.stable else marks[-1]}
+        last = "" if self.stable else marks[-1]
+        return {"offset": reached, "last": last, "before": self._offset(position), **_shown(seen)}
+
+    def doubts(self, position: Position, seen: PageSeen) -> list[Position]:
+        """Return the page before, to be read again, if the page at ``position`` goes on and shows what that one did."""
+        further = self._offset(position) + len(seen.keys) > self._passed(position)
+        return [{"offset": position["before"]}] if further and _repeats(position, seen) else []
+
+    def verify(self, position: Position, seen: PageSeen, again: Sequence[PageSeen]) -> None:
+        """Raise ContractBroken if the page before, read ``again``, shows what the page does: the source ignores the offset."""
+        _require_another(self.param, position, seen, again[0])
 
 
 def _digest(seen: PageSeen) -> str:
     """Return what tells whether a page shows the same records in the same order."""
     return blake2b("\n".join(seen.keys).encode(), digest_size=12).hexdigest()
+
+
+def _text(seen: PageSeen) -> str:
+    return blake2b(seen.envelope.records, digest_size=12).hexdigest()
+
+
+def _shown(seen: PageSeen) -> Position:
+    """Return what a page shows, as a position remembers it: the text as well where the keys do not tell records apart."""
+    told_apart = all(seen.keys) and len(set(seen.keys)) == len(seen.keys)
+    return {"keys": _digest(seen)} if told_apart else {"keys": _digest(seen), "text": _text(seen)}
+
+
+def _joins(keys: Sequence[str], after: object, first: object) -> bool:
+    """Return whether ``keys`` begin with ``first``, or show it right ``after`` the record that was the last one before it."""
+    at = keys.index(str(first)) if first in keys else -1
+    return at == 0 or (at > 0 and keys[at - 1] == after)
+
+
+def _repeats(position: Position, seen: PageSeen) -> bool:
+    """Return whether the page at ``position`` shows the records that the page before it did; records may just have moved."""
+    if seen.envelope.empty or position.get("keys") != _digest(seen):
+        return False
+    return "text" not in position or position["text"] == _text(seen)
+
+
+def _require_another(param: str, position: Position, seen: PageSeen, before: PageSeen) -> None:
+    """Raise PageRepeated if the page ``before`` the one at ``position`` shows the same records now, and did when first read."""
+    if _repeats(position, seen) and _repeats(position, before):
+        raise PageRepeated(
+            f"Two pages in a row show the same records: the source ignores {param!r}, or shows its last page for ever.",
+            remedy="Correct the pager's `param`, or declare what says that a page is the last one.",
+        )
 
 
 def pager(declaration: PagerDeclaration) -> Pager:

@@ -118,6 +118,7 @@ def _with_parent(section: Section, made: StreamDeclaration, parent: StreamDeclar
         key=(*(declared.name_of(path) for path in keys), *made.stream.key),
         cursor=None if cursor is None else replace(cursor, path=(declared.name_of(cursor.path),)),
         lookback=parent.stream.lookback,
+        overshoot=parent.stream.overshoot,
         columns={**types, **made.stream.columns},
     )
     return replace(made, stream=stream, parent=declared)

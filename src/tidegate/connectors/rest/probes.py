@@ -16,6 +16,7 @@ import msgspec
 
 from tidegate.connectors.base import Source
 from tidegate.connectors.rest.declaration import BoundParam, Meaning, PagerKind, StreamDeclaration
+from tidegate.connectors.rest.pagers import PageRepeated
 from tidegate.domain.cursor import CursorField, CursorFormat
 from tidegate.domain.errors import SourceError
 from tidegate.domain.fetch import FetchRequest, Page
@@ -49,6 +50,8 @@ async def probe(source: Source, declared: StreamDeclaration, now: datetime) -> t
         findings += [*_of_keys(stream, pages[0]), *_of_the_end(declared, pages), *_of_the_next_page(declared, pages)]
         if stream.cursor is not None and declared.lower is not None:
             findings += await _of_the_filter(source, stream.cursor, declared.lower, declared, pages[0], now)
+    except PageRepeated:
+        findings.append(_repeated(declared.pager.param or "the page's number"))
     except SourceError as error:
         findings.append(f"A further request failed, so not everything could be tried: {error.code}: {error}")
     return tuple(findings)
@@ -93,6 +96,10 @@ def _of_the_end(declared: StreamDeclaration, pages: list[Shown]) -> list[str]:
     return [f"The page is full, {count} records, and {where} nothing says that there is more: check `pager:`."]
 
 
+def _repeated(param: str) -> str:
+    return f"The second page repeats the first: {param} has no effect. Name the parameter that asks for the next page."
+
+
 def _of_the_next_page(declared: StreamDeclaration, pages: list[Shown]) -> list[str]:
     if len(pages) < 2:
         return []
@@ -101,9 +108,7 @@ def _of_the_next_page(declared: StreamDeclaration, pages: list[Shown]) -> list[s
     if second and set(second) <= set(first) and len(first) > 1:
         moved = declared.lower.param if declared.pager.kind is PagerKind.KEYSET and declared.lower else ""
         param = moved or declared.pager.param or "the link"
-        return [
-            f"The second page repeats the first: {param} has no effect. Name the parameter that asks for the next page."
-        ]
+        return [_repeated(param)]
     if cursor is not None and cursor.ascending:
         ends = [*pages[0].values(cursor), *pages[1].values(cursor)]
         within = all(earlier <= later for earlier, later in pairwise(pages[0].values(cursor)))

@@ -34,6 +34,8 @@ def parent_fields(text: str) -> list[tuple[str, ...]]:
 
 def fill(text: str, settings: Mapping[str, str], secrets: Mapping[str, str]) -> str:
     """Return ``text`` filled in; every placeholder must have a value."""
+    if "{" not in text:
+        return text
     return PLACEHOLDER.sub(lambda match: (settings if match[1] == "settings" else secrets)[match[2]], text)
 
 
@@ -43,6 +45,8 @@ def fill_address(text: str, settings: Mapping[str, str]) -> str:
     Raises InvalidInput for a setting that would change another part of the address than its own: ``x.example/`` for a
     shop's name must not send the credentials elsewhere. A template that is one placeholder takes a whole address.
     """
+    if "{" not in text:
+        return text
     if PLACEHOLDER.fullmatch(text):
         return fill(text, settings, {})
     return PLACEHOLDER.sub(_checked(settings), text)

@@ -89,6 +89,11 @@ class ShopifyConnector:
         """Return None: a shop counts points, not requests, and each reply tells how many are left."""
         return None
 
+    @property
+    def identity(self) -> Mapping[str, str | None]:
+        """Return the shop's setting. A connection by ``base_url`` alone tells no shop: another address may be the same one."""
+        return {"shop": None}
+
     def open(self, connection: ConnectionSettings, session: aiohttp.ClientSession, clock: Clock) -> ShopifySource:
         """Return the source of ``connection``; does no I/O. Raises InvalidInput naming a setting or the secret."""
         token = connection.secrets.get("access_token", "")
@@ -99,9 +104,10 @@ class ShopifyConnector:
                 "is not an access token",
                 "Give the Admin API access token of the app, as shpat_….",
             )
-        api = AdminAPI(_base_url(connection.settings), token, session, clock, connection.allowance)
+        address = _base_url(connection.settings)
+        api = AdminAPI(address, token, session, clock, connection.allowance)
         history = _order_history(connection.settings)
-        return ShopifySource(api, _UPDATED_AT, all_orders_expected=history is OrderHistory.ALL)
+        return ShopifySource(api, _UPDATED_AT, all_orders_expected=history is OrderHistory.ALL, address=address)
 
 
 def _child(name: str, parent: ParentDeclaration) -> Stream:

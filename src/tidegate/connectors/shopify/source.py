@@ -9,9 +9,10 @@ from typing import TypeAlias
 
 import msgspec
 
+from tidegate.connectors.listings import listing_name, shape_of
 from tidegate.connectors.rest.family import Family
 from tidegate.connectors.shopify.admin import AdminAPI, Answer, CursorExpired, TooCostly
-from tidegate.connectors.shopify.queries import ALL_ORDERS_SCOPE, CHILDREN, LISTINGS, Listing, Nested
+from tidegate.connectors.shopify.queries import ALL_ORDERS_SCOPE, API_VERSION, CHILDREN, LISTINGS, Listing, Nested
 from tidegate.connectors.shopify.replies import Connection, ListingData, NestedData
 from tidegate.domain.cursor import CursorField
 from tidegate.domain.errors import ContractBroken, InvalidInput
@@ -69,15 +70,28 @@ class _Listed:
 
 
 class ShopifySource:
-    """One shop's streams. ``max_depth`` is in records."""
+    """One shop's streams. ``max_depth`` is in records. ``address``: of the shop, by which its listings are told apart."""
 
     def __init__(
-        self, api: AdminAPI, cursor: CursorField, *, all_orders_expected: bool, max_depth: int = MAX_DEPTH
+        self,
+        api: AdminAPI,
+        cursor: CursorField,
+        *,
+        all_orders_expected: bool,
+        max_depth: int = MAX_DEPTH,
+        address: str = "",
     ) -> None:
         self._api = api
         self._cursor = cursor
         self._all_orders_expected = all_orders_expected
         self._max_depth = max_depth
+        self._address = address
+
+    def listing(self, request: FetchRequest) -> str:
+        """Return what tells one listing from another: the shop, the API's version, and the queries of this revision."""
+        parent = CHILDREN.get(request.stream)
+        listed = LISTINGS.get(request.stream if parent is None else parent.stream)
+        return listing_name(shape_of(self._address, API_VERSION, listed, parent), request)
 
     async def fetch(self, request: FetchRequest) -> AsyncIterator[Page]:
         """Yield the pages of a stream, a child's as those of its parent with the children in the place of the records."""

@@ -198,10 +198,11 @@ class Layout:
 
         Raises Unfit if any record of it needs a closer look.
         """
-        if self._decoder is None or b"\\u0000" in page:
+        escapes = b"\\" in page
+        if self._decoder is None or (escapes and b"\\u0000" in page):
             raise Unfit
         try:
-            return self._heads(self._decoder.decode(page), escape=b"\\" in page or b"None" in page)
+            return self._heads(self._decoder.decode(page), escape=escapes or b"None" in page)
         except (ValueError, RecursionError) as error:
             raise Unfit from error
 

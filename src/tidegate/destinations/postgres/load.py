@@ -11,9 +11,10 @@ from typing import Final, TypeAlias, cast
 
 import asyncpg
 
-from tidegate.destinations.base import Quarantined, Target, Turn, Written, at_once
+from tidegate.destinations.base import Quarantined, Target, Turn, Written
 from tidegate.destinations.postgres import pieces
 from tidegate.destinations.postgres.careful import Origin, Rendered, by_page, discovered
+from tidegate.destinations.postgres.following import Place
 from tidegate.destinations.postgres.layout import Layout, Unfit
 from tidegate.destinations.postgres.refusals import (
     DEADLOCK,
@@ -30,6 +31,8 @@ from tidegate.domain.errors import DestinationRejected, DestinationUnavailable
 from tidegate.domain.fetch import Page
 
 Pool: TypeAlias = "asyncpg.Pool[asyncpg.Record]"
+Commit: TypeAlias = "Callable[[Batch, Place], Awaitable[Written]]"
+"""Writes a batch's `rows` and whatever belongs to them in one transaction."""
 
 _ALIVE_SECONDS: Final = 1.0
 """How often a transaction that waits for its turn shows that its process is not frozen: well within the shortest lease."""
@@ -95,6 +98,7 @@ class Load:
         self._fresh = False
         self._preparing = asyncio.Lock()
         self._all_new = False
+        self._last: Place | None = None
         self._ready: dict[int, tuple[Page, Layout, list[str]]] = {}
 
     def ready(self, page: Page) -> None:
@@ -109,72 +113,78 @@ class Load:
             self._layout = await self._tables.layout(connection, self._target)
             self._fresh = True
 
-    async def delivered(
-        self, pool: Pool, pages: Sequence[Page], commit: Callable[[Batch, Turn], Awaitable[Written]], turn: Turn
-    ) -> Written:
+    def follow(self, turn: Turn) -> Place:
+        """Return the place of the next batch, behind the one that was given its own before."""
+        self._last = Place(turn, self._last)
+        return self._last
+
+    async def delivered(self, pool: Pool, pages: Sequence[Page], commit: Commit, place: Place) -> Written:
         """Return what ``commit`` made of ``pages``, having quarantined the records that PostgreSQL itself refuses.
 
-        ``commit`` writes the batch's `rows` and whatever belongs to them in one transaction, and is called again after
-        NotNew, and with less after RecordsRefused. Raises what it raises, or a DestinationError.
+        ``commit`` is called again after NotNew, and with less after RecordsRefused. Raises what it raises, or a
+        DestinationError.
         """
-        written = await self._delivered(pool, pages, commit, turn)
+        written = await self._delivered(pool, pages, commit, place)
         self._all_new = 0 < written.inserted == written.read - len(written.quarantined)
         return written
 
-    async def _delivered(
-        self, pool: Pool, pages: Sequence[Page], commit: Callable[[Batch, Turn], Awaitable[Written]], turn: Turn
-    ) -> Written:
+    async def _delivered(self, pool: Pool, pages: Sequence[Page], commit: Commit, place: Place) -> Written:
         batch = await self._prepared(pool, pages)
         try:
-            return await self._ahead(batch, commit, turn)
+            return await self._ahead(batch, commit, place)
         except LayoutChanged:
             self._fresh = False
         except RecordsRefused:
             pass
-        await turn()
+        await place.commit()
         batch = await self._prepared(pool, pages, careful=True)
         while True:
             try:
-                return await _again(commit, batch, at_once)
+                return await _again(commit, batch, Place())
             except RecordsRefused:
                 batch = await self._without_refused(pool, batch)
             except LayoutChanged as error:
                 raise DestinationUnavailable(f"{self._tables.name(self._target)} keeps changing: {error}.") from error
 
-    async def _ahead(self, batch: Batch, commit: Callable[[Batch, Turn], Awaitable[Written]], turn: Turn) -> Written:
-        """Return what ``commit`` made of ``batch``, which may be staged while the batch before it is still being written.
+    async def _ahead(self, batch: Batch, commit: Commit, place: Place) -> Written:
+        """Return what ``commit`` made of ``batch``, whose rows may go to the server while the batch before is on its way.
 
         ``staging`` leaves the pool connections for those whose turn it is. Records that are thought to be new are not staged.
         """
-        if batch.new or self._staging.locked():
-            await turn()
-            try:
-                return await commit(batch, at_once)
-            except NotNew:
-                return await _again(commit, replace(batch, new=False), at_once)
-        async with self._staging:
-            return await _again(commit, batch, turn)
+        if batch.new:
+            await place.rows()
+        async with place.early(self._staging):
+            return await self._tried(batch, commit, place)
 
-    async def rows(self, connection: asyncpg.Connection, batch: Batch, turn: Turn) -> Written:
-        """Write the batch's rows inside the caller's transaction.
+    async def _tried(self, batch: Batch, commit: Commit, place: Place) -> Written:
+        try:
+            return await _again(commit, batch, place)
+        except NotNew:
+            await place.commit()
+            return await _again(commit, replace(batch, new=False), Place())
 
-        Before ``turn`` returns nobody else sees them or waits for them. Raises what it raises; RecordsRefused, LayoutChanged,
-        NotNew, asyncpg's errors.
+    async def rows(self, connection: asyncpg.Connection, batch: Batch, place: Place) -> Written:
+        """Write the batch's rows inside the caller's transaction, and return once it may commit.
+
+        Raises what the turn raises; RecordsRefused, LayoutChanged, NotNew, asyncpg's errors.
         """
         lines = batch.lines
         if not any(heads for _, heads in lines):
-            await turn()
+            await place.commit()
             return batch.written(Counts())
         if batch.layout is None:
             raise LayoutChanged(f"there is no table {self._tables.name(self._target)} for what was rendered")
         upsert = Upsert(self._tables.schema, self._tables.unquoted(self._target), batch.layout)
         with rows_refused():
             if batch.new:
-                await turn()
-                return batch.written(await upsert.insert(connection, lines, self._target, self._run_id))
-            await upsert.stage(connection, lines)
-            await _patiently(connection, turn)
-            return batch.written(await upsert.write(connection, self._target, self._run_id))
+                counts = await upsert.insert(connection, lines, self._target, self._run_id)
+            else:
+                await upsert.stage(connection, lines)
+                await _patiently(connection, place.rows)
+                counts = await upsert.write(connection, self._target, self._run_id)
+        place.written()
+        await _patiently(connection, place.commit)
+        return batch.written(counts)
 
     async def _prepared(self, pool: Pool, pages: Sequence[Page], *, careful: bool = False) -> Batch:
         """Return ``pages`` rendered for the table, which by then has a column for every field seen that it has room for.
@@ -222,6 +232,7 @@ class Load:
             return False
         async with connected(pool) as connection:
             self._layout = await self._tables.extend(connection, self._target, found)
+        self._all_new |= layout is None
         return True
 
     async def _without_refused(self, pool: Pool, batch: Batch) -> Batch:
@@ -251,7 +262,7 @@ class Load:
         transaction = connection.transaction()
         await transaction.start()
         try:
-            await self.rows(connection, trial, at_once)
+            await self.rows(connection, trial, Place())
         except RecordsRefused as refusal:
             return str(refusal)
         finally:
@@ -259,15 +270,15 @@ class Load:
         return ""
 
 
-async def _again(commit: Callable[[Batch, Turn], Awaitable[Written]], batch: Batch, turn: Turn) -> Written:
+async def _again(commit: Commit, batch: Batch, place: Place) -> Written:
     """Return what ``commit`` made of ``batch``, at its second try if the first was chosen to end a deadlock."""
     try:
-        return await commit(batch, turn)
+        return await commit(batch, place)
     except DestinationUnavailable as error:
-        if error.values.get("sqlstate") != DEADLOCK:
+        if error.values.get("sqlstate") != DEADLOCK or not place.anew():
             raise
-    await turn()
-    return await commit(batch, at_once)
+    await place.commit()
+    return await commit(batch, Place())
 
 
 async def _patiently(connection: asyncpg.Connection, turn: Turn) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tidegate.destinations.base import DeliveryKey, Ledger, Target, Turn, Written
+from tidegate.destinations.postgres.following import Place
 from tidegate.destinations.postgres.load import Batch, Load, Pool, connected, staging
 from tidegate.destinations.postgres.tables import Tables
 from tidegate.domain.fetch import Page
@@ -52,10 +53,14 @@ class LocalWriter:
         Raises what ``ledger`` raises (LeaseLost), DestinationUnavailable or DestinationRejected.
         """
 
-        async def commit(batch: Batch, turn: Turn) -> Written:
+        async def commit(batch: Batch, place: Place) -> Written:
             async with connected(self._pool) as connection, connection.transaction():
-                written = await self._load.rows(connection, batch, turn)
+                written = await self._load.rows(connection, batch, place)
                 await ledger(connection, written)
             return written
 
-        return await self._load.delivered(self._pool, pages, commit, turn)
+        place = self._load.follow(turn)
+        try:
+            return await self._load.delivered(self._pool, pages, commit, place)
+        finally:
+            place.ended()

@@ -12,6 +12,7 @@ import asyncpg
 
 from tidegate.destinations.base import DeliveryKey, Ledger, Target, Turn, Written
 from tidegate.destinations.postgres.commits import Commits
+from tidegate.destinations.postgres.following import Place
 from tidegate.destinations.postgres.load import Batch, Load, Pool, connected, staging
 from tidegate.destinations.postgres.local import DEFAULT_SCHEMA
 from tidegate.destinations.postgres.refusals import FAILURES, translated
@@ -138,18 +139,22 @@ class RemoteWriter:
         Raises LeaseLost, DestinationUnavailable or DestinationRejected; InternalError if the batch committed with another
         checkpoint.
         """
-        async with connected(self._pool) as connection:
-            written = await self._commits.repeated(connection, key, checkpoint)
-        if written is None:
-            written = await self._load.delivered(self._pool, pages, partial(self._commit, key, checkpoint), turn)
-        else:
-            await turn()
-        async with connected(self._ledger_pool) as connection, connection.transaction():
-            await ledger(connection, written)
+        place = self._load.follow(turn)
+        try:
+            async with connected(self._pool) as connection:
+                written = await self._commits.repeated(connection, key, checkpoint)
+            if written is None:
+                written = await self._load.delivered(self._pool, pages, partial(self._commit, key, checkpoint), place)
+            else:
+                await turn()
+            async with connected(self._ledger_pool) as connection, connection.transaction():
+                await ledger(connection, written)
+        finally:
+            place.ended()
         return written
 
-    async def _commit(self, key: DeliveryKey, checkpoint: bytes, batch: Batch, turn: Turn) -> Written:
+    async def _commit(self, key: DeliveryKey, checkpoint: bytes, batch: Batch, place: Place) -> Written:
         async with connected(self._pool) as connection, connection.transaction():
-            written = await self._load.rows(connection, batch, turn)
+            written = await self._load.rows(connection, batch, place)
             await self._commits.commit(connection, key, checkpoint, written)
         return written

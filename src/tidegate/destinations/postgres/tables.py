@@ -30,6 +30,10 @@ OURS: Final = {
 MAX_COLUMNS: Final = 1_600
 """PostgreSQL's limit for one table; dropped columns count."""
 
+_EDITED_FILL: Final = 50
+"""How full, in per cent, pages of a table are made whose records are edited: a row's next version then has room beside it, and
+no entry of the index changes."""
+
 _INTEGER_KEY: Final = "bigint NOT NULL"
 _TEXT_KEY: Final = 'text COLLATE "C" NOT NULL'
 _ATTEMPTS: Final = 10
@@ -106,7 +110,9 @@ class Tables:
     async def _create(self, connection: asyncpg.Connection, target: Target, found: Found) -> None:
         if not await connection.fetchval("SELECT to_regnamespace($1) IS NOT NULL", quoted(self.schema)):
             await connection.execute(f"CREATE SCHEMA {quoted(self.schema)}")
-        await connection.execute(f"CREATE TABLE {self.name(target)} ({', '.join(_created(target.stream, found))})")
+        columns = ", ".join(_created(target.stream, found))
+        room = f" WITH (fillfactor = {_EDITED_FILL})" if target.stream.open_ended else ""
+        await connection.execute(f"CREATE TABLE {self.name(target)} ({columns}){room}")
 
     async def _table(self, connection: asyncpg.Connection, name: str) -> Table | None:
         rows = await connection.fetch(_CATALOG, name)
