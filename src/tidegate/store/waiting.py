@@ -5,6 +5,7 @@ So what is told cannot differ from what is done. ``$1`` is now in all of it.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING
@@ -59,6 +60,10 @@ _BLOCKS = (
 
 _BLOCKED_BY = "case " + " ".join(f"when {condition} then '{reason}'" for reason, condition in _BLOCKS) + " end"
 _FREE = " and ".join(f"not ({condition})" for _, condition in _BLOCKS)
+
+_FREE_BUT_FOR_ROOM = " and ".join(
+    f"not ({condition})" for reason, condition in _BLOCKS if not reason.endswith("_limit")
+)
 
 _ROOMS = """
 candidates as (
@@ -145,6 +150,32 @@ returning r.id, r.epoch, r.lane = 'live' as live
 """
 """Queues up to ``$2`` runs that may start now (`store.runs.dispatch`)."""
 
+_GIVING_WAY = f"""
+with {_IN_HAND},
+mine as (
+    select r.id, r.account_id, i.connection_id, r.started_at
+      from runs r join chains c on c.id = r.chain_id join installations i on i.id = c.installation_id
+     where r.id = any($2::bigint[]) and r.state = 'running' and r.lane = 'backfill'
+),
+for_room as (  -- a live run starts if this one is gone
+    select distinct on (account_id) id from mine m
+     where (account_id in (select id from full_accounts) or connection_id in (select id from full_connections))
+       and exists (
+           select 1 from runs r join chains c on c.id = r.chain_id join installations i on i.id = c.installation_id
+             left join full_connections f on f.id = i.connection_id
+            where r.account_id = m.account_id and r.lane = 'live' and r.state in ('waiting', 'retrying')
+              and r.not_before_at <= $1 and {_FREE_BUT_FOR_ROOM} and (f.id is null or f.id = m.connection_id)
+              and (f.id is not null or r.account_id in (select id from full_accounts)))
+     order by account_id, started_at desc, id
+),
+for_a_slot as (
+    select id from mine
+     where $3 and exists (select 1 from runs where state = 'queued' and lane = 'live' and queued_at <= $4)
+     order by started_at desc, id limit 1
+)
+select id from for_room union select id from for_a_slot
+"""
+
 _OF_RUNS = f"""
 with {_IN_HAND},
 ready as materialized ({_READY}, {_BLOCKED_BY} as blocked_by {_OF_READY}),
@@ -218,6 +249,16 @@ class WaitingRun:
     lane: Lane
     due_at: datetime
     wait: Wait
+
+
+async def giving_way(
+    connection: Connection | Pool, now: datetime, run_ids: Sequence[int], *, full: bool, since: datetime
+) -> set[int]:
+    """Return which of these running backfills are in the way of a live run, one of each platform account at most (SPEC 3).
+
+    ``full``: they leave their worker no free slot; then one gives way to a live run that was handed to the queue ``since``.
+    """
+    return {row["id"] for row in await connection.fetch(_GIVING_WAY, now, run_ids, full, since)}
 
 
 async def explain(connection: Connection | Pool, now: datetime, tenant_id: str | None = None) -> list[WaitingRun]:
