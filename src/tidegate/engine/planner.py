@@ -73,6 +73,8 @@ async def _plan_batch(parts: Parts, now: datetime, take: int) -> tuple[int, int]
         await runs.plan(connection, planned)
         await runs.coalesce(connection, [run.chain_id for run in planned if run.chain_id in merging], now)
         await schedules.advance(connection, moves)
+        paused = {one.chain_id for one in due if one.paused}
+        await runs.backfill_again(connection, [move for move in moves if move.chain_id not in paused], now)
     parts.signal("schedules.planned")
     return len(due), len(moves)
 
