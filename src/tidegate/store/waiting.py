@@ -43,6 +43,14 @@ _BLOCKS = (
                                          and o.state in ('queued', 'running', 'retrying', 'delivering'))""",
     ),
     (
+        "period_failed",
+        """r.follows_at is not null and not exists (
+             select 1 from coverage k where k.chain_id = r.chain_id and k.period_end >= r.follows_at)
+           and not exists (
+             select 1 from runs o where o.chain_id = r.chain_id and o.lane = r.lane and o.period_end <= r.follows_at
+                and o.state in ('waiting', 'queued', 'running', 'retrying', 'delivering'))""",
+    ),
+    (
         "another_run",
         """r.follows_at is not null and not exists (
              select 1 from coverage k where k.chain_id = r.chain_id and k.period_end >= r.follows_at)""",
@@ -209,18 +217,23 @@ select r.id as run_id, r.chain_id, r.lane, r.due_at, t.reason,
                                          and o.state in ('queued', 'running', 'retrying', 'delivering')),
                 (select id from runs o where o.chain_id = r.chain_id and o.lane = r.lane and o.period_end < r.period_end
                                          and o.state = 'waiting' order by o.period_end limit 1)), 'the period before it')
+            when 'period_failed' then coalesce('tried again at ' || to_char(coalesce(s.held_until, s.next_due_at),
+                'YYYY-MM-DD"T"HH24:MI:SS"Z"'), 'never tried again by itself')
             when 'account_held' then format('%s: %s', a.name, a.hold_reason)
             when 'account_limit' then format('%s: %s at once', a.name, a.concurrency_limit)
             when 'connection_limit' then format('%s: %s at once', n.name, n.concurrency_limit)
             when 'slots' then case r.state when 'queued' then 'handed to the queue' else 'ready' end
             else '' end as detail,
-       case when t.reason = 'account_held' then greatest(r.not_before_at, a.hold_until) else r.not_before_at end as planned_at
+       case t.reason when 'account_held' then greatest(r.not_before_at, a.hold_until)
+                     when 'period_failed' then coalesce(s.held_until, s.next_due_at)
+                     else r.not_before_at end as planned_at
   from told t
   join runs r on r.id = t.id
   join accounts a on a.id = r.account_id
   join chains c on c.id = r.chain_id
   join installations i on i.id = c.installation_id
   join connections n on n.id = i.connection_id
+  left join schedules s on s.chain_id = r.chain_id
  where $2::text is null or r.tenant_id = $2
 """
 
