@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+import asyncio
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.engine.test_fleet import reading
-from tests.engine.world import World, in_world
+from tests.engine.world import World, in_world, open_world
 from tidegate.engine.dispatcher import dispatch_ready
-from tidegate.store import queue
+from tidegate.store import queue, runs
+
+if TYPE_CHECKING:
+    from tidegate.store.database import Connection
 
 READY = """
 with made as (
@@ -120,3 +125,35 @@ def test_a_look_costs_what_it_sees_not_what_waits(database_url: str, monkeypatch
         assert await world.pool.fetchval("select count(distinct tenant_id) from runs where state = 'queued'") == 10
 
     in_world(database_url, story, queue_depth=10)
+
+
+def test_two_dispatchers_at_once_do_not_share_a_limit_out_twice(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SPEC 3: while one has chosen and not committed, another process's sees a younger picture and must not choose."""
+
+    async def story(world: World) -> None:
+        await ready(world, "first", "live", 1, MINUTES)
+        await world.pool.execute("update accounts set concurrency_limit = 1")
+        chosen, go_on = asyncio.Event(), asyncio.Event()
+        original = runs.dispatch
+
+        async def held(connection: Connection, now: datetime, room: int) -> list[tuple[int, int, bool]]:
+            found = await original(connection, now, room)
+            if not chosen.is_set():
+                chosen.set()
+                await go_on.wait()
+            return found
+
+        monkeypatch.setattr(runs, "dispatch", held)
+        async with open_world(database_url) as other:
+            one = asyncio.create_task(dispatch_ready(world.parts, world.clock.now()))
+            await chosen.wait()
+            await ready(world, "older", "live", 1, HOURS)
+            await world.pool.execute("update accounts set concurrency_limit = 1")
+            two = await dispatch_ready(other.parts, world.clock.now())
+            go_on.set()
+            assert (await one, two) == (1, 0)
+        assert await dispatch_ready(world.parts, world.clock.now()) == 0
+
+    in_world(database_url, story)
