@@ -20,7 +20,7 @@ async def dispatch_ready(parts: Parts, now: datetime, if_taken: Callable[[], Non
         if not await try_lock(connection, DISPATCH_LOCK):
             if_taken()
             return 0
-        await find_by_index(connection, "sort")
+        await find_by_index(connection, "sort", "incremental_sort")
         room = parts.settings.queue_depth - await runs.count_queued(connection)
         if room <= 0:
             return 0

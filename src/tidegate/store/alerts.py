@@ -66,6 +66,22 @@ cases as (
            format('`tidegate runs --tenant %s` shows the error and its remedy.', tenant_id)
       from looked_at where least(failing_since, erring_since) < $1 - $2::interval
     union all
+    select 'failing', 'warning', c.id || '/front', c.tenant_id, c.installation_id, c.id, r.id,
+           format('%s/%s %s: the backfill in front of what is covered has been failing since %s: %s', c.tenant_id, i.name,
+                  c.stream, to_char(r.first_due_at, 'YYYY-MM-DD"T"HH24:MI:SS"Z"'),
+                  coalesce(r.error ->> 'message', 'see its runs')),
+           format('`tidegate runs --tenant %s` shows the error and its remedy.', c.tenant_id)
+      from (select * from runs where lane = 'backfill' and state in ('failed', 'unproven')
+             union all
+            select * from runs where lane = 'backfill' and state in ('waiting', 'retrying')
+                                 and (error is not null or due_at > first_due_at)
+             union all
+            select * from runs where lane = 'backfill' and state in ('queued', 'running')
+                                 and (error is not null or due_at > first_due_at)) r
+      join chains c on c.id = r.chain_id join installations i on i.id = c.installation_id
+      join coverage h on h.chain_id = c.id and h.previous_end is null and h.period_start = r.period_end
+     where h.period_start > c.start_at and i.paused_at is null and r.first_due_at < $1 - $2::interval
+    union all
     select 'stale', 'warning', chain_id::text, tenant_id, installation_id, chain_id, run_id,
            format('%s %s is covered to %s: more than two of its intervals ago', name, stream,
                   coalesce(to_char(watermark, 'YYYY-MM-DD"T"HH24:MI:SS"Z"'), 'no date yet')),

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from tidegate.domain.catch_up import Standing
 from tidegate.domain.period import Period
 from tidegate.domain.run import Lane, RunState, Trigger
+from tidegate.store.schedules import Move
 from tidegate.store.waiting import DISPATCH
 
 if TYPE_CHECKING:
@@ -190,6 +191,25 @@ async def request_backfill(connection: Connection, chain_id: int, period: Period
     )  # fmt: skip
     assert row is not None
     return BackfillRun(row["id"], row["period_start"], RunState(row["state"]))
+
+
+async def backfill_again(connection: Connection, moves: Sequence[Move], now: datetime) -> None:
+    """Do the backfills anew that lead from a chain's start to its head, and were last tried before a due date that has
+    passed (SPEC 2.8, 2.10): nobody but the planner asks for those again.
+    """
+    await connection.execute(
+        """update runs r
+              set state = 'waiting', due_at = greatest($3, r.first_due_at), period_start = c.start_at, not_before_at = $3,
+                  attempt = 0, started_at = null, finished_at = null, checkpoint = null, error = null, report = null,
+                  read_count = 0, inserted_count = 0, updated_count = 0, unchanged_count = 0, misfit_count = 0,
+                  quarantined_count = 0
+             from unnest($1::bigint[], $2::timestamptz[]) m (chain_id, planned_until), chains c, coverage h
+            where r.chain_id = m.chain_id and r.lane = 'backfill' and r.state in ('failed', 'unproven')
+              and coalesce(r.started_at, r.finished_at) < m.planned_until and c.id = r.chain_id
+              and h.chain_id = r.chain_id and h.previous_end is null and h.period_start = r.period_end
+              and h.period_start > c.start_at""",
+        [move.chain_id for move in moves], [move.planned_until for move in moves], now,
+    )  # fmt: skip
 
 
 async def drop_backfill(connection: Connection, chain_id: int, period_end: datetime, now: datetime) -> bool:
