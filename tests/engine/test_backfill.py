@@ -18,8 +18,9 @@ from tidegate.engine.dispatcher import dispatch_ready
 from tidegate.engine.planner import plan_due
 from tidegate.engine.sender import Sender
 from tidegate.engine.watch import watch
-from tidegate.store import chains, coverage, leases, runs, sending
-from tidegate.store.leases import Counts, Finish, LeasedRun
+from tidegate.store import chains, coverage, ending, leases, runs, sending
+from tidegate.store.ending import Finish
+from tidegate.store.leases import LeasedRun
 from tidegate.store.sending import LeasedRoute
 
 
@@ -200,10 +201,10 @@ def test_a_live_run_ends_beside_a_backfill_that_splits_the_waiver_before_it(
             first, second = second, first
         report, now = FetchReport(None, None), world.clock.now()
         async with world.pool.acquire() as connection, connection.transaction():
-            assert await leases.finish(connection, first, 1, Counts(), report, proven=True, now=now) == "succeeded"
-            ending = asyncio.create_task(leases.finish_many(world.pool, [Finish(second, 1, report, True, now)]))
-            waited = await waits(world, ending)
-        assert await ending == [RunState.SUCCEEDED]
+            assert await ending.finish(connection, Finish(first, 1, report, True, now)) == "succeeded"
+            later = asyncio.create_task(ending.finish_many(world.pool, [Finish(second, 1, report, True, now)]))
+            waited = await waits(world, later)
+        assert await later == [RunState.SUCCEEDED]
         assert waited == ((start, end) != (14, 18))  # no key of the row that stays changes then
         found = await chains.links(world.pool, second.chain_id)
         assert [link.period.end for link in found][-2:] == [utc(18), utc(19)]
@@ -384,8 +385,8 @@ def test_a_lost_lease_writes_no_coverage_in_front(database_url: str) -> None:
         report = FetchReport(None, None)
         async with world.pool.acquire() as connection:
             with pytest.raises(LeaseLost):
-                await leases.finish(connection, held, 1, Counts(), report, proven=True, now=now)
-        (answer,) = await leases.finish_many(world.pool, [Finish(held, 1, report, True, now)])
+                await ending.finish(connection, Finish(held, 1, report, True, now))
+        (answer,) = await ending.finish_many(world.pool, [Finish(held, 1, report, True, now)])
         assert isinstance(answer, LeaseLost)
         assert await rows(world) == before
 

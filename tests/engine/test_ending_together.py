@@ -12,8 +12,8 @@ from tidegate.domain.fetch import FetchReport
 from tidegate.domain.run import RunState
 from tidegate.engine.dispatcher import dispatch_ready
 from tidegate.engine.planner import plan_due
-from tidegate.store import leases
-from tidegate.store.leases import Finish
+from tidegate.store import ending, leases
+from tidegate.store.ending import Finish
 
 NOW = datetime(2026, 7, 14, tzinfo=UTC)
 WHOLE = FetchReport(None, None)
@@ -49,7 +49,7 @@ def test_one_refused_run_fails_no_neighbour(database_url: str) -> None:
             Finish(run, 1, FetchReport(None, None, change_token="a\x00b") if run is odd else WHOLE, True, NOW)
             for run in held
         ]
-        answers = await leases.finish_many(world.pool, asked)
+        answers = await ending.finish_many(world.pool, asked)
         assert isinstance(answers[1], asyncpg.IntegrityConstraintViolationError)
         assert isinstance(answers[3], LeaseLost)
         assert isinstance(answers[5], asyncpg.DataError)

@@ -156,7 +156,9 @@ def test_planning_reads_what_is_due_whatever_the_server_believes(
         assert await plan_due(world.parts, world.clock.now()) == due == MANY // 20
         assert sum(rows[table][0] for rows in read for table in ("schedules", "chains", "runs")) == 0
         by_index = sum(rows[table][1] for rows in read for table in ("schedules", "chains"))
-        assert by_index < 20 * due, "each of two planners passes over what the other holds; both tables whole would be 40"
+        assert by_index < 20 * due, (
+            "each of two planners passes over what the other holds; both tables whole would be 40"
+        )
 
     in_world(database_url, story)
 

@@ -14,10 +14,11 @@ from tests.loss.story import Story
 from tidegate.connectors.base import Source
 from tidegate.connectors.http import Reply, ReplyRules
 from tidegate.connectors.rest import filters, listing
+from tidegate.connectors.rest.counting import OffsetPager, PagePager
 from tidegate.connectors.rest.declaration import BoundParam, Meaning
 from tidegate.connectors.rest.envelope import Envelope, EnvelopeReader
 from tidegate.connectors.rest.listing import Listing
-from tidegate.connectors.rest.pagers import CursorPager, OffsetPager, PagePager, PageSeen, Position
+from tidegate.connectors.rest.pagers import CursorPager, PageSeen, Position
 from tidegate.connectors.rest.ties import Ties
 from tidegate.connectors.rest.trail import Trail
 from tidegate.destinations.postgres import careful, upsert
@@ -29,7 +30,7 @@ from tidegate.domain.period import Period
 from tidegate.domain.stream import Stream
 from tidegate.engine import execution
 from tidegate.engine.fetching import request_for
-from tidegate.store import leases
+from tidegate.store import ending, leases
 
 Patch = pytest.MonkeyPatch
 
@@ -63,16 +64,16 @@ def _open_end(patch: Patch) -> None:
 
 
 def _watermark_is_the_due_date(patch: Patch) -> None:
-    ended = leases._FINISH.replace("f.period_end,", "greatest(f.period_end, $11),", 1)
-    assert ended != leases._FINISH
-    patch.setattr(leases, "_FINISH", ended)
+    ended = ending._FINISH.replace("f.period_end,", "greatest(f.period_end, f.finished_at),", 1)
+    assert ended != ending._FINISH
+    patch.setattr(ending, "_FINISH", ended)
 
 
 def _watermark_is_not_the_run_date(patch: Patch) -> None:
     started = "(select greatest(started_at, f.period_end) from runs where id = f.id)"
-    begun = leases._FINISH.replace("f.period_end,", f"{started},", 1)
-    assert begun != leases._FINISH
-    patch.setattr(leases, "_FINISH", begun)
+    begun = ending._FINISH.replace("f.period_end,", f"{started},", 1)
+    assert begun != ending._FINISH
+    patch.setattr(ending, "_FINISH", begun)
 
 
 def _period_starts_at_the_watermark(patch: Patch) -> None:

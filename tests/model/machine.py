@@ -28,8 +28,9 @@ from tidegate.engine.dispatcher import dispatch_ready
 from tidegate.engine.document import DocumentFile
 from tidegate.engine.planner import plan_due
 from tidegate.engine.sweeper import sweep
-from tidegate.store import compaction, leases
-from tidegate.store.leases import Counts, LeasedRun
+from tidegate.store import compaction, ending, leases
+from tidegate.store.ending import Finish
+from tidegate.store.leases import LeasedRun
 
 T = TypeVar("T")
 TABLES = "tenants, accounts, connections, destinations, installations, chains, schedules, runs, coverage, quarantine"
@@ -230,9 +231,7 @@ class ChainStory(RuleBasedStateMachine):
                 return False
             async with self.world.pool.acquire() as connection:
                 try:
-                    await leases.finish(
-                        connection, run, 99, Counts(), FetchReport(None, None), proven=True, now=self.now
-                    )
+                    await ending.finish(connection, Finish(run, 99, FetchReport(None, None), True, self.now))
                 except LeaseLost:
                     return True
             raise AssertionError(f"{run} was finished under a lease that was lost")

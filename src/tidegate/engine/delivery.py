@@ -18,8 +18,9 @@ from tidegate.domain.run import RunState
 from tidegate.engine.observing import BatchCommitted
 from tidegate.engine.parts import Ends
 from tidegate.engine.underway import Underway
-from tidegate.store import leases, quarantine
-from tidegate.store.leases import Counts, Finish, LeasedRun
+from tidegate.store import ending, leases, quarantine
+from tidegate.store.ending import Finish
+from tidegate.store.leases import Counts, LeasedRun
 from tidegate.store.quarantine import Poisoned
 
 if TYPE_CHECKING:
@@ -202,7 +203,7 @@ class Delivery:
             await leases.checkpoint(connection, self._run, batch, position, counts)
         else:
             proven = report.proves(self._run.period)
-            self.state = await leases.finish(connection, self._run, batch, counts, report, proven=proven, now=now)
+            self.state = await ending.finish(connection, Finish(self._run, batch, report, proven, now, counts))
         if written.quarantined:
             records = [
                 Poisoned(each.reason, each.record, _requested_at(each.record, pages)) for each in written.quarantined

@@ -21,9 +21,10 @@ from tidegate.engine.allowance import Allowances
 from tidegate.engine.observing import Observe, unobserved
 from tidegate.engine.settings import Settings
 from tidegate.engine.together import Together
-from tidegate.store import directory, leases
+from tidegate.store import directory, ending
 from tidegate.store.directory import StoredConnection, StoredDestination
-from tidegate.store.leases import Finish, LeasedRun
+from tidegate.store.ending import Finish
+from tidegate.store.leases import LeasedRun
 from tidegate.store.seal import Sealer
 from tidegate.store.vaults import Vaults
 
@@ -79,7 +80,7 @@ class Ends:
     _destinations: dict[int, tuple[str, Destination]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.finishing = Together(lambda asked: leases.finish_many(self.parts.pool, asked))
+        self.finishing = Together(lambda asked: ending.finish_many(self.parts.pool, asked))
         self.vaults = Vaults(self.parts.pool, self.parts.sealer, self.parts.clock)
         self.allowances = Allowances(self.parts.pool, self.parts.clock)
 

@@ -1,4 +1,7 @@
-"""Table `runs`, in a worker's hands: leases, checkpoints and ends. Every statement carries the lease's epoch (SPEC 5)."""
+"""Table `runs`, in a worker's hands: leases and checkpoints. Every statement carries the lease's epoch (SPEC 5).
+
+How a run that is complete ends stands in `store.ending`.
+"""
 
 from __future__ import annotations
 
@@ -7,14 +10,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-import asyncpg
-
 from tidegate.domain.capacity import RateLimit
 from tidegate.domain.errors import LeaseLost, TidegateError
-from tidegate.domain.fetch import FetchReport
 from tidegate.domain.period import Period
-from tidegate.domain.run import Lane, RunState
-from tidegate.store import coverage
+from tidegate.domain.run import Lane
 from tidegate.store.database import to_json
 
 if TYPE_CHECKING:
@@ -179,166 +178,6 @@ async def checkpoint(
     _require_one(status, run)
 
 
-_FINISH = f"""
-with waits as (
-    select t.id as route_id, max(o.position) as position
-      from routes t join outbox o on o.route_id = t.id and o.state = 'open'
-     where t.chain_id = $13 and t.destination_id = $14 group by t.id
-),
-finished as (
-    update runs set state = case when w.route_id is null then $10 else 'delivering' end,
-       ends_as = case when w.route_id is not null then $10 end,
-       waits_for_route = w.route_id, waits_for_position = w.position,
-       finished_at = case when w.route_id is null then $11::timestamptz end,
-       batch = $3, lease_until = null, checkpoint = null, error = null, report = $12::text::jsonb, {_COUNT}
-      from (select 1) one left join waits w on true
-     where id = $1 and epoch = $2 and state = 'running'
-    returning id, chain_id, lane, period_start, period_end, read_count, state
-),
-covered as (
-    insert into coverage (chain_id, period_start, period_end, previous_end, kind, run_id, records, committed_at)
-    select f.chain_id, f.period_start, f.period_end,
-           (select max(c.period_end) from coverage c where c.chain_id = f.chain_id), 'covered', f.id, f.read_count, $11
-      from finished f where f.state = 'succeeded' and f.lane = 'live'
-),
-looked_at as (
-    update schedules s set held_until = null
-      from finished f where s.chain_id = f.chain_id and s.held_until is not null and f.state = 'succeeded'
-)
-select state from finished
-"""
-
-
-async def finish(
-    connection: Connection,
-    run: LeasedRun,
-    batch: int,
-    counts: Counts,
-    report: FetchReport,
-    *,
-    proven: bool,
-    now: datetime,
-) -> RunState:
-    """End a run whose fetch is complete: as succeeded with its coverage, or as unproven without (SPEC 5). Return its state.
-
-    While batches of its stream wait for their acknowledgement it becomes *delivering* instead, and `store.sending` ends
-    it. One transaction with whatever else the caller has open on ``connection``; a live run's end is one statement. Raises
-    LeaseLost if the epoch has moved on; the chain's constraints refuse a live period that does not begin at the watermark.
-    """
-    state = RunState.SUCCEEDED if proven else RunState.UNPROVEN
-    if run.lane is Lane.BACKFILL:
-        async with connection.transaction():
-            ended = await _finish(connection, run, batch, counts, report, state, now)
-            await coverage.backfill(connection, run.id, now)
-            return ended
-    return await _finish(connection, run, batch, counts, report, state, now)
-
-
-async def _finish(
-    connection: Connection,
-    run: LeasedRun,
-    batch: int,
-    counts: Counts,
-    report: FetchReport,
-    state: RunState,
-    now: datetime,
-) -> RunState:
-    found = await connection.fetchval(
-        _FINISH,
-        run.id, run.epoch, batch, counts.read, counts.inserted, counts.updated, counts.unchanged, counts.misfits,
-        counts.quarantined, state, now, to_json(report), run.chain_id, run.destination_id,
-    )  # fmt: skip
-    if not found:
-        raise _lost(run)
-    return RunState(found)
-
-
-@dataclass(frozen=True, slots=True)
-class Finish:
-    """The end of a run that had nothing (more) to deliver."""
-
-    run: LeasedRun
-    batch: int
-    report: FetchReport
-    proven: bool
-    now: datetime
-
-
-_FINISH_MANY = """
-with asked as (
-    select a.*, w.route_id, w.position
-      from unnest($1::bigint[], $2::int[], $3::int[], $4::text[], $5::timestamptz[], $6::text[], $7::bigint[], $8::bigint[])
-               as a(id, epoch, batch, state, finished_at, report, chain_id, destination_id)
-      left join lateral (
-           select t.id as route_id, max(o.position) as position
-             from routes t join outbox o on o.route_id = t.id and o.state = 'open'
-            where t.chain_id = a.chain_id and t.destination_id = a.destination_id group by t.id) w on true
-),
-finished as (
-    update runs r set state = case when a.route_id is null then a.state else 'delivering' end,
-       ends_as = case when a.route_id is not null then a.state end, waits_for_route = a.route_id,
-       waits_for_position = a.position, finished_at = case when a.route_id is null then a.finished_at end,
-       batch = a.batch, lease_until = null, checkpoint = null, error = null, report = a.report::jsonb
-      from asked a
-     where r.id = a.id and r.epoch = a.epoch and r.state = 'running'
-    returning r.id, r.chain_id, r.lane, r.period_start, r.period_end, r.read_count, r.state, r.finished_at
-),
-covered as (
-    insert into coverage (chain_id, period_start, period_end, previous_end, kind, run_id, records, committed_at)
-    select f.chain_id, f.period_start, f.period_end,
-           (select max(c.period_end) from coverage c where c.chain_id = f.chain_id), 'covered', f.id, f.read_count,
-           f.finished_at
-      from finished f where f.state = 'succeeded' and f.lane = 'live'
-),
-looked_at as (
-    update schedules s set held_until = null
-      from finished f where s.chain_id = f.chain_id and s.held_until is not null and f.state = 'succeeded'
-)
-select id, state from finished
-"""
-
-
-async def finish_many(pool: Pool, asked: Sequence[Finish]) -> list[RunState | Exception]:
-    """End several runs in one transaction; return the state of each, LeaseLost where the epoch has moved on.
-
-    If the database refuses one of them, whatever for, they are asked for in two halves, and so on until it stands alone:
-    none fails its neighbours. A backfill, which may change rows of its chain, always has a transaction of its own.
-    """
-    if len(asked) > 1 and any(one.run.lane is Lane.BACKFILL for one in asked):
-        return await _finish_halves(pool, asked)
-    if asked[0].run.lane is Lane.BACKFILL:
-        return [await _finish_backfill(pool, asked[0])]
-    try:
-        rows = await pool.fetch(
-            _FINISH_MANY,
-            [one.run.id for one in asked],
-            [one.run.epoch for one in asked],
-            [one.batch for one in asked],
-            [RunState.SUCCEEDED if one.proven else RunState.UNPROVEN for one in asked],
-            [one.now for one in asked],
-            [to_json(one.report) for one in asked],
-            [one.run.chain_id for one in asked],
-            [one.run.destination_id for one in asked],
-        )
-    except (asyncpg.IntegrityConstraintViolationError, asyncpg.DataError) as error:
-        return [error] if len(asked) == 1 else await _finish_halves(pool, asked)
-    ended = {row["id"]: RunState(row["state"]) for row in rows}
-    return [ended[one.run.id] if one.run.id in ended else _lost(one.run) for one in asked]
-
-
-async def _finish_halves(pool: Pool, asked: Sequence[Finish]) -> list[RunState | Exception]:
-    middle = len(asked) // 2
-    return [*await finish_many(pool, asked[:middle]), *await finish_many(pool, asked[middle:])]
-
-
-async def _finish_backfill(pool: Pool, one: Finish) -> RunState | Exception:
-    try:
-        async with pool.acquire() as connection:
-            return await finish(connection, one.run, one.batch, Counts(), one.report, proven=one.proven, now=one.now)
-    except (LeaseLost, asyncpg.IntegrityConstraintViolationError, asyncpg.DataError) as error:
-        return error
-
-
 async def retry(
     pool: Pool | Connection, run: LeasedRun, error: TidegateError, not_before_at: datetime, *, counted: bool
 ) -> None:
@@ -421,10 +260,11 @@ async def reclaim(connection: Connection | Pool, now: datetime, most_attempts: i
 
 def _require_one(status: str, run: LeasedRun) -> None:
     if status != "UPDATE 1":
-        raise _lost(run)
+        raise lost(run)
 
 
-def _lost(run: LeasedRun) -> LeaseLost:
+def lost(run: LeasedRun) -> LeaseLost:
+    """Return the error of a worker whose lease was taken over."""
     return LeaseLost(
         f"Run {run.id} is no longer ours: its lease of epoch {run.epoch} was taken over.",
         remedy="Nothing to do: the worker that took it over goes on from the last checkpoint.",

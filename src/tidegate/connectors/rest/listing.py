@@ -18,12 +18,14 @@ from tidegate.connectors.graphql import ErrorCodes, QueryRefused, require_no_err
 from tidegate.connectors.http import Reply
 from tidegate.connectors.rest.bodies import fill_body
 from tidegate.connectors.rest.client import Answer, Client
+from tidegate.connectors.rest.counting import OffsetPager, PagePager
 from tidegate.connectors.rest.declaration import Param, StreamDeclaration
 from tidegate.connectors.rest.envelope import NO_CONTENT, EnvelopeReader
 from tidegate.connectors.rest.feed import Feed
 from tidegate.connectors.rest.filters import bounds
 from tidegate.connectors.rest.keyset import KeysetPager, drifted, inner, moved_to, outer
-from tidegate.connectors.rest.pagers import Drifted, OffsetPager, PagePager, Pager, PageSeen, Position, pager
+from tidegate.connectors.rest.pagers import Drifted, Pager, PageSeen, Position
+from tidegate.connectors.rest.paging import pager
 from tidegate.connectors.rest.records import Glance, RecordReader
 from tidegate.connectors.rest.ties import Tied, Ties, counted
 from tidegate.connectors.rest.trail import Trail

@@ -1,0 +1,36 @@
+"""The pager that a declaration describes."""
+
+from __future__ import annotations
+
+from tidegate.connectors.rest.counting import OffsetPager, PagePager
+from tidegate.connectors.rest.declaration import PagerDeclaration, PagerKind
+from tidegate.connectors.rest.pagers import CursorPager, LastIdPager, LinkPager, NoPager, Pager
+
+
+def pager(declaration: PagerDeclaration) -> Pager:
+    """Return the pager that ``declaration`` describes."""
+    match declaration.kind:
+        case PagerKind.NONE:
+            return NoPager()
+        case PagerKind.CURSOR:
+            assert declaration.token is not None
+            return CursorPager(declaration.param, declaration.token, declaration.has_more)
+        case PagerKind.LAST_ID:
+            return LastIdPager(declaration.param, declaration.has_more)
+        case PagerKind.LINK:
+            return LinkPager(declaration.token)
+        case PagerKind.PAGE:
+            return PagePager(
+                declaration.param,
+                declaration.first,
+                declaration.has_more,
+                declaration.total_pages,
+                declaration.total_pages_header,
+                declaration.stable,
+                declaration.next_link,
+                declaration.total_records,
+            )
+        case PagerKind.OFFSET:
+            return OffsetPager(declaration.param, declaration.has_more, declaration.total_records, declaration.stable)
+        case PagerKind.KEYSET:
+            raise AssertionError("a keyset pager is made for its stream (tidegate.connectors.rest.keyset)")
