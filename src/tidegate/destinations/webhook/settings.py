@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 from tidegate.destinations.webhook.signing import SigningKeys
 from tidegate.domain.errors import InvalidInput
+from tidegate.domain.spelling import spellings
 
 SETTINGS: Final = frozenset({"url", "timeout_seconds", "max_body_bytes", "retry_for_days"})
 SECRETS: Final = frozenset({"url", "signing_secrets"})
@@ -46,8 +47,12 @@ class WebhookSettings:
             timeout_seconds=_whole(settings, "timeout_seconds", 20, 1, 60),
             max_body_bytes=_whole(settings, "max_body_bytes", 1024 * 1024, 1024, 32 * 1024 * 1024),
             retry_for=timedelta(days=_whole(settings, "retry_for_days", 5, 1, 60)),
-            hidden=(*keys.hidden, *([secrets["url"]] if "url" in secrets else [])),
+            hidden=_hidden(*keys.hidden, *([secrets["url"]] if "url" in secrets else [])),
         )
+
+
+def _hidden(*secrets: str) -> tuple[str, ...]:
+    return tuple({spelling for secret in secrets for spelling in spellings(secret)})
 
 
 def _address(name: str, url: object, *, hidden: bool) -> str:
