@@ -200,6 +200,53 @@ def test_after_days_of_failures_a_batch_is_given_up_and_not_before(database_url:
     in_sending(database_url, story)
 
 
+def test_a_batch_made_while_its_receiver_fails_has_days_of_its_own(database_url: str) -> None:
+    """docs/reference/webhooks.md "the rest have their own days": only those that have waited as long go with the first."""
+
+    async def story(sending: Sending) -> None:
+        sending.world.with_settings(retry=RetryPolicy(base=timedelta(hours=6), cap=timedelta(hours=6)))
+        await prepare(sending, records=1, retry_for_days=1)
+        sending.receiver.answer = lambda _number: (503, {}, "")
+
+        async def later(until: datetime) -> list[str]:
+            """Let the receiver fail up to then, and return what has become of the batches."""
+            while (at := await sending.pool.fetchval("select min(not_before_at) from routes")) and at <= until:
+                sending.world.clock.set(at)
+                await sending.send()
+            sending.world.clock.set(until)
+            await sending.tick()
+            return [row["state"] for row in await sending.outbox()]
+
+        await sending.tick()
+        assert await later(utc(14, 12)) == ["open"]
+        sending.world.shop.put(2, utc(14, 13))
+        assert await later(utc(15, 6)) == ["dead", "open"], "made when the receiver had failed for a day, tried once"
+        assert [row["attempts"] for row in await sending.outbox()][1] == 1
+        made_at = (await sending.outbox())[1]["created_at"]
+        assert await later(made_at + timedelta(hours=23)) == ["dead", "open"]
+        assert await later(made_at + timedelta(hours=31)) == ["dead", "dead"]
+
+    in_sending(database_url, story)
+
+
+def test_an_old_message_that_is_replayed_has_its_days_again(database_url: str) -> None:
+    """SPEC 5 "retries for days": counted from when the receiver began to fail, not from when the message was made."""
+
+    async def story(sending: Sending) -> None:
+        await prepare(sending, records=1, retry_for_days=1)
+        sending.receiver.answer = lambda number: (400 if number == 1 else 503, {}, "")
+        await sending.tick()
+        sending.world.clock.advance(days=3)
+        assert await replay(sending.world.parts, Choice(tenant_id="acme", installation="sync")) == 1
+        for _ in range(2):
+            await sending.send()
+            (message,) = await sending.outbox()
+            assert (message["state"], message["status"]) == ("open", 503)
+            sending.world.clock.set(await sending.pool.fetchval("select not_before_at from routes"))
+
+    in_sending(database_url, story)
+
+
 def test_while_a_period_waits_nothing_more_is_fetched_and_then_all_is_caught_up(database_url: str) -> None:
     """SPEC 2.8, 2.9, decision 0007: a delivering run is active, takes no slot, and the due dates behind it coalesce."""
 
