@@ -150,8 +150,8 @@ async def open_destination(
     stored: StoredDestination,
     secrets: Mapping[str, str],
 ) -> Destination:
-    """Return the destination of a stored kind. Raises InvalidInput for a kind there is none of and for a setting that is
-    not usable, a DestinationError if it cannot be reached.
+    """Return the destination of a stored kind; one that is to be stored, and is tried out, has the id 0. Raises InvalidInput
+    for a kind there is none of and for a setting that is not usable, a DestinationError if it cannot be reached.
     """
     match stored.kind:
         case "postgresql":
@@ -161,7 +161,7 @@ async def open_destination(
                 return await RemotePostgres.connect(url, pool, this.id, alone=this.alone, schema=schema)
             return LocalPostgres(pool, schema=schema)
         case "webhook":
-            settings = WebhookSettings.parse(stored.settings, secrets)
+            settings = WebhookSettings.parse(stored.settings, secrets, stored=stored.id > 0)
             return Webhook(settings, stored.id, session, pool, outbox, clock)
         case "files":
             return Files(root_of(stored.settings), stored.id, pool, outbox, clock, _worker())

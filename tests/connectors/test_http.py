@@ -124,6 +124,34 @@ def test_retry_after_in_seconds_or_as_a_date_by_the_sources_own_clock(
         assert error.retry_after_seconds == seconds
 
 
+RESET_IN_15_MIN = {
+    "Date": DATE,
+    "X-Left": "0",
+    "X-Reset": str(int(datetime(2026, 7, 13, 16, 15, tzinfo=UTC).timestamp())),
+}
+
+
+@pytest.mark.parametrize(
+    ("headers", "seconds"),
+    [
+        ({}, 900.0),
+        ({"Retry-After": "7"}, 7.0),
+        ({"Retry-After": "3600"}, 3600.0),
+        ({"Retry-After": "Mon, 13 Jul 2026 16:02:00 GMT"}, 120.0),
+        ({"Retry-After": "soon"}, 900.0),
+        ({"X-Left": "1"}, None),
+        ({"X-Reset": "soon"}, None),
+        ({"X-Reset": "0"}, 0.0),
+    ],
+)
+def test_retry_after_goes_before_the_limits_reset(headers: dict[str, str], seconds: float | None) -> None:
+    """SPEC 5 "honouring Retry-After": what a source asks for in so many words, shorter or longer than its limit's reset."""
+    rules = ReplyRules(remaining_header="X-Left", reset_header="X-Reset")
+    error = _refused(_answering(429, headers=RESET_IN_15_MIN | headers), rules)
+    assert isinstance(error, RateLimited)
+    assert error.retry_after_seconds == seconds
+
+
 def test_the_replys_date_is_the_sources_clock() -> None:
     reply = asyncio.run(_ask(_answering(200, "{}", {"Date": DATE})))
     assert reply.source_at == datetime(2026, 7, 13, 16, tzinfo=UTC)

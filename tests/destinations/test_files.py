@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 import resource
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,13 @@ import pytest
 import structlog
 
 from tests.destinations.webhook.world import Sending, in_sending
+from tests.engine.doubles import ORDERS
 from tidegate.destinations.files import names
 from tidegate.destinations.files.files import root_of
 from tidegate.domain.errors import InvalidInput, SourceUnavailable
+from tidegate.engine import backfilling
+from tidegate.engine.messages import replay
+from tidegate.store.messages import Choice
 
 
 def utc(day: int, hour: int = 0, minute: int = 0, month: int = 7) -> datetime:
@@ -35,9 +40,11 @@ async def prepare(sending: Sending, root: Path, records: int = 6) -> int:
 
 
 def files(root: Path) -> dict[str, list[Any]]:
-    """Return the ids in each file below ``root``, drafts included."""
+    """Return the ids in each file below ``root``, drafts included; names without the piece of a message's id."""
     return {
-        str(path.relative_to(root)): [json.loads(line)["record"]["id"] for line in path.read_text().splitlines()]
+        re.sub(r"(_\d{12})_[0-9a-f]{8}", r"\1", str(path.relative_to(root))): [
+            json.loads(line)["record"]["id"] for line in path.read_text().splitlines()
+        ]
         for path in sorted(root.rglob("*"))
         if path.is_file()
     }
@@ -89,6 +96,29 @@ def test_a_failed_run_leaves_no_file_and_the_next_ones_file_holds_its_records(
     in_sending(database_url, story)
 
 
+def test_the_same_period_again_makes_a_file_of_what_is_new_and_touches_none(database_url: str, tmp_path: Path) -> None:
+    """SPEC 2.11, 4: a backfill, and a backfill of it again; a file is made once, so there is nothing to replay."""
+    backfilled = FIRST.replace("0003.jsonl", "0004_backfill.jsonl").replace("20260501", "20260713")
+
+    async def story(sending: Sending) -> None:
+        sending.world.shop.streams = {"orders": replace(ORDERS, lookback=timedelta(days=1))}
+        await prepare(sending, tmp_path)
+        await sending.tick()
+        expected = {FIRST: [1, 2, 3, 4, 5, 6]}
+        for edited in (False, True, False):
+            if edited:
+                sending.world.shop.put(2, utc(13, 16, 2), note="edited in the same second")
+                expected |= {backfilled: [2]}
+            await backfilling.request_backfill(sending.world.parts, "acme", "sync", "orders", utc(13), utc(14))
+            await sending.tick()
+            assert files(tmp_path) == expected
+        assert await replay(sending.world.parts, Choice(tenant_id="acme", installation="sync")) == 0
+        await sending.tick()
+        assert files(tmp_path) == expected
+
+    in_sending(database_url, story)
+
+
 @pytest.mark.parametrize("point", ["delivery.sending", "delivery.answered", "delivery.settled"])
 def test_dead_around_the_rename_the_file_is_the_same(point: str, database_url: str, tmp_path: Path) -> None:
     """SPEC 5, HOLE s: between the rename and the ledger's commit lies nothing that a second time would change."""
@@ -96,9 +126,11 @@ def test_dead_around_the_rename_the_file_is_the_same(point: str, database_url: s
     async def story(sending: Sending) -> None:
         chain = await prepare(sending, tmp_path)
         await sending.world.tick()
+        last = (await sending.outbox())[-1]["message_id"]
         await sending.die_at(point)
         if point != "delivery.settled":
-            draft = tmp_path / f"acme/sync/orders/.{Path(FIRST).name}.dead-host-1.draft"
+            name = f"{Path(FIRST).stem}_{last[4:12]}.jsonl"
+            draft = tmp_path / f"acme/sync/orders/.{name}.dead-host-1.draft"
             draft.parent.mkdir(parents=True, exist_ok=True)
             draft.write_text("half a line")
         sending.world.clock.advance(minutes=1)

@@ -22,7 +22,7 @@ from tests.engine.doubles import ORDERS as SHOP_ORDERS
 from tests.engine.world import World, open_world
 from tidegate.destinations.base import DeliveryKey, Written, at_once
 from tidegate.destinations.records import Seen, entry, read
-from tidegate.destinations.webhook.settings import WebhookSettings
+from tidegate.destinations.webhook.settings import LEAST_BODY_BYTES, WebhookSettings
 from tidegate.destinations.webhook.webhook import Webhook
 from tidegate.domain.cursor import CursorField
 from tidegate.domain.errors import InvalidInput
@@ -210,6 +210,29 @@ def test_a_record_in_quarantine_reaches_a_receiver_by_a_backfill(database_url: s
         (record,) = [record for record in sending.receiver.records() if record["id"] == 2]
         assert len(record["note"]) == (29 if edited else 9000)
         assert await quarantine.drop(parts, Chosen(ids=(kept.id,)), "ann", "delivered by a backfill") == 1
+
+    in_sending(database_url, story)
+
+
+def test_the_least_body_that_is_accepted_holds_records(database_url: str) -> None:
+    """HOLE d: a setting that `apply` takes quarantines no ordinary record; a smaller one of before harms no worker."""
+
+    async def story(sending: Sending) -> None:
+        await sending.install(max_body_bytes=LEAST_BODY_BYTES)
+        sending.world.shop.put(1, utc(13, 17), note="x" * 12_000)
+        sending.world.clock.set(utc(14, 1))
+        await sending.tick()
+        assert [record["id"] for record in sending.receiver.records()] == [1]
+        stored = {"url": sending.receiver.url, "max_body_bytes": 4096 + 200}
+        with pytest.raises(InvalidInput, match="16384") as refusal:
+            WebhookSettings.parse(stored, {"signing_secrets": SECRET})
+        assert refusal.value.remedy
+        await sending.configure("webhook", stored, {"signing_secrets": SECRET})
+        sending.world.shop.put(2, utc(14, 17))
+        sending.world.clock.set(utc(15, 1))
+        await sending.tick()
+        assert [record["id"] for record in sending.receiver.records()] == [1, 2]
+        assert [run["state"] for run in await sending.world.runs()] == ["succeeded"] * 2
 
     in_sending(database_url, story)
 

@@ -33,7 +33,8 @@ class Violation(NamedTuple):
     backwards  an older version was written over a newer one
     unstored   a newer version was delivered and not stored, or a version stored that was not delivered
     quarantine it does not hold exactly the poison records
-    again      a run delivered the same page twice
+    again      a run delivered the same page twice, or a message came again with another body
+    order      messages came out of their order, or one did not come
     chain      the coverage is not a chain of due dates
     stuck      the source has been quiet for long, and the coverage has not come so far
     """
@@ -65,6 +66,11 @@ async def found(pool: asyncpg.Pool[asyncpg.Record], schema: str) -> Found:
         for record in await pool.fetch(f"select row_to_json(t)::text as row from {schema}.hostile_orders t"):
             row = json.loads(record["row"], parse_float=Decimal)
             rows[row["ref"]] = row
+    return await kept_aside(pool, rows)
+
+
+async def kept_aside(pool: asyncpg.Pool[asyncpg.Record], rows: Mapping[int, Mapping[str, Any]]) -> Found:
+    """Return ``rows`` with what the quarantine holds."""
     texts = [bytes(row["record"]).decode() for row in await pool.fetch("select record from quarantine")]
     return Found(rows, frozenset(name_of(text) for text in texts), frozenset(texts))
 

@@ -15,12 +15,15 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from random import Random
 
+from tests.destinations.webhook.receiver import SECRET, Receiver, receiving
+from tests.destinations.webhook.world import Sending
 from tests.engine.world import World, open_world
-from tests.loss import evidence, tap
+from tests.loss import evidence, receiver, tap
 from tests.loss.dialects import dialect
-from tests.loss.evidence import Violation
+from tests.loss.evidence import Found, Violation
 from tests.loss.history import History
 from tests.loss.hostile_source import HostileSource, Temper, serve
+from tests.loss.receiver import Moods, OverheardWebhook
 from tests.loss.story import Story
 from tests.loss.tap import OverheardDestination
 from tidegate.connectors.rest.connector import RestConnector
@@ -28,12 +31,14 @@ from tidegate.connectors.rest.loader import load
 from tidegate.destinations.base import Destination
 from tidegate.destinations.postgres.local import LocalPostgres
 from tidegate.destinations.postgres.remote import RemotePostgres
+from tidegate.destinations.webhook.settings import WebhookSettings
+from tidegate.destinations.webhook.webhook import Webhook
 from tidegate.domain.retry import RetryPolicy
 from tidegate.domain.schedule import Schedule, start_instant
 from tidegate.domain.schedule_document import parse_schedule
 from tidegate.engine.dispatcher import dispatch_ready
 from tidegate.engine.planner import plan_due
-from tidegate.store import chains, ledger, schedules
+from tidegate.store import chains, ledger, outbox, schedules
 from tidegate.store.directory import StoredDestination
 
 _numbers = itertools.count(1)
@@ -69,7 +74,9 @@ class Stage:
     overheard: OverheardDestination
     schema: str
     schedule: Schedule
-    chain_id: int = 0
+    chain_id: int
+    sending: Sending | None = None
+    moods: Moods | None = None
     checked_to: datetime | None = None
     settled: bool = True
     violations: list[Violation] = field(default_factory=list)
@@ -89,14 +96,37 @@ class Stage:
         self.world.clock.set(until)
 
     async def tick(self) -> None:
-        """Plan what is due and execute it, checking the promise after each run."""
+        """Plan what is due and execute it, checking the promise after each run and whatever it sent."""
+        await self.send()
         await plan_due(self.world.parts, self.now)
         while await dispatch_ready(self.world.parts, self.now):
             await self.world.work()
             await self.check()
+            await self.send()
+
+    async def send(self) -> None:
+        """Send what waits in the outbox and is due."""
+        if self.sending is not None:
+            await self.sending.send()
+            await self.check()
+
+    async def found(self) -> Found:
+        """Return what is in the destination."""
+        if self.sending is not None:
+            return await receiver.found(self.world.pool, self.sending.receiver)
+        return await evidence.found(self.world.pool, self.schema)
+
+    async def writes(self) -> dict[int, list[int]]:
+        """Return the revisions that the destination was given of each record, in order."""
+        if self.sending is not None:
+            return receiver.writes(self.sending.receiver)
+        return await tap.writes(self.world.pool, self.schema)
 
     async def next_run_date(self) -> datetime | None:
-        """Return when the run that comes next may start, None if none waits; one that retries comes first."""
+        """Return when the run that comes next may start, None if none waits; what is tried again comes first."""
+        if waiting := await self.world.pool.fetchval("select min(not_before_at) from routes"):
+            again: datetime = waiting
+            return again
         found: datetime | None = await self.world.pool.fetchval(
             """select greatest(r.not_before_at, a.hold_until) from runs r join accounts a on a.id = r.account_id
                 where state in ('waiting', 'retrying') order by state = 'retrying' desc, not_before_at limit 1"""
@@ -110,7 +140,7 @@ class Stage:
             return
         self.checked_to = links[-1].period.end
         begun_at = await self.world.pool.fetchval("select started_at from runs where id = $1", links[-1].run_id)
-        there = await evidence.found(self.world.pool, self.schema)
+        there = await self.found()
         start = start_instant(self.schedule)
         self.violations += evidence.kept_promise(
             self.source.history, there, self.now, start, self.checked_to, begun_at
@@ -134,6 +164,8 @@ class Stage:
         """Let the source be quiet for longer than its lookback, and everything be covered."""
         dialect = self.source.dialect
         self.source.temper.calm()
+        if self.moods is not None:
+            self.moods.calm()
         quiet_at = self.now + abs(self.source.history.skew) + timedelta(seconds=dialect.lookback) + dialect.grain
         for _ in range(ROUNDS_TO_SETTLE):
             next_date = await self.next_run_date() or await schedules.next_due_at(self.world.pool)
@@ -150,11 +182,12 @@ class Stage:
     async def end(self) -> None:
         """Compare everything."""
         history, delivered = self.source.history, self.overheard.delivered
-        there = await evidence.found(self.world.pool, self.schema)
+        there = await self.found()
         if self.settled:
             self.violations += evidence.all_there(history, there, self.now, start_instant(self.schedule))
-        written = await tap.writes(self.world.pool, self.schema)
-        self.violations += evidence.stored_once(delivered, written, history)
+        self.violations += evidence.stored_once(delivered, await self.writes(), history)
+        if self.sending is not None:
+            self.violations += receiver.in_order(self.sending.receiver)
         self.violations += evidence.quarantined(delivered, there, history)
         if not history.dialect.counted and not self.source.faults["repeated page token"]:
             self.violations += evidence.pages_once(delivered, history.dialect)
@@ -170,7 +203,7 @@ class Stage:
             self.source.requests,
             sum(len(batch.pages) for batch in self.overheard.delivered),
             sum(map(len, self.source.history.versions.values())),
-            sum(map(len, (await tap.writes(self.world.pool, self.schema)).values())),
+            sum(map(len, (await self.writes()).values())),
         )
 
 
@@ -184,28 +217,41 @@ async def staged(dsn: str, story: Story) -> AsyncIterator[Stage]:
         await tap.audit_writes(world.pool)
         world.clock.set(story.beginning)
         source = _source(story, world)
-        async with serve(source) as url:
-            inner: Destination = LocalPostgres(world.pool, schema=schema)
-            if story.remote:
-                this = await ledger.identity(world.pool, world.clock.now())
-                inner = RemotePostgres(world.pool, world.pool, this.id, schema=schema)
-            overheard = OverheardDestination(inner)
+        async with serve(source) as url, receiving(world.clock.now) as posted:
             connector = RestConnector(load(source.dialect.declaration(url, page_size=story.page_size)))
 
             async def open_destination(_stored: StoredDestination, _secrets: dict[str, str]) -> Destination:
-                return overheard
+                return stage.overheard
 
             chance = Random(story.seed).random
             world.parts = replace(
                 world.parts, connector=lambda _name: connector, open_destination=open_destination, chance=chance
             )  # fmt: skip
-            schedule = parse_schedule(story.rule())
-            stage = Stage(story, world, source, overheard, schema, schedule)
-            stage.chain_id = await world.install("acme", story.rule())
+            chain = await world.install("acme", story.rule())
+            stage = Stage(
+                story, world, source, await _destination(story, world, schema, posted), schema,
+                parse_schedule(story.rule()), chain,
+            )  # fmt: skip
+            if story.webhook:
+                stage.moods = Moods(story.silence, Random(story.seed))
+                posted.answer = stage.moods.answer
+                stage.sending = Sending(world, posted)
             try:
                 yield stage
             finally:
                 await tap.clear(world.pool, schema)
+
+
+async def _destination(story: Story, world: World, schema: str, posted: Receiver) -> OverheardDestination:
+    if story.webhook:
+        settings = WebhookSettings.parse({"url": posted.url, "retry_for_days": 60}, {"signing_secrets": SECRET})
+        number = await world.pool.fetchval("select id from destinations")
+        parts = world.parts
+        return OverheardWebhook(Webhook(settings, number, parts.session, parts.pool, outbox, parts.clock))
+    if story.remote:
+        this = await ledger.identity(world.pool, world.clock.now())
+        return OverheardDestination(RemotePostgres(world.pool, world.pool, this.id, schema=schema))
+    return OverheardDestination(LocalPostgres(world.pool, schema=schema))
 
 
 def _source(story: Story, world: World) -> HostileSource:

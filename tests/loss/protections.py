@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+import itertools
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from zoneinfo import ZoneInfo
@@ -22,15 +23,18 @@ from tidegate.connectors.rest.pagers import CursorPager, PageSeen, Position
 from tidegate.connectors.rest.ties import Ties
 from tidegate.connectors.rest.trail import Trail
 from tidegate.destinations.postgres import careful, upsert
+from tidegate.destinations.webhook.signing import SigningKeys
+from tidegate.destinations.webhook.webhook import Webhook
 from tidegate.domain import cursor
 from tidegate.domain.cursor import CursorField
 from tidegate.domain.errors import DestinationRejected, SourceUnavailable
 from tidegate.domain.fetch import FetchReport, FetchRequest, Page
+from tidegate.domain.outgoing import Answer, Verdict, Version
 from tidegate.domain.period import Period
 from tidegate.domain.stream import Stream
 from tidegate.engine import execution
 from tidegate.engine.fetching import request_for
-from tidegate.store import ending, leases
+from tidegate.store import ending, leases, outbox, sending
 
 Patch = pytest.MonkeyPatch
 
@@ -196,6 +200,39 @@ def _wall_time_has_a_zone(patch: Patch) -> None:
     patch.setattr(filters, "ZoneInfo", lambda _name: ZoneInfo("Etc/UTC"))
 
 
+def _handed_over_once(patch: Patch) -> None:
+    async def all_new(_connection: object, _route_id: int, versions: Sequence[Version]) -> dict[bytes, bool]:
+        return {version.key_hash: True for version in versions}
+
+    patch.setattr(outbox, "newer", all_new)
+
+
+def _sent_until_acknowledged(patch: Patch) -> None:
+    patch.setattr(Webhook, "_judge", lambda _webhook, response, _text: Answer(Verdict.ACKNOWLEDGED, response.status))
+
+
+def _sent_in_order(patch: Patch) -> None:
+    newest_first = sending._NEXT.replace("order by o.position limit 1", "order by o.position desc limit 1")
+    assert newest_first != sending._NEXT
+    patch.setattr(sending, "_NEXT", newest_first)
+
+
+def _an_id_is_kept(patch: Patch) -> None:
+    headers = SigningKeys.headers
+
+    def another_each_time(keys: SigningKeys, message_id: str, sent_at: datetime, body: bytes) -> dict[str, str]:
+        return headers(keys, f"{message_id}{next(_numbers)}", sent_at, body)
+
+    patch.setattr(SigningKeys, "headers", another_each_time)
+
+
+def _coverage_waits(patch: Patch) -> None:
+    patch.setattr(sending, "_COMPLETE", sending._COMPLETE.replace("and o.state = 'open'", "and o.state = 'never'"))
+
+
+_numbers = itertools.count(1)
+POSTED = replace(CALM, webhook=True, silence=0.5)
+
 PROTECTIONS = (
     Protection("lookback (HOLES k, l)", _lookback, replace(CALM, seed=5), LOSS),
     Protection("open-ended fetch (HOLE e)", _open_end, CALM, frozenset({"late"})),
@@ -280,4 +317,13 @@ PROTECTIONS = (
         LOSS,
     ),
     Protection("wall time has a zone (HOLE i)", _wall_time_has_a_zone, replace(CALM, dialect="local_newest"), LOSS),
+    Protection(
+        "a version is handed over once (SPEC 4)", _handed_over_once, replace(POSTED, silence=0.0), frozenset({"twice"})
+    ),
+    Protection(
+        "a message is sent until it is acknowledged (SPEC 5)", _sent_until_acknowledged, POSTED, LOSS | {"order"}
+    ),
+    Protection("messages are sent in order (SPEC 5)", _sent_in_order, POSTED, frozenset({"order"})),
+    Protection("a message keeps its id (SPEC 5, HOLE s)", _an_id_is_kept, POSTED, frozenset({"twice"})),
+    Protection("coverage waits for the acknowledgement (SPEC 5)", _coverage_waits, POSTED, frozenset({"lie"})),
 )

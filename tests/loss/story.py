@@ -32,6 +32,7 @@ SCHEDULES: Mapping[str, Mapping[str, object]] = {
 class Story:
     """``faults``, ``changes``: chances per request. ``slowest``: seconds a request may take. ``skew``: the source's clock
     minus ours, in seconds. ``paged``: each page is a batch of its own; else a run is one batch, however large.
+    ``webhook``: delivered to a receiver, not into a table; ``silence``: the chance per message that it fails.
     """
 
     seed: int
@@ -48,6 +49,8 @@ class Story:
     remote: bool = False
     circle: bool = False
     ticks: int = 5
+    webhook: bool = False
+    silence: float = 0.0
 
     @property
     def beginning(self) -> datetime:
@@ -81,4 +84,6 @@ def drawn(seed: int) -> Story:
         poison=random.random() < 0.5,
         remote=random.random() < 0.3,
         ticks=random.choice((3, 5, 8)),
+        webhook=random.random() < 0.25,
+        silence=random.choice((0.0, 0.2, 0.5)),
     )

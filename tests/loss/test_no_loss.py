@@ -56,6 +56,24 @@ def test_every_dialect_is_read_without_loss_while_it_changes(stage_url: str, dia
     assert outcome.written > 10
 
 
+RECEIVED = [
+    Story(21, "keyset", changes=0.3, slowest=20.0, poison=True, ticks=4, webhook=True, silence=0.5),
+    Story(22, "page", "every 60 minutes", faults=0.3, changes=0.3, page_size=2, ticks=4, webhook=True, silence=0.5),
+    Story(23, "offset", "daily in London", begins=1, changes=0.3, paged=False, ticks=4, webhook=True, silence=0.2),
+    Story(24, "date_exclusive", "every minute", changes=0.3, skew=-40, ticks=5, webhook=True, silence=0.5),
+    Story(25, "keyset_newest", faults=0.3, changes=0.3, skew=200, poison=True, ticks=4, webhook=True),
+]
+
+
+@pytest.mark.parametrize("story", RECEIVED, ids=lambda story: story.dialect)
+def test_a_receiver_that_keeps_ids_loses_nothing_and_has_nothing_twice(stage_url: str, story: Story) -> None:
+    """SPEC 4, 5 "Webhook": every version delivered comes once and in order, whatever the receiver answers, or does not."""
+    outcome = play(stage_url, story)
+    assert outcome.violations == []
+    assert outcome.runs["succeeded"] > 0
+    assert outcome.written > 10
+
+
 def test_a_story_goes_the_same_way_again(stage_url: str) -> None:
     """A seed replays: otherwise a broken story could not be looked into."""
     story = Story(5, "keyset", faults=0.3, changes=0.3, skew=-40, poison=True)

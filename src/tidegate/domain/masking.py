@@ -10,7 +10,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 from tidegate.domain.errors import TidegateError
 from tidegate.domain.http_reply import printable
-from tidegate.domain.spelling import LEAST_CHARACTERS, MASK, spellings
+from tidegate.domain.spelling import LEAST_CHARACTERS, MASK, is_web_address, spellings
 
 _NAMES = re.compile(
     r"secret|token(?!s?_)|password|passwd|authori[sz]ation|api[-_]?key|private[-_]?key|passphrase|credential|cookie|signature",
@@ -62,7 +62,9 @@ class Mask:
         self._known: dict[str, set[str]] = {}
 
     def learn(self, *secrets: str) -> None:
-        """Hide these from now on; of an address with a password in it, the password. Below four characters nothing is."""
+        """Hide these from now on; of an address with a password in it, the password, and of any other web address also its
+        path and what may be secret in it. Below four characters nothing is.
+        """
         for secret in secrets:
             for spelling in _hidden(secret):
                 if len(spelling) >= LEAST_CHARACTERS:
@@ -123,7 +125,9 @@ def _basic(found: re.Match[str]) -> str:
 
 def _hidden(secret: str) -> set[str]:
     """Return what must not be shown of a secret, as texts may repeat it: of an address the passwords in it."""
-    plain = (_passwords(secret) if "://" in secret else set()) or {secret}
+    plain = _passwords(secret) if "://" in secret else set()
+    if not plain or is_web_address(secret):
+        plain.add(secret)
     return {spelling for text in plain for spelling in spellings(text)}
 
 

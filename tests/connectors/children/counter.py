@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from email.utils import format_datetime
 
 from aiohttp import web
 
@@ -23,12 +24,16 @@ class Order:
 
 @dataclass
 class Counter:
-    """The shop. ``shown``: items shown inside an order; ``meddle`` is called with each request's path before it is answered."""
+    """The shop. ``shown``: items shown inside an order; ``meddle`` is called with each request's path before it is answered.
+
+    ``clock`` says what the shop's own clock says in the answer to a path, None for no clock.
+    """
 
     orders: dict[int, Order] = field(default_factory=dict)
     page_size: int = 2
     shown: int = 100
     meddle: Callable[[str], int | None] = lambda _path: None
+    clock: Callable[[str], datetime | None] = lambda _path: None
     gate: asyncio.Event | None = None
     waiting: asyncio.Event = field(default_factory=asyncio.Event)
     asked: list[str] = field(default_factory=list)
@@ -37,6 +42,12 @@ class Counter:
         self.orders[number] = Order(updated_at, list(items))
 
     async def answer(self, request: web.Request) -> web.StreamResponse:
+        at, response = self.clock(request.path), await self._answer(request)
+        if at is not None:
+            response.headers["Date"] = format_datetime(at, usegmt=True)
+        return response
+
+    async def _answer(self, request: web.Request) -> web.StreamResponse:
         self.asked.append(request.path)
         if self.gate is not None and "items" in request.path:
             self.waiting.set()

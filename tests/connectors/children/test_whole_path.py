@@ -99,6 +99,31 @@ def test_failures_among_children_are_tried_again_from_the_checkpoint(database_ur
     on_whole_path(database_url, story, batch_bytes=1)
 
 
+@pytest.mark.parametrize("way", [NESTED, ASKED, BOTH], ids=["nested", "asked", "both"])
+def test_children_are_fetched_only_once_the_sources_clock_has_passed_the_periods_end(
+    way: str, database_url: str
+) -> None:
+    """SPEC 3: the source's clock is that of the parents' page, for by its answer it is decided whose children there are."""
+
+    async def story(world: World) -> None:
+        counter = Counter()
+        async with serving(counter) as url:
+            await with_declaration(world, declaration(url, way.replace("has_more: lines.more, fields", "fields")))
+            chain = await world.install(rule=EVERY_HOUR, stream="items")
+            expected = stock(world, counter, items=1)
+            world.clock.advance(hours=1)
+            counter.clock = lambda path: world.clock.now() - timedelta(minutes=40 if path == "/orders" else 0)
+            await world.tick()
+            assert [run["state"] for run in await world.runs(chain)] == ["retrying"]
+            assert await world.covered(chain) == []
+            world.clock.advance(minutes=41)
+            await world.tick()
+            assert await rows(world, CHILDREN) == expected
+            assert len(await world.covered(chain)) == 1
+
+    on_whole_path(database_url, story, batch_bytes=1)
+
+
 def test_a_deleted_parent_is_told_in_the_runs_report(database_url: str) -> None:
     """SPEC 5: what was passed over is counted, once, though the run was tried again in between."""
 

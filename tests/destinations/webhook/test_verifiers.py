@@ -178,6 +178,7 @@ WRONG = [
     ({}, {"signing_secrets": SECRET, "url": "no address"}, "secrets.url"),
     ({"url": "https://a.example/", "timeout_seconds": 61}, {"signing_secrets": SECRET}, "settings.timeout_seconds"),
     ({"url": "https://a.example/", "max_body_bytes": "1 MB"}, {"signing_secrets": SECRET}, "settings.max_body_bytes"),
+    ({"url": "https://a.example/", "max_body_bytes": 16383}, {"signing_secrets": SECRET}, "settings.max_body_bytes"),
     ({"url": "https://a.example/", "retry_for_days": True}, {"signing_secrets": SECRET}, "settings.retry_for_days"),
 ]  # fmt: skip
 

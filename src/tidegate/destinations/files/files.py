@@ -89,6 +89,7 @@ def _prepare(root: Path, place: Path) -> None:
 
     A link that leads out of the root is refused.
     """
+    _make(root)
     place.parent.mkdir(parents=True, exist_ok=True)
     if not place.parent.resolve().is_relative_to(root.resolve()):
         raise OSError(f"a link in {place.parent} leads out of {root}")
@@ -105,8 +106,21 @@ def _into_place(draft: Path, place: Path) -> None:
     """Rename, and sync the folders, so that neither the file nor its name is lost with the power."""
     os.replace(draft, place)
     for folder in (place.parent, *place.parent.parents[:3]):
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        _sync(folder)
+
+
+def _make(folder: Path) -> None:
+    """Make ``folder``, and those above it that are missing, and sync the name of each."""
+    if folder.is_dir():
+        return
+    _make(folder.parent)
+    folder.mkdir(exist_ok=True)
+    _sync(folder.parent)
+
+
+def _sync(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

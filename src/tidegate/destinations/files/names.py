@@ -1,4 +1,4 @@
-"""Where a file lies below its root: tenant/installation/stream/start_end_position.jsonl, whatever the names hold."""
+"""Where a file lies below its root: tenant/installation/stream/start_end_position_id.jsonl, whatever the names hold."""
 
 from __future__ import annotations
 
@@ -12,17 +12,21 @@ from tidegate.domain.outgoing import Sending
 
 MOST_CHARACTERS: Final = 150
 SUFFIX: Final = ".jsonl"
+ID_CHARACTERS: Final = 8
 
 
 def path_of(sending: Sending) -> PurePath:
     """Return the file's path below the root; the same for the same batches, and no other batches have it.
 
-    It ends with the position of the last batch in it, so the files of a stream sort in the order they were made.
+    It has the position of the last batch in it, so the files of a stream sort in the order they were made; and of that
+    batch's id the beginning, for positions begin again where a ledger does: with another platform account, another
+    database, or one restored from a backup.
     """
     assert sending.period is not None, "a file is made when its run is complete"
     start, end = _compact(sending.period.start), _compact(sending.period.end)
     lane = "" if sending.lane == "live" else f"_{sending.lane}"
-    name = f"{start}_{end}_{sending.batches[-1].position:012d}{lane}{SUFFIX}"
+    last = sending.batches[-1]
+    name = f"{start}_{end}_{last.position:012d}_{last.message_id.removeprefix('msg_')[:ID_CHARACTERS]}{lane}{SUFFIX}"
     return PurePath(component(sending.tenant_id), component(sending.installation), component(sending.stream), name)
 
 

@@ -10,9 +10,12 @@ from urllib.parse import urlsplit
 
 from tidegate.destinations.webhook.signing import SigningKeys
 from tidegate.domain.errors import InvalidInput
+from tidegate.domain.spelling import spellings
 
 SETTINGS: Final = frozenset({"url", "timeout_seconds", "max_body_bytes", "retry_for_days"})
 SECRETS: Final = frozenset({"url", "signing_secrets"})
+LEAST_BODY_BYTES: Final = 16 * 1024
+"""Room for what stands before the records (4 KiB are kept for it), and for a record that is not small."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,8 +30,14 @@ class WebhookSettings:
     hidden: tuple[str, ...] = field(default=(), repr=False)
 
     @classmethod
-    def parse(cls, settings: Mapping[str, object], secrets: Mapping[str, str]) -> WebhookSettings:
-        """Return the settings. Raises InvalidInput naming the one that is not usable."""
+    def parse(
+        cls, settings: Mapping[str, object], secrets: Mapping[str, str], *, stored: bool = False
+    ) -> WebhookSettings:
+        """Return the settings. Raises InvalidInput naming the one that is not usable.
+
+        What is ``stored`` may be from before `LEAST_BODY_BYTES` and is taken as it is: no worker stumbles over it.
+        """
+        least_body = 1 if stored else LEAST_BODY_BYTES
         if "url" in settings and "url" in secrets:
             raise InvalidInput(
                 "settings.url", settings["url"], "is given among the secrets too", "Keep one of the two."
@@ -44,10 +53,14 @@ class WebhookSettings:
             url=_address(field_name, url, hidden="url" in secrets),
             keys=keys,
             timeout_seconds=_whole(settings, "timeout_seconds", 20, 1, 60),
-            max_body_bytes=_whole(settings, "max_body_bytes", 1024 * 1024, 1024, 32 * 1024 * 1024),
+            max_body_bytes=_whole(settings, "max_body_bytes", 1024 * 1024, least_body, 32 * 1024 * 1024),
             retry_for=timedelta(days=_whole(settings, "retry_for_days", 5, 1, 60)),
-            hidden=(*keys.hidden, *([secrets["url"]] if "url" in secrets else [])),
+            hidden=_hidden(*keys.hidden, *([secrets["url"]] if "url" in secrets else [])),
         )
+
+
+def _hidden(*secrets: str) -> tuple[str, ...]:
+    return tuple({spelling for secret in secrets for spelling in spellings(secret)})
 
 
 def _address(name: str, url: object, *, hidden: bool) -> str:
