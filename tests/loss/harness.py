@@ -213,6 +213,7 @@ async def staged(dsn: str, story: Story) -> AsyncIterator[Stage]:
     schema = f"story_{next(_numbers)}"
     batch_bytes = 1 if story.paged else 1 << 30
     settings = {"batch_bytes": batch_bytes, "batch_age": timedelta(days=9999), "retry": FEW_ATTEMPTS}
+    settings |= {"pause_after_failing_days": 9999}  # whatever happens, it goes on until all is quiet
     async with open_world(dsn, **settings) as world:
         await tap.audit_writes(world.pool)
         world.clock.set(story.beginning)

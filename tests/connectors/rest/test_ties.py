@@ -322,3 +322,23 @@ def test_a_fetch_resumed_in_a_group_too_large_for_its_token_begins_the_group_aga
             assert all("listing" not in page.token for page in rest if page.token is not None)
 
     asyncio.run(check())
+
+
+@pytest.mark.parametrize("value", [None, [[1]], "soon"])
+def test_a_record_without_a_cursor_value_does_not_end_the_group_that_it_stands_in(value: object) -> None:
+    """HOLES gg, s: it stands wherever its source puts it; what a resumed fetch knows of the group about it stays."""
+    shown = {1: [*range(1, 11)], 2: [*range(11, 20), 99], 3: [*range(6, 11), *range(21, 26)]}
+
+    async def source(request: web.Request) -> web.Response:
+        page = int(request.query.get("page", 1))
+        records = [{"id": n, "at": value if n == 99 else START.isoformat()} for n in shown[page]]
+        return replied({"data": records, "pages": 3})
+
+    async def check() -> None:
+        async with opened(source, _yaml(PAGE)) as opened_source:
+            pages = opened_source.fetch(asked(START))
+            token = [await anext(pages), await anext(pages)][1].token
+            rest = await read(opened_source, asked(START, resume=token))
+            assert SAME in rest[-1].report.shortfall
+
+    asyncio.run(check())

@@ -11,6 +11,7 @@ them any more. An offset page shows the last record before it again, and as many
 
 from __future__ import annotations
 
+import re
 from base64 import b64decode, b64encode
 from collections import Counter, deque
 from collections.abc import Iterable, Sequence
@@ -25,6 +26,8 @@ from tidegate.connectors.rest.records import WRITTEN_OUT, Glance
 REMEMBERED = 50_000  # at least so many records of a listing are known again, at most twice as many are kept
 CARRIED = 250  # at most so many of the open group are known again by a fetch that is resumed
 _DIGEST_BYTES = 8
+_VALUE = re.compile(rb'"?-?[0-9]')
+"""How a cursor value begins. A record that has none may stand in any group, wherever the source puts it: in the open one."""
 
 
 class Tied(Drifted):
@@ -159,8 +162,9 @@ class Ties:
         self._before = at, seen
 
     def _join(self, at: Position, glance: Glance, mark: bytes) -> None:
-        group, value, key = self._group, _text(glance.cursor), _texts(glance)
-        if not group.count or value != group.value:
+        group, key = self._group, _texts(glance)
+        value = _text(glance.cursor) if _VALUE.match(glance.cursor) else group.value
+        if not group.count or group.value not in ("", value):
             self._marks.clear()
             self._carried, self._blind = frozenset(), False
             self._group = Group(value, 1, 0, key, begun=at)
@@ -173,13 +177,18 @@ class Ties:
     def _leading(self, seen: PageSeen) -> Iterable[Glance]:
         if not self._ends_only:
             return seen.glances
-        return takewhile(lambda glance: _text(glance.cursor) == self._group.value, seen.glances)
+        return takewhile(
+            lambda glance: _text(glance.cursor) == self._group.value or not _VALUE.match(glance.cursor), seen.glances
+        )
 
     def _trailing(self, seen: PageSeen) -> Iterable[Glance]:
         if not self._ends_only or not len(seen.glances):
             return seen.glances
-        value = seen.glances[-1].cursor
-        return reversed(list(takewhile(lambda glance: glance.cursor == value, reversed(seen.glances))))
+        backwards = list(reversed(seen.glances))
+        value = next((glance.cursor for glance in backwards if _VALUE.match(glance.cursor)), b"")
+        return reversed(
+            list(takewhile(lambda glance: glance.cursor == value or not _VALUE.match(glance.cursor), backwards))
+        )
 
     def group(self) -> Group:
         """Return what a resumed fetch has to know."""
