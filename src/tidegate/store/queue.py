@@ -112,17 +112,17 @@ class Consumer:
                 while not self._stopping:
                     if listener.is_closed():
                         raise ConnectionError("the connection that tells of new jobs is lost")
-                    await self._turn()
+                    await self._turn(listener)
                     await self._wait()
             finally:
                 self._stopping = True
                 while self._jobs:
                     await self._wait()
                     try:
-                        await self._turn()
+                        await self._last_turn()
                     except Exception:
                         await asyncio.sleep(self._look_every)
-                await self._turn()
+                await self._last_turn()
 
     def stop(self) -> None:
         """Take no further jobs."""
@@ -136,9 +136,15 @@ class Consumer:
             self._done.append(job)
             self._changed.set()
 
-    async def _turn(self) -> None:
+    async def _last_turn(self) -> None:
+        async with self._pool.acquire() as connection:  # the one that listens may be what was lost
+            await self._turn(connection)
+
+    async def _turn(self, connection: Connection) -> None:
         """In one transaction let the jobs that are done leave, show that the others live, and take as many as there is
         room for.
+
+        While there is work it is the connection that listens: it has prepared these statements, as another would have to.
         """
         ended, self._done = self._done, []
         now = asyncio.get_running_loop().time()
@@ -150,7 +156,7 @@ class Consumer:
             self._maybe_more = False  # whoever tells us from here on tells us of others
         taken: list[Job] = []
         try:
-            async with self._pool.acquire() as connection, connection.transaction():
+            async with connection.transaction():
                 queries = Queries(AsyncpgDriver(cast(Any, connection)))
                 if ended:
                     await queries.log_jobs([(job, "successful", None) for job in ended])
