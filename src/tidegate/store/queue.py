@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, cast
 from uuid import NAMESPACE_URL, uuid5
@@ -119,10 +119,10 @@ class Consumer:
                 while self._jobs:
                     await self._wait()
                     try:
-                        await self._last_turn()
+                        await self._turn()
                     except Exception:
                         await asyncio.sleep(self._look_every)
-                await self._last_turn()
+                await self._turn()
 
     def stop(self) -> None:
         """Take no further jobs."""
@@ -136,15 +136,11 @@ class Consumer:
             self._done.append(job)
             self._changed.set()
 
-    async def _last_turn(self) -> None:
-        async with self._pool.acquire() as connection:  # the one that listens may be what was lost
-            await self._turn(connection)
-
-    async def _turn(self, connection: Connection) -> None:
+    async def _turn(self, listener: Connection | None = None) -> None:
         """In one transaction let the jobs that are done leave, show that the others live, and take as many as there is
         room for.
 
-        While there is work it is the connection that listens: it has prepared these statements, as another would have to.
+        It is the ``listener``'s, which has these statements prepared; without one, for that may be lost, any other's.
         """
         ended, self._done = self._done, []
         now = asyncio.get_running_loop().time()
@@ -156,7 +152,9 @@ class Consumer:
             self._maybe_more = False  # whoever tells us from here on tells us of others
         taken: list[Job] = []
         try:
-            async with connection.transaction():
+            session: AbstractAsyncContextManager[Connection]
+            session = self._pool.acquire() if listener is None else nullcontext(listener)
+            async with session as connection, connection.transaction():
                 queries = Queries(AsyncpgDriver(cast(Any, connection)))
                 if ended:
                     await queries.log_jobs([(job, "successful", None) for job in ended])
