@@ -291,6 +291,65 @@ def test_runs_that_are_kept_back_keep_back_no_other_however_many_they_are(databa
     in_world(database_url, story)
 
 
+async def leave_queue(world: World, count: int) -> None:
+    """Let ``count`` of the queued runs be ended."""
+    ended = """update runs set state = 'dropped', finished_at = $2
+                where id in (select id from runs where state = 'queued' order by id limit $1)"""
+    assert await world.pool.execute(ended, count, world.clock.now()) == f"UPDATE {count}"
+
+
+def test_runs_that_end_are_followed_by_others_once_half_of_the_queue_is_free(database_url: str) -> None:
+    """To rank all that waits for one free place costs what it costs for hundreds. Whatever becomes ready is looked at at
+    once, and what only a run's end has made room for after a tick at the latest (SPEC 3).
+    """
+
+    async def story(world: World) -> None:
+        await world.install(limit=1000)
+        await waiting_runs(world, 40)
+        world.with_settings(queue_depth=10)
+        engine = Engine(world.parts, frozenset({Role.DISPATCHER}))
+        assert await engine._dispatch(world.clock.now()) == 10
+        await leave_queue(world, 4)
+        assert await engine._dispatch(world.clock.now()) == 0
+        await leave_queue(world, 1)
+        assert await engine._dispatch(world.clock.now()) == 5
+        await leave_queue(world, 1)
+        engine._dispatch_anew()
+        assert await engine._dispatch(world.clock.now()) == 1
+        await leave_queue(world, 1)
+        assert await engine._dispatch(world.clock.now()) == 0
+        world.clock.set(world.clock.now() + world.parts.settings.tick_every)
+        assert await engine._dispatch(world.clock.now()) == 1
+
+    in_world(database_url, story)
+
+
+def test_what_is_planned_is_dispatched_at_once_into_a_queue_with_little_room(database_url: str) -> None:
+    """SPEC 3: the start lag. A tick is a month long, and the queue more than half full."""
+
+    async def story(world: World) -> None:
+        await world.install(limit=1000)
+        await waiting_runs(world, 5)
+        world.with_settings(queue_depth=10, tick_every=timedelta(days=30))
+        engine = Engine(world.parts, frozenset({Role.PLANNER, Role.DISPATCHER}))
+        working = asyncio.create_task(engine.run())
+
+        async def queued(count: int) -> bool:
+            world.clock.advance(seconds=0.05)
+            found: int = await world.pool.fetchval("select count(*) from runs where state = 'queued'")
+            return found == count
+
+        await until(lambda: queued(6))
+        await world.install("another", rule={"every": "1m"})
+        world.clock.advance(minutes=2)
+        assert await engine._plan(world.clock.now()) == 1
+        await until(lambda: queued(7))
+        engine.stop()
+        await working
+
+    in_world(database_url, story)
+
+
 def test_what_is_not_covered_is_found_without_reading_what_is(database_url: str) -> None:
     """SPEC 5, "one query names every due but uncovered stretch": of a long history it reads the end."""
 

@@ -149,7 +149,7 @@ class Engine:
             self._looked_at = now
             return await dispatch_ready(self._parts, now, if_taken=self._dispatch_anew)
         least = max(1, settings.queue_depth // 2)
-        return await dispatch_ready(self._parts, now, if_taken=self._dispatch_anew, least=least)
+        return await dispatch_ready(self._parts, now, if_taken=self._dispatch_now.set, least=least)
 
     async def _sweep(self, now: datetime) -> int:
         if helped := await sweep(self._parts, now):

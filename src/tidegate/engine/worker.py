@@ -41,9 +41,7 @@ class Worker:
     may have left something in the outbox.
     """
 
-    def __init__(
-        self, parts: Parts, on_end: Callable[[], None], on_left: Callable[[], None] = lambda: None
-    ) -> None:
+    def __init__(self, parts: Parts, on_end: Callable[[], None], on_left: Callable[[], None] = lambda: None) -> None:
         self._parts = parts
         self._on_end, self._on_left = on_end, on_left
         self._ends = Ends(parts)
