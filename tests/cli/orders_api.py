@@ -39,6 +39,8 @@ class OrdersApi:
     url: str = ""
     count: int = 45
     status: int = 200
+    failing: str = ""
+    """A path that answers 404."""
     gate: threading.Event = field(default_factory=threading.Event)
     asked: threading.Event = field(default_factory=threading.Event)
     tokens: set[str] = field(default_factory=set)
@@ -64,7 +66,7 @@ def serving(api: OrdersApi) -> Iterator[OrdersApi]:
             api.asked.set()
             api.gate.wait(30)
             body = json.dumps(api.reply(dict(parse_qsl(urlsplit(self.path).query)))).encode()
-            self.send_response(api.status)
+            self.send_response(404 if urlsplit(self.path).path == api.failing else api.status)
             self.send_header("Content-Type", "application/json")
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()

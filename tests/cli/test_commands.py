@@ -176,6 +176,8 @@ def test_status_names_what_is_due_and_not_covered(cli: CommandLine) -> None:
         ("pause", "nobody/orders"),
         ("status", "--tenant", "nobody"),
         ("runs", "--tenant", "nobody"),
+        ("runs", "--installation", "nothing"),
+        ("runs", "--installation", "nothing", "--state", "failed"),
         ("coverage", "acme/nothing"),
         ("coverage", "a/b/c"),
         ("apply", "-f", "/nowhere.yaml"),

@@ -47,6 +47,21 @@ def test_a_skeleton_is_written_loads_and_has_the_name(kind: str, here: Path) -> 
         assert text.count("<-") > 5
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_skeleton_shows_the_other_ways_to_authenticate(kind: str) -> None:
+    """Each is a line that takes the place of the one that is there; a platform with name and password is common."""
+    text = skeleton("acme", kind)
+    own = re.search(r"^authentication:.*\n(?:  .*\n)+", text, re.MULTILINE)
+    assert own is not None
+    others = re.findall(r"^# (authentication: .*)$", text, re.MULTILINE)
+    ways = {
+        load(text).authentication.kind,
+        *(load(text.replace(own[0], f"{each}\n")).authentication.kind for each in others),
+    }
+    assert {"basic", "bearer", "header", "query"} <= ways
+    assert len(ways) == len(others) + 1
+
+
 def test_without_a_choice_it_is_the_first_kind(here: Path) -> None:
     assert json.loads(_run("new", "acme", "--json").stdout) == {"file": "acme.yaml", "kind": KINDS[0]}
     assert (here / "acme.yaml").read_text() == skeleton("acme", KINDS[0])

@@ -169,6 +169,11 @@ def test_nothing_is_imported_over_anything(cli: CommandLine, other: CommandLine)
     other_path = other.write("more.json", json.dumps(document))
     result = other("import", other_path)
     assert (result.exit_code, "is here and different (concurrency)" in result.stderr) == (2, True)
+    connections = document["configuration"]["tenants"]["acme"]["connections"]
+    connections["another"] = connections.pop("shop")
+    installations["more"]["connection"] = "another"
+    result = other("import", other.write("account.json", json.dumps(document)))
+    assert (result.exit_code, "is here and different (concurrency)" in result.stderr) == (2, True)
     document["tidegate_export"] = 2
     result = other("import", other.write("newer.json", json.dumps(document)))
     assert (result.exit_code, "no export that this version reads" in result.stderr) == (2, True)

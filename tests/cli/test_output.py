@@ -11,8 +11,9 @@ import structlog
 
 from tidegate.cli import logs
 from tidegate.cli.coverage import bar
-from tidegate.cli.output import humanised, instant
+from tidegate.cli.output import instant
 from tidegate.domain.coverage import LinkKind, Uncovered
+from tidegate.domain.duration import humanised
 from tidegate.domain.masking import Mask
 from tidegate.domain.period import Period
 from tidegate.domain.spelling import MASK
@@ -94,6 +95,17 @@ def test_secrets_are_masked_in_logs_by_name_and_by_form(name: str, value: object
         ("sent Basic dXNlcjpwYXNz to it", "sent Basic *** to it"),
         ("sent Bearer abc123def to it", "sent Bearer *** to it"),
         ("X-Api-Key: abcdef", "X-Api-Key: ***"),
+        ('{"accessToken":"abcdef","x":1}', '{"accessToken":"***","x":1}'),
+        ("{'refreshToken': 'ab cd'}", "{'refreshToken': '***'}"),
+        ('{"clientSecret" : "abcdef"', '{"clientSecret" : "***"'),
+        ('{"authToken":"abc', '{"authToken":"***'),
+        ("refreshToken: abcdef, x", "refreshToken: ***, x"),
+        ("refresh_token: abcdef", "refresh_token: ***"),
+        ("client_secret: abcdef", "client_secret: ***"),
+        ('"userPassword":"abcdef"', '"userPassword":"***"'),
+        ('"secretKey":"abcdef"', '"secretKey":"***"'),
+        ("Cookie: session=abc; other=d\nnext", "Cookie: ***\nnext"),
+        ("Set-Cookie: session=abc; Path=/", "Set-Cookie: ***"),
         ("X-Shop-Access-Token: abcdef", "X-Shop-Access-Token: ***"),
         ("api-key=abcdef&page=2", "api-key=***&page=2"),
         ("privateKey='ab cd' x", "privateKey='***' x"),

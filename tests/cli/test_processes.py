@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import pty
+import select
 import signal
 import subprocess
 import sys
@@ -205,6 +207,75 @@ def test_the_command_line_starts_without_the_heavy_modules() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], text=True, capture_output=True, timeout=60, check=True)
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    ("wrong", "field"),
+    [
+        (["backfill", "acme/orders", "orders", "--json"], "--from"),
+        (["runs", "--state", "lost", "--json"], "--state"),
+        (["status", "--json", "--nope"], "--nope"),
+        (["nope", "--json"], ""),
+        (["apply", "--json"], "--file"),
+        (["schedule", "preview", "--json"], "FILE"),
+    ],
+)
+def test_bad_usage_is_told_as_json_if_that_is_asked_for(cli: CommandLine, wrong: list[str], field: str) -> None:
+    """SPEC 8: `--json` everywhere, errors too; 2 is bad usage."""
+    result = cli(*wrong)
+    assert (result.exit_code, result.stdout) == (2, "")
+    told = json.loads(result.stderr)
+    assert (told["code"], field in told["field"] or field in told["message"]) == ("bad_usage", True)
+    assert "--help" in told["remedy"]
+
+
+def test_the_exit_codes_are_the_same_with_json(cli: CommandLine) -> None:
+    """SPEC 8: 0 done, 1 the work failed, 2 bad input; `--help` too."""
+    cli.apply()
+    assert cli("status", "--json").exit_code == 0
+    assert cli("status", "--help", "--json").exit_code == 0
+    assert cli("run", "acme/nothing", "--json").exit_code == 2
+    make_due(cli)
+    assert cli("doctor", "--json").exit_code == 1
+
+
+@pytest.mark.parametrize(
+    ("typed", "code", "said", "streams"),
+    [(b"\x03", 130, b"Interrupted.", 0), (b"n\n", 0, b"Nothing was changed.", 0), (b"y\n", 0, b"Applied.", 1)],
+    ids=["Ctrl-C", "no", "yes"],
+)
+def test_what_is_answered_at_applys_question_is_done(
+    cli: CommandLine, typed: bytes, code: int, said: bytes, streams: int
+) -> None:
+    """SPEC 8: 130 at the first Ctrl-C, and nothing is changed."""
+    path = cli.write("tidegate.yaml", CONFIGURATION)
+    child, terminal = pty.fork()
+    if child == 0:
+        os.execve(sys.executable, [*TIDEGATE, "apply", "-f", path], {**os.environ, **cli.environment})
+    seen = _seen_until(terminal, b"Apply these changes?")
+    os.write(terminal, typed)
+    seen += _seen_until(terminal, b"never said")
+    _, status = os.waitpid(child, 0)
+    os.close(terminal)
+    assert os.waitstatus_to_exitcode(status) == code, seen.decode()
+    assert b"Traceback" not in seen
+    assert said in seen
+    assert seen.count(b"+ tenant acme") == 1
+    assert len(cli.json("status")) == streams
+
+
+def _seen_until(terminal: int, words: bytes) -> bytes:
+    """Return what a terminal shows until ``words`` come, it is closed, or half a minute has passed without a word."""
+    seen = b""
+    while words not in seen and select.select([terminal], [], [], 30)[0]:
+        try:
+            data = os.read(terminal, 4096)
+        except OSError:  # the other side is gone
+            break
+        if not data:
+            break
+        seen += data
+    return seen
 
 
 def test_version_and_usage_errors() -> None:

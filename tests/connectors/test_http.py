@@ -76,6 +76,27 @@ def test_declared_statuses_mean_what_their_source_means() -> None:
     assert type(_refused(_answering(409), ReplyRules(retryable=frozenset({409})))) is SourceUnavailable
 
 
+def test_a_text_declared_as_a_rate_limit_is_one_whatever_its_status() -> None:
+    """Some sources say it only in the body of a 403 or a 400; the wait is the declared one, unless a header says another."""
+    rules = ReplyRules(limit_texts=("rate limit",), limit_wait_seconds=60.0)
+    for status in (400, 403):
+        error = _refused(_answering(status, "you hit a Rate Limit"), rules)
+        assert isinstance(error, RateLimited)
+        assert error.retry_after_seconds == 60.0
+    asked = _refused(_answering(400, "a rate limit", {"Retry-After": "7"}), rules)
+    assert isinstance(asked, RateLimited)
+    assert asked.retry_after_seconds == 7.0
+    assert type(_refused(_answering(403, "not yours"), rules)) is Unauthorised
+    assert type(_refused(_answering(500, "rate limit"), rules)) is SourceUnavailable
+
+
+@pytest.mark.parametrize("body", ["<!doctype html><title>Access denied</title>", "\ufeff\n <html>"])
+def test_a_403_with_a_page_for_people_is_a_firewalls_and_passes(body: str) -> None:
+    """SPEC 5: it marks no connection; an API's own refusal, or a 401 of any form, does."""
+    assert type(_refused(_answering(403, body))) is SourceUnavailable
+    assert type(_refused(_answering(401, body))) is Unauthorised
+
+
 DATE = "Mon, 13 Jul 2026 16:00:00 GMT"
 
 
@@ -393,6 +414,12 @@ def test_redirects_are_not_followed(to: str) -> None:
 
     assert isinstance(_refused(handler), ContractBroken)
     assert paths == ["/orders"]
+
+
+def test_a_3xx_that_leads_nowhere_is_not_called_a_redirect() -> None:
+    """304 answers a condition that was never sent: there is no address to declare."""
+    for status, headers, said in ((304, {}, "Compare"), (302, {"Location": "/elsewhere"}, "redirects to")):
+        assert said in _refused(_answering(status, headers=headers)).remedy
 
 
 @pytest.mark.parametrize("url", ["ftp://shop.example/", "http://", "file:///etc/passwd", "http://[::1"])

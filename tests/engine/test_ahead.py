@@ -40,7 +40,7 @@ def test_pages_ahead_are_bounded_by_number_and_by_bytes(sizes: list[int], most: 
 
     async def read() -> list[int]:
         seen = []
-        async with ahead(fetched(), settings.pages_ahead, settings.bytes_ahead) as pages:
+        async with ahead(fetched(), settings.pages_ahead, settings.bytes_ahead, lambda _page: None) as pages:
             async for page in pages:
                 for _ in range(100):  # the source has all the time that it wants
                     await asyncio.sleep(0)

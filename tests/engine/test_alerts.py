@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from tests.engine.test_fleet import sleeping
+from tests.engine.test_loops import until
 from tests.engine.world import DAILY, World, in_world
 from tidegate.domain.alert import AlertKind
 from tidegate.domain.errors import ContractBroken, SourceUnavailable, Unauthorised
 from tidegate.engine import commands, queries
 from tidegate.engine.dispatcher import dispatch_ready
+from tidegate.engine.engine import Engine, Role
 from tidegate.engine.planner import plan_due
 from tidegate.engine.watch import watch
 
@@ -94,6 +98,18 @@ async def unproven(world: World) -> None:
     world.clock.set(utc(14))
     await world.tick()
     assert await open_kinds(world) == [AlertKind.UNPROVEN]
+    (alert,) = await queries.list_alerts(world.parts)
+    assert alert.message.endswith("but its period is not covered: only 60 days are served")
+    (stream,) = await queries.status(world.parts)
+    assert stream.uncovered is not None
+    assert stream.uncovered.reason == "unproven: only 60 days are served"
+    await world.pool.execute(
+        """update runs set report = jsonb_build_object('shortfall', '', 'filters', '{"status": "open"}'::jsonb,
+                                                     'remarks', '{"gone meanwhile": 2}'::jsonb)"""
+    )
+    await watch(world.parts, world.clock.now())
+    (alert,) = await queries.list_alerts(world.parts)
+    assert alert.message.endswith("is not covered: filtered by status (2 gone meanwhile)")
     world.shop.shortfall = ""
     world.clock.set(utc(15))
     await world.tick()
@@ -205,5 +221,25 @@ def test_a_schedule_held_behind_its_oldest_piece_is_stale_and_starves_nobody(dat
         await world.tick()
         assert await world.pool.fetchval("select next_due_at < held_until from schedules")
         assert await open_kinds(world) == [AlertKind.FAILING, AlertKind.STALE]
+
+    in_world(database_url, story)
+
+
+def test_what_became_due_while_no_process_ran_is_no_alert(database_url: str) -> None:
+    """The first look comes after ``watch_every``: until then the process may do what it has been started for."""
+
+    async def story(world: World) -> None:
+        await world.install()
+        world.clock.set(utc(14, 0, 10))
+        engine = Engine(world.parts, frozenset({Role.SWEEPER}))
+        working = asyncio.create_task(engine.run())
+        await until(sleeping(world.clock, utc(14, 0, 10) + timedelta(seconds=5)))
+        await until(sleeping(world.clock, utc(14, 0, 10) + timedelta(seconds=30)))
+        await plan_due(world.parts, world.clock.now())
+        world.clock.set(utc(14, 0, 10) + timedelta(seconds=30))
+        await until(sleeping(world.clock, utc(14, 0, 10) + timedelta(seconds=60)))
+        engine.stop()
+        await working
+        assert await queries.list_alerts(world.parts, resolved=True) == []
 
     in_world(database_url, story)

@@ -581,3 +581,71 @@ def test_an_installation_outside_the_files_ends_with_the_account_of_its_connecti
         assert world.shop.asked[0].stream == "orders"
 
     in_world(database_url, story)
+
+
+LIMITED = "concurrency: 1, requests_per_second: 2, burst: 3,"
+
+
+def of_tenant(tenant: str, limits: str) -> str:
+    """Return a configuration of a tenant whose connection is to the platform account of all of them."""
+    return text().replace("  acme:", f"  {tenant}:").replace("concurrency: 4,", limits)
+
+
+async def limits(world: World) -> tuple[object, ...]:
+    row = await world.pool.fetchrow("select concurrency_limit, rate_per_second, rate_burst from accounts")
+    assert row is not None
+    return tuple(row)
+
+
+def test_the_limits_of_an_account_that_are_not_written_stay(database_url: str) -> None:
+    """SPEC 3: they are the platform account's; another tenant's file that says nothing of them changes nothing of them."""
+
+    async def story(world: World) -> None:
+        await apply(world, of_tenant("acme", LIMITED))
+        other = await apply(world, of_tenant("other", ""))
+        assert fields_of(other.changes[1])["concurrency"] == (None, 1)
+        assert (other.warnings, await limits(world)) == ((), (1, 2.0, 3))
+        for tenant, written in (("acme", LIMITED), ("other", ""), ("acme", "")):
+            again = await apply(world, of_tenant(tenant, written))
+            assert (again.changes, again.warnings, await limits(world)) == ((), (), (1, 2.0, 3))
+
+    in_world(database_url, story)
+
+
+def test_limits_that_hold_for_another_file_s_connection_are_warned_of(database_url: str) -> None:
+    """SPEC 3: whose limits they are too is said before they are changed; a second time changes nothing (SPEC 8)."""
+
+    async def story(world: World) -> None:
+        await apply(world, of_tenant("acme", LIMITED))
+        for written, before, after in (("concurrency: 9,", 1, 9), ("concurrency: 8,", 9, 8)):
+            changed = await apply(world, of_tenant("other", written))
+            assert changed.warnings == ("other/shop sets limits of acme.example that hold for acme/shop too.",)
+            named = [each for each in changed.changes if fields_of(each).get("concurrency") == (before, after)]
+            assert len(named) == 1  # the account's, or the connection's where it was there before
+            assert await limits(world) == (after, 2.0, 3)
+            again = await apply(world, of_tenant("other", written))
+            assert (again.changes, again.warnings) == ((), ())
+
+    in_world(database_url, story)
+
+
+def test_a_limit_is_no_renewal_of_a_refused_connection(database_url: str) -> None:
+    """SPEC 5: only other settings or secrets may be accepted; until then the installation stays paused."""
+
+    async def story(world: World) -> None:
+        await apply(world, text())
+        world.shop.on_page = lambda _number: Unauthorised("scope withdrawn")
+        world.clock.set(utc(14))
+        await world.tick()
+        outcome = await apply(world, text(concurrency=7))
+        assert told(outcome) == [("changed", "connection", "acme/shop")]
+        (connection,) = await directory.connections(world.pool)
+        assert (connection.concurrency_limit, connection.unauthorised_reason) == (7, "scope withdrawn")
+        assert connection.unauthorised_at is not None
+        assert await directory.authorised_again(world.pool) == []
+        await apply(world, text(concurrency=7), token="two")
+        (connection,) = await directory.connections(world.pool)
+        assert (connection.unauthorised_at, connection.unauthorised_reason) == (None, "")
+        assert (await directory.installations(world.pool))[0].paused_at is None
+
+    in_world(database_url, story)

@@ -12,11 +12,12 @@ from tidegate.domain.errors import ContractBroken, InvalidInput, LeaseLost
 from tidegate.domain.fetch import FetchReport
 from tidegate.domain.period import Period
 from tidegate.domain.run import Lane, RunState
-from tidegate.engine import backfilling, commands, waiving
+from tidegate.engine import backfilling, commands, queries, waiving
 from tidegate.engine.backfilling import Backfill
 from tidegate.engine.dispatcher import dispatch_ready
 from tidegate.engine.planner import plan_due
 from tidegate.engine.sender import Sender
+from tidegate.engine.watch import watch
 from tidegate.store import chains, coverage, leases, runs, sending
 from tidegate.store.leases import Counts, Finish, LeasedRun
 from tidegate.store.sending import LeasedRoute
@@ -485,5 +486,43 @@ def test_of_two_runs_that_wait_for_one_batch_the_older_is_sent_first(database_ur
         found = await sending.following(world.pool, LeasedRoute(route, 1, chain, 1, "", True, None))
         assert found is not None
         assert found.period == Period(utc(10), utc(14))
+
+    in_world(database_url, story)
+
+
+def test_a_backfill_in_front_that_failed_is_tried_again_and_told_of(database_url: str) -> None:
+    """SPEC 2.8, 2.10: once at each due date, as a live period would be; SPEC 5: it is worth an alert while it fails."""
+
+    async def story(world: World) -> None:
+        chain = await world.install()
+        world.clock.set(datetime(2026, 7, 14, tzinfo=UTC))
+        await world.tick()
+        async with world.pool.acquire() as connection, connection.transaction():
+            await chains.move_start(connection, chain, datetime(2026, 4, 1, tzinfo=UTC))
+            await commands.extend_to_start(connection, chain, world.clock.now())
+
+        def broken(_number: int) -> Exception | None:
+            return ContractBroken("no records") if world.shop.asked[-1].upper is not None else None
+
+        world.shop.on_page = broken
+        tried = []
+        for day in (14, 15, 16):
+            world.clock.set(datetime(2026, 7, day, tzinfo=UTC))
+            for _ in range(2):
+                await world.tick()
+                world.clock.advance(hours=1)
+            tried.append(sum(asked.upper == datetime(2026, 5, 1, tzinfo=UTC) for asked in world.shop.asked))
+        assert tried == [1, 2, 3]
+        await watch(world.parts, world.clock.now())
+        (alert,) = await queries.list_alerts(world.parts)
+        assert alert.message == (
+            "acme/sync orders: the backfill in front of what is covered has been failing since 2026-07-14T00:00:00Z: no records"
+        )
+        world.shop.on_page = lambda _number: None
+        world.clock.set(datetime(2026, 7, 17, tzinfo=UTC))
+        await world.tick()
+        assert (await world.covered(chain))[0][0] == datetime(2026, 4, 1, tzinfo=UTC)
+        await watch(world.parts, world.clock.now())
+        assert await queries.list_alerts(world.parts) == []
 
     in_world(database_url, story)

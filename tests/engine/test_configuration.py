@@ -224,9 +224,10 @@ def test_merge_keys_save_writing() -> None:
 def test_an_account_has_one_limit() -> None:
     """SPEC 3: the limit belongs to the platform account, whoever links to it."""
     extra = "      more: {connector: fake, account: acme.example, concurrency: 9, secrets: {token: '${TOKEN}'}}\n"
-    first = SHOP.replace("shop: {connector: fake,", "shop: {connector: fake, account: acme.example,")
+    first = SHOP.replace("shop: {connector: fake,", "shop: {connector: fake, account: acme.example, concurrency: 3,")
     text = first.replace("    installations:", f"{extra}    installations:")
     assert list(mistakes(text)) == ["tenants.acme.connections.more.concurrency"]
+    assert read(text.replace(" concurrency: 3,", "")).tenants[0].connections[1].concurrency == 9  # written once will do
 
 
 def test_without_a_hint_the_account_is_the_connection_itself() -> None:

@@ -102,6 +102,7 @@ def test_a_period_is_fetched_only_once_the_sources_clock_has_passed_its_end(data
         await world.tick()
         (run,) = await world.runs()
         assert (run["state"], run["attempt"], run["not_before_at"]) == ("retrying", 0, utc(14) + timedelta(seconds=90))
+        assert "says 2026-07-13 23:58:30 UTC and the period ends 1 min 30 s later." in run["error"]
         assert await world.delivered() == {}
 
         world.shop.put(1, utc(13, 23, 59))

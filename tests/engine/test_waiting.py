@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from tests.engine.world import DAILY, World, in_world
-from tidegate.domain.errors import RateLimited, SourceUnavailable, Unauthorised
+from tidegate.domain.errors import ContractBroken, RateLimited, SourceUnavailable, Unauthorised
 from tidegate.domain.waiting import WaitReason
 from tidegate.engine import commands, queries
 from tidegate.engine.dispatcher import dispatch_ready
@@ -131,6 +131,23 @@ async def another_run(world: World) -> None:
     assert await starts(world, chain)
 
 
+async def period_failed(world: World) -> None:
+    chain = await world.install(rule={**DAILY, "start_date": "2026-07-12", "max_period": "1d"})
+    await due(world)
+    world.shop.on_page = lambda _number: ContractBroken("no records")
+    assert await starts(world, chain)
+    await world.work()
+    await plan_due(world.parts, world.clock.now())
+    assert not await starts(world, chain)
+    wait = (await told(world, chain)).wait
+    assert (wait.reason, wait.planned_at) == (WaitReason.PERIOD_FAILED, utc(15))
+    assert wait.detail == "tried again at 2026-07-15T00:00:00Z"
+    world.shop.on_page = lambda _number: None
+    world.clock.set(utc(15))
+    await plan_due(world.parts, world.clock.now())
+    assert await starts(world, chain)
+
+
 async def retrying(world: World) -> None:
     chain = await world.install()
     await due(world)
@@ -174,7 +191,7 @@ async def unauthorised(world: World) -> None:
 
 
 STORIES: list[Story] = [
-    settle, slots, account_limit, connection_limit, account_held, another_run, retrying, paused, unauthorised,
+    settle, slots, account_limit, connection_limit, account_held, another_run, period_failed, retrying, paused, unauthorised,
 ]  # fmt: skip
 
 

@@ -36,6 +36,7 @@ class Dialect:
     ``cursor``: the field that orders changes, "" for a stream listed in full. ``changes``: False if records never change
     after creation. ``lookback``: the longest that a change may take to show, in seconds of the source's clock.
     ``moves``: the reader moves the lower bound from page to page, and pages within one cursor value only.
+    ``shuffles``: records of one cursor value come in another order on each page, as a database without tie-breaker has them.
     """
 
     name: str
@@ -53,6 +54,7 @@ class Dialect:
     text_keys: bool = False
     lookback: int = 90
     moves: bool = False
+    shuffles: bool = False
 
     @property
     def counted(self) -> bool:
@@ -170,6 +172,10 @@ DIALECTS = (
     Dialect("moving_coarse", "page", _OLDEST, Ends.EMPTY, precision=60, compares_kept=False, moves=True),
     Dialect("moving_token", "cursor", ends=Ends.MORE, meaning="exclusive", moves=True),
     Dialect("moving_local", "page", ends=Ends.TOTAL, format="local", zone="Europe/London", moves=True),
+    Dialect("shuffled_page", "page", ends=Ends.TOTAL, precision=600, compares_kept=False, shuffles=True),
+    Dialect("shuffled_newest", "page", _NEWEST, Ends.EMPTY, precision=600, compares_kept=False, shuffles=True),
+    Dialect("shuffled_moving", "page", ends=Ends.TOTAL, precision=600, compares_kept=False, moves=True, shuffles=True),
+    Dialect("shuffled_offset", "offset", ends=Ends.TOTAL, precision=600, compares_kept=False, shuffles=True),
     Dialect("offset", "offset", ends=Ends.TOTAL, format="epoch_seconds", text_keys=True),
     Dialect("offset_newest", "offset", _NEWEST, Ends.MORE, precision=0.001),
     Dialect("full", "none", _ID, cursor=""),

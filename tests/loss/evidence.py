@@ -11,11 +11,11 @@ from typing import Any, NamedTuple
 from zoneinfo import ZoneInfo
 
 import asyncpg
-import msgspec
 
 from tests.loss.dialects import EPOCH, WALL, Dialect
-from tests.loss.history import History, Version, key
+from tests.loss.history import DEEP, History, Version, key
 from tests.loss.tap import Delivered
+from tidegate.destinations.postgres import pieces
 from tidegate.domain.coverage import Link, breaks
 from tidegate.domain.schedule import Schedule, latest_due, start_instant
 
@@ -71,7 +71,7 @@ async def found(pool: asyncpg.Pool[asyncpg.Record], schema: str) -> Found:
 
 def name_of(text: str) -> Name:
     """Which version of which record a JSON text is, poison or not."""
-    record = json.loads(text)
+    record = json.loads(text.replace(DEEP, "0"), strict=False)
     return (record[1], record[2]) if isinstance(record, list) else (record["ref"], record["revision"])
 
 
@@ -164,8 +164,8 @@ def stored_once(
 def names(batch: Delivered) -> Iterator[Name]:
     """Yield the versions on the pages of a batch."""
     for page in batch.pages:
-        for record in msgspec.json.decode(page.records, type=list[msgspec.Raw]):
-            yield name_of(bytes(record).decode())
+        for record in pieces.records(page.records):
+            yield name_of(record.decode())
 
 
 def quarantined(delivered: Sequence[Delivered], there: Found, history: History) -> Iterator[Violation]:
@@ -176,15 +176,21 @@ def quarantined(delivered: Sequence[Delivered], there: Found, history: History) 
         yield Violation("quarantine", f"missing {poison - there.texts}, too much {there.texts - poison}")
 
 
-def pages_once(delivered: Sequence[Delivered]) -> Iterator[Violation]:
-    """Yield runs that delivered a page again, word for word, although its checkpoint had committed."""
+def pages_once(delivered: Sequence[Delivered], dialect: Dialect) -> Iterator[Violation]:
+    """Yield runs that delivered a page again, word for word, although its checkpoint had committed.
+
+    A keyset may show a page twice in a row: a bound that moves by less than the source's grain shows the same again.
+    """
     seen: set[tuple[int, bytes]] = set()
+    before: tuple[int, bytes] | None = None
     for batch in delivered:
         for page in batch.pages:
             named = (batch.key.run_id, page.records)
-            if named in seen and page.records != b"[]":
+            in_a_row = dialect.moves and named == before
+            if named in seen and not in_a_row and page.records != b"[]":
                 yield Violation("again", f"run {batch.key.run_id} delivered twice the page {page.records[:200]!r}")
             seen.add(named)
+            before = named
 
 
 def chained(links: Sequence[Link], schedule: Schedule) -> Iterator[Violation]:

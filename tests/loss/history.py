@@ -12,6 +12,7 @@ from tests.loss.dialects import Dialect
 
 FIRST_BEYOND_64_BITS = 2**63
 HOSTILE_NOTES = ("None", "\\N", "tab\tline\nend", "\x00", "a\x00b", "\\u0000", "żółć 👋", '"quoted"', "")
+DEEP = "[" * 2000 + "]" * 2000
 HOSTILE_AMOUNTS = (
     0, -1, FIRST_BEYOND_64_BITS - 1, FIRST_BEYOND_64_BITS, -FIRST_BEYOND_64_BITS - 1, 10**40, "12.50", True, None,
 )  # fmt: skip
@@ -51,6 +52,14 @@ class Version:
                 record[cursor] = None
             case "bad_cursor":
                 record[cursor] = "yesterday"
+            case "nan_cursor":
+                record[cursor] = float("nan")
+            case "half_cursor":
+                record[cursor] = "\ud800"
+            case "raw_cursor":
+                return json.dumps({**record, cursor: "RAW"}).replace("RAW", "\x01")
+            case "deep_cursor":
+                return json.dumps({**record, cursor: "DEEP"}).replace('"DEEP"', DEEP)
         return json.dumps(record)
 
     def fields(self, dialect: Dialect) -> dict[str, object]:
@@ -158,7 +167,7 @@ class History:
             return ()
         kinds: list[str] = []
         if self.dialect.cursor:
-            kinds += ["null_cursor", "bad_cursor"]
+            kinds += ["null_cursor", "bad_cursor", "nan_cursor", "half_cursor", "raw_cursor", "deep_cursor"]
         if self.dialect.has_token or self.dialect.pager == "none":
             kinds += ["no_key", "not_object"]
             if self.dialect.text_keys:

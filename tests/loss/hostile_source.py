@@ -13,6 +13,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from email.utils import format_datetime
+from hashlib import blake2b
 from random import Random
 
 from aiohttp import web
@@ -177,6 +178,9 @@ class HostileSource:
             to = dialect.bound(until)
             strict = dialect.meaning == "exclusive"
             versions = [v for v in versions if self._at(v) < to or (self._at(v) == to and not strict)]
+        if dialect.shuffles:
+            versions.sort(key=lambda version: self._shuffled(version, request))
+            return sorted(versions, key=self._at, reverse=dialect.order is Order.NEWEST_CHANGE)
         return sorted(versions, key=self._position, reverse=dialect.order is Order.NEWEST_CHANGE)
 
     def _at(self, version: Version) -> datetime:
@@ -184,6 +188,11 @@ class HostileSource:
 
     def _position(self, version: Version) -> tuple[str, int]:
         return "" if self.dialect.order is Order.ID else self._at(version).isoformat(), version.id
+
+    def _shuffled(self, version: Version, request: web.Request) -> bytes:
+        """The record's place among those of one cursor value: it depends on the page asked for, and on nothing else."""
+        page = request.query.get("page") or request.query.get("offset")
+        return blake2b(f"{version.id} {page}".encode(), digest_size=4).digest()
 
     def _start(self, request: web.Request, listed: list[Version]) -> int:
         """The place in ``listed`` at which the requested page starts."""

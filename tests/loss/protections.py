@@ -18,6 +18,7 @@ from tidegate.connectors.rest.declaration import BoundParam, Meaning
 from tidegate.connectors.rest.envelope import Envelope, EnvelopeReader
 from tidegate.connectors.rest.listing import Listing
 from tidegate.connectors.rest.pagers import CursorPager, OffsetPager, PagePager, PageSeen, Position
+from tidegate.connectors.rest.ties import Ties
 from tidegate.connectors.rest.trail import Trail
 from tidegate.destinations.postgres import careful, upsert
 from tidegate.domain import cursor
@@ -127,6 +128,10 @@ def _drift_of_offsets(patch: Patch) -> None:
     patch.setattr(OffsetPager, "following", lambda pager, position, seen: pager._onward(position, seen))
 
 
+def _order_among_equals(patch: Patch) -> None:
+    patch.setattr(Ties, "repeated", lambda _ties, _at, _seen: ())
+
+
 def _quarantine(patch: Patch) -> None:
     line = careful._line
 
@@ -232,6 +237,18 @@ PROTECTIONS = (
     ),
     Protection("drift between numbered pages (HOLE gg)", _drift_of_pages, replace(BUSY, dialect="page", seed=5), LOSS),
     Protection("drift between offsets (HOLE gg)", _drift_of_offsets, replace(BUSY, dialect="offset", seed=21), LOSS),
+    Protection(
+        "records that come twice hide others (HOLE gg)",
+        _order_among_equals,
+        replace(BUSY, dialect="shuffled_page", seed=1),
+        LOSS,
+    ),
+    Protection(
+        "records that come twice within one cursor value hide others (HOLE gg)",
+        _order_among_equals,
+        replace(BUSY, dialect="shuffled_moving", seed=1),
+        LOSS,
+    ),
     Protection("quarantine (HOLE d)", _quarantine, replace(CALM, poison=True, seed=40), frozenset({"stuck"})),
     Protection(
         "the report proves the period (HOLE w)",

@@ -15,7 +15,7 @@ import asyncpg
 import pytest
 
 from tests.cli.conftest import CONFIGURATION, CommandLine
-from tests.cli.orders_api import OrdersApi
+from tests.cli.orders_api import CONNECTOR, OrdersApi
 from tests.cli.test_commands import in_database, make_due
 from tests.engine.world import World, in_world, open_world
 from tidegate.bootstrap import anchored_clock
@@ -229,6 +229,23 @@ def test_sources_that_refuse_break_or_are_away(cli: CommandLine, api: OrdersApi)
     cli.environment["SHOP_URL"] = f"http://127.0.0.1:{_closed_port()}"
     cli.ok("apply", "-f", str(cli.folder / "tidegate.yaml"))
     caused("source_unreachable", doctor(cli))
+
+
+def test_each_connection_is_asked_for_a_stream_of_its_own(cli: CommandLine) -> None:
+    """Two connections of one account with connectors of their own: neither knows the streams of the other."""
+    cli.write("other.yaml", CONNECTOR.replace("name: shop", "name: other").replace("  orders:", "  invoices:"))
+    shop = CONFIGURATION[CONFIGURATION.index("      shop:\n") : CONFIGURATION.index("    installations:")]
+    orders = CONFIGURATION[CONFIGURATION.index("      orders:\n") :]
+    two = CONFIGURATION.replace(
+        shop, shop + shop.replace("      shop:", "      extra:").replace("shop.yaml", "other.yaml")
+    )
+    cli.apply(
+        two
+        + orders.replace("      orders:", "      bills:").replace(": shop", ": extra").replace("[orders]", "[invoices]")
+    )
+    checks = {check.name: check for check in doctor(cli)}
+    assert checks["source acme/shop"].finding.startswith("shows its orders")
+    assert checks["source acme/extra"].finding.startswith("shows its invoices")
 
 
 def test_a_source_that_is_silent_is_not_waited_for(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:

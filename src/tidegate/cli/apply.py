@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tidegate.cli.output import AsJson, fail, humanised, instant, out, print_json
-from tidegate.cli.process import with_parts
+from tidegate.cli.output import AsJson, fail, instant, out, print_json
+from tidegate.cli.process import interrupted, with_parts
+from tidegate.domain.duration import humanised
 from tidegate.domain.errors import InvalidInput
 
 if TYPE_CHECKING:
@@ -44,29 +45,40 @@ def apply(
     except InvalidInput as error:
         fail(error, as_json=as_json)
     asks = not (yes or dry_run or as_json) and sys.stdin.isatty()
-    outcome = with_parts(lambda parts: _apply(parts, files, dry_run=dry_run, asks=asks), as_json=as_json)
+    outcome = _applied(files, dry_run=dry_run or asks, as_json=as_json)
     if as_json:
         print_json(outcome)
-    elif not asks:
-        show(outcome, out())
-    if not as_json and outcome.applied and outcome.changes:
+        return
+    show(outcome, out())
+    if asks and outcome.changes:
+        if not _agreed():
+            out().print("Nothing was changed.")
+            return
+        outcome = _applied(files, expected=outcome, as_json=as_json)
+    if outcome.applied and outcome.changes:
         out().print("Applied. `tidegate status` shows what is due when; `tidegate up` keeps it in sync.")
 
 
-async def _apply(parts: Parts, files: list[DocumentFile], *, dry_run: bool, asks: bool) -> Outcome:
-    from tidegate.engine import applying, configuration
+def _agreed() -> bool:
+    """Return whether a person wants these changes. Asks outside the event loop, which would keep Ctrl-C to itself."""
+    try:
+        return typer.confirm("Apply these changes?")
+    except typer.Abort:
+        interrupted()
 
-    wanted = await configuration.load(files, os.environ, parts)
-    if not asks:
-        return await applying.apply(parts, wanted, dry_run=dry_run)
-    shown = await applying.apply(parts, wanted, dry_run=True)
-    show(shown, out())
-    if not shown.changes:
-        return shown
-    if not typer.confirm("Apply these changes?"):
-        out().print("Nothing was changed.")
-        return shown
-    return await applying.apply(parts, wanted, expected=shown)
+
+def _applied(
+    files: list[DocumentFile], *, dry_run: bool = False, expected: Outcome | None = None, as_json: bool
+) -> Outcome:
+    """Return what applying changes; ``expected``: what was shown, without which nothing is changed."""
+
+    async def work(parts: Parts) -> Outcome:
+        from tidegate.engine import applying, configuration
+
+        wanted = await configuration.load(files, os.environ, parts)
+        return await applying.apply(parts, wanted, dry_run=dry_run, expected=expected)
+
+    return with_parts(work, as_json=as_json)
 
 
 def show(outcome: Outcome, console: Console) -> None:

@@ -60,6 +60,7 @@ def _as_json(each: StreamCoverage, *, links: bool) -> dict[str, object]:
         "installation": chain.installation,
         "stream": chain.stream,
         "account": chain.account,
+        "retired": chain.retired,
         "start_at": chain.start_at,
         "watermark": chain.watermark,
         "link_count": each.link_count,
@@ -83,8 +84,9 @@ def _draw(found: list[StreamCoverage], now: datetime, *, links: bool) -> None:
         )
         console.print(coloured(bar(each, now)))
         watermark = f"covered to {instant(chain.watermark)}" if chain.watermark else "nothing covered yet"
+        retired = ", retired: nothing more is planned" if chain.retired else ""
         count = f"{each.link_count} {'link' if each.link_count == 1 else 'links'}"
-        console.print(f" from {instant(chain.start_at)}, {watermark}, {count}", markup=False)
+        console.print(f" from {instant(chain.start_at)}, {watermark}, {count}{retired}", markup=False)
         if each.dead_records:
             console.print(f" not acknowledged: {each.dead_records:,} records, see `tidegate webhook dead-letters`")
         for missing in (each.in_front, each.uncovered):

@@ -30,7 +30,9 @@ BAR_CELLS = 40
 def demo(
     context: typer.Context,
     seconds: Annotated[float, typer.Option(min=5, max=3600, help="How long its week takes.")] = 50,
-    data_dir: Annotated[Path, typer.Option(help="Where its data goes; emptied first.")] = Path(".tidegate/demo"),
+    data_dir: Annotated[Path, typer.Option(help="Where its data goes; an earlier demo's is removed.")] = Path(
+        ".tidegate/demo"
+    ),
     as_json: AsJson = False,
 ) -> None:
     """Watch three tenants in three zones being kept in sync: a week passes in about a minute.
@@ -213,7 +215,13 @@ def _tell(
         "Early ones changed since and were seen anyway."
     )
     console.print("\nNow look at it yourself (the shops are closed, the data is still there):", style="bold")
-    for command in ("coverage harbour --links", "runs --limit 10", "doctor"):
+    looks = (
+        "coverage harbour --links",
+        "runs --limit 10",
+        'query "select tenant_id, name, email, _tidegate_cursor as changed_at from shopify_orders limit 5"',
+        "doctor",
+    )
+    for command in looks:
         console.print(f"  TIDEGATE_DATA_DIR={data_dir} .venv/bin/tidegate {command}", markup=False)
     console.print("Then sync something of your own: docs/guides/first-sync.md", markup=False)
 

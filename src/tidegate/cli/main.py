@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import importlib
-from typing import Annotated, Any
+import sys
+from collections.abc import Sequence
+from typing import Annotated, Any, NoReturn
 
 import typer
 import typer.core
 
 from tidegate.cli.host_clock import HostClock
+from tidegate.cli.output import BAD_INPUT, FAILED
 
 COMMANDS = {
     "demo": "demo",
@@ -19,6 +22,7 @@ COMMANDS = {
     "status": "status",
     "runs": "runs",
     "coverage": "coverage",
+    "query": "query",
     "backfill": "backfill",
     "waive": "waive",
     "alerts": "alerts",
@@ -45,8 +49,33 @@ _OF_THE_ROOT = ("install_completion", "show_completion")
 """Options that a module's `app` would have if it were the whole command line."""
 
 
+UsageError: type[Exception] = typer.BadParameter.__bases__[0]
+"""What every mistake in the usage of a command is; its class has moved between releases of typer."""
+
+
 class LazyGroup(typer.core.TyperGroup):
     """A group whose commands are imported when they are asked for."""
+
+    def main(
+        self,
+        args: Sequence[str] | None = None,
+        prog_name: str | None = None,
+        complete_var: str | None = None,
+        standalone_mode: bool = True,
+        windows_expand_args: bool = True,
+        **extra: Any,
+    ) -> Any:
+        """Run the command that ``args`` name and exit; with ``--json`` among them bad usage is told as JSON too."""
+        words = list(sys.argv[1:] if args is None else args)
+        if not standalone_mode or "--json" not in words:
+            return super().main(args, prog_name, complete_var, standalone_mode, windows_expand_args, **extra)
+        try:
+            ended = super().main(words, prog_name, complete_var, False, windows_expand_args, **extra)
+        except UsageError as error:
+            _fail_as_json(error)
+        except typer.Abort:
+            sys.exit(FAILED)
+        sys.exit(ended if isinstance(ended, int) else 0)
 
     def list_commands(self, ctx: Any) -> list[str]:
         """Return the names of all commands."""
@@ -62,6 +91,24 @@ class LazyGroup(typer.core.TyperGroup):
         found.name = cmd_name
         found.params = [option for option in found.params if option.name not in _OF_THE_ROOT]
         return found
+
+
+def _fail_as_json(error: Any) -> NoReturn:
+    """Print bad usage as one JSON object on stderr, as any other error, and exit with 2."""
+    import msgspec
+
+    from tidegate.domain.masking import Mask
+
+    command = error.ctx.command_path if error.ctx is not None else "tidegate"
+    names = getattr(getattr(error, "param", None), "opts", None) or [getattr(error, "option_name", "")]
+    told = {
+        "code": "bad_usage",
+        "message": error.format_message(),
+        "remedy": f"`{command} --help` says what it takes.",
+        "field": names[0] or "",
+    }
+    typer.echo(msgspec.json.encode(Mask().value(told)).decode(), err=True)
+    sys.exit(BAD_INPUT)
 
 
 app = typer.Typer(

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tidegate.cli.output import AsJson, OfInstallation, err, fail, out, print_json, split_installation
+from tidegate.cli.output import AsJson, OfInstallation, err, fail, instant, out, print_json, split_installation
 from tidegate.cli.process import exit_unless, interrupted, with_parts
 from tidegate.domain.errors import InvalidInput
 from tidegate.domain.run import FINISHED, RunState
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 app = typer.Typer()
 LOOK_EVERY_SECONDS = 0.2
 GOOD_ENDS = frozenset({RunState.SUCCEEDED, RunState.SUPERSEDED})
+BAD_ENDS = FINISHED - GOOD_ENDS
 
 
 @app.command()
@@ -63,7 +64,7 @@ def instant_of(text: str) -> datetime:
 
 
 async def execute(parts: Parts, run_ids: Sequence[int], *, shown: bool) -> list[RunRow]:
-    """Work as one more worker until these runs have ended, and return them.
+    """Work as one more worker until these runs have ended, and return them; pieces behind one that failed are dropped.
 
     At SIGINT or SIGTERM it delivers the pages in hand, gives its runs back and exits with 130; at the second at once.
     """
@@ -89,11 +90,14 @@ def say_stopping(text: str) -> None:
 async def _until_ended(
     parts: Parts, run_ids: Sequence[int], display: Display, working: asyncio.Task[None]
 ) -> list[RunRow]:
+    from tidegate.engine import commands
     from tidegate.store import reports
 
     while True:
         found = await reports.runs_by_id(parts.pool, run_ids)
         display.update(found)
+        if any(each.state in BAD_ENDS for each in found) and any(each.state is RunState.WAITING for each in found):
+            await commands.give_up_behind(parts, run_ids)
         if all(each.state in FINISHED for each in found):
             return found
         if working.done():
@@ -146,17 +150,32 @@ class Display:
 
 
 def show_ended(ended: Sequence[RunRow], *, as_json: bool) -> None:
-    """Print how runs ended."""
+    """Print how runs ended; of those that were dropped behind one that failed only how many, and up to where."""
     from tidegate.cli.runs import counts_of, run_json, state_of
 
     if as_json:
         print_json([run_json(each) for each in ended])
         return
+    failed = {each.chain_id for each in ended if each.state in BAD_ENDS and each.state is not RunState.DROPPED}
+    behind = [each for each in ended if each.state is RunState.DROPPED and each.chain_id in failed]
     for each in ended:
+        if each in behind:
+            continue
         mark = "✓" if each.state in GOOD_ENDS else "✗"
         took = _rate(each)
         name = f"{each.tenant_id}/{each.installation} {each.stream}"
         out().print(f"{mark} {name}: {state_of(each)}; {counts_of(each)}{took} (run {each.id})", markup=False)
+
+    for chain_id in dict.fromkeys(each.chain_id for each in behind):
+        _show_dropped([each for each in behind if each.chain_id == chain_id])
+
+
+def _show_dropped(behind: Sequence[RunRow]) -> None:
+    last = behind[-1]
+    name = f"{last.tenant_id}/{last.installation} {last.stream}"
+    what = f"{len(behind)} runs behind it were" if len(behind) > 1 else "the run behind it was"
+    told = f"{what} dropped, up to {instant(last.period_end)}: nothing is fetched past what is not covered"
+    out().print(f"✗ {name}: {told}", markup=False)
 
 
 def _rate(each: RunRow) -> str:

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tidegate.cli.output import AsJson, humanised, instant, out, print_json
+from tidegate.cli.output import AsJson, instant, out, print_json
 from tidegate.cli.process import with_parts
+from tidegate.domain.duration import humanised
 from tidegate.domain.run import Lane, RunState
 
 if TYPE_CHECKING:

@@ -7,7 +7,6 @@ where the arguments leave the present open.
 from __future__ import annotations
 
 import json
-import re
 import sys
 from collections.abc import Sequence
 from datetime import datetime, timedelta
@@ -80,7 +79,7 @@ def _as_json(each: Preview) -> dict[str, object]:
 
 
 def _read(file: str) -> object:
-    """Return what FILE holds. YAML is read by the rules of JSON: dates and times stay text. Raises InvalidInput."""
+    """Return what FILE holds. Raises InvalidInput."""
     try:
         text = sys.stdin.read() if file == "-" else Path(file).read_text(encoding="utf-8")
     except (OSError, ValueError) as error:
@@ -95,23 +94,13 @@ def _read(file: str) -> object:
 def _read_yaml(text: str, file: str) -> object:
     import yaml
 
-    class Loader(yaml.SafeLoader):
-        yaml_implicit_resolvers = {  # noqa: RUF012  PyYAML's own name and kind
-            first: [(tag, pattern) for tag, pattern in resolvers if not tag.endswith((":timestamp", ":int", ":float"))]
-            for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-        }
+    from tidegate.domain import plain_yaml
 
-        def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
-            if self.check_event(yaml.AliasEvent):  # they could repeat without end
-                raise yaml.YAMLError("aliases are not supported")
-            return super().compose_node(parent, index)
-
-    Loader.add_implicit_resolver("tag:yaml.org,2002:int", re.compile(r"-?(?:0|[1-9][0-9]*)$"), list("-0123456789"))
     try:
-        return yaml.load(text, Loader)  # noqa: S506  a SafeLoader
-    except (yaml.YAMLError, RecursionError) as error:
+        return plain_yaml.read(plain_yaml.compose(text))
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         mark = getattr(error, "problem_mark", None)
-        where = f" (line {mark.line + 1})" if mark else ""
+        where = f" (line {mark.line + 1})" if mark else f" ({error})" if isinstance(error, ValueError) else ""
         raise InvalidInput("FILE", file, f"is neither JSON nor YAML{where}", "Correct its syntax.") from error
 
 

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tidegate.cli.output import AsJson, humanised, instant, out, print_json
+from tidegate.cli.output import AsJson, instant, out, print_json
 from tidegate.cli.process import with_parts
+from tidegate.domain.duration import humanised
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from tidegate.engine.parts import Parts
-    from tidegate.engine.queries import StreamStatus, Summary
+    from tidegate.engine.queries import StreamStatus, Summary, UncoveredStretch
 
 app = typer.Typer()
 
@@ -37,7 +38,7 @@ def status(
     found, summary = with_parts(work, as_json=as_json)
     if as_json:
         print_json(summary if only_summary else found)
-    elif not summary.streams:
+    elif not summary.streams and not found:
         out().print("Nothing is installed yet: `tidegate apply -f FILE`.")
     else:
         if found:
@@ -53,15 +54,20 @@ def lines_of(summary: Summary) -> list[str]:
     counts += [f"{summary.paused:,} paused"] if summary.paused else []
     counts += [f"{summary.nothing_covered_yet:,} not covered at all yet"] if summary.nothing_covered_yet else []
     counts += [f"worst staleness {humanised(summary.worst_staleness_seconds)}"]
-    lines = [", ".join(counts)]
-    for each in summary.waiting:
-        words = each.reason.replace("_", " ")
-        lines.append(f"{each.runs:,} due wait: {words}, the oldest due {instant(each.oldest_due_at)}")
+    lines = [", ".join(counts), *waiting_lines(summary)]
     if summary.waiting:
         lines.append(f"worst lag of what waits {humanised(summary.worst_lag_seconds)}")
     if summary.open_alerts:
         lines.append(f"{summary.open_alerts:,} open alerts: `tidegate alerts`")
     return lines
+
+
+def waiting_lines(summary: Summary) -> list[str]:
+    """Return for what due runs wait, a line for each reason."""
+    return [
+        f"{each.runs:,} due wait: {each.reason.replace('_', ' ')}, the oldest due {instant(each.oldest_due_at)}"
+        for each in summary.waiting
+    ]
 
 
 def table_of(found: Sequence[StreamStatus]) -> Table:
@@ -78,17 +84,24 @@ def table_of(found: Sequence[StreamStatus]) -> Table:
             escape(each.stream),
             instant(each.watermark, "nothing yet"),
             humanised(each.staleness_seconds),
-            escape(f"paused: {each.paused_reason}") if each.paused else instant(each.next_due_at),
+            escape(_next_due(each)),
             each.state or "–",
             escape(_uncovered(each)),
-            style="dim" if each.paused else "yellow" if each.uncovered else None,
+            style="dim" if each.paused or each.retired else "yellow" if each.uncovered or each.in_front else None,
         )
     return table
 
 
+def _next_due(each: StreamStatus) -> str:
+    if each.retired:
+        return f"retired ({each.account})"
+    return f"paused: {each.paused_reason}" if each.paused else instant(each.next_due_at)
+
+
 def _uncovered(each: StreamStatus) -> str:
-    if each.uncovered is None:
-        return "nothing"
-    planned = each.uncovered.planned_at
-    when = f"; planned for {instant(planned)}" if planned else ""
-    return f"{instant(each.uncovered.start)} to {instant(each.uncovered.end)}: {each.uncovered.reason}{when}"
+    return "\n".join(_stretch(found) for found in (each.in_front, each.uncovered) if found) or "nothing"
+
+
+def _stretch(found: UncoveredStretch) -> str:
+    when = f"; planned for {instant(found.planned_at)}" if found.planned_at else ""
+    return f"{instant(found.start)} to {instant(found.end)}: {found.reason}{when}"

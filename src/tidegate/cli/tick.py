@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from tidegate.cli.run import Display
     from tidegate.engine.parts import Parts
+    from tidegate.engine.queries import Summary
     from tidegate.store.reports import RunRow
 
 app = typer.Typer()
@@ -31,17 +32,31 @@ def tick(as_json: AsJson = False) -> None:
     period, an attempt failed, or a receiver has not acknowledged everything.
     """
 
-    async def work(parts: Parts) -> tuple[list[RunRow], datetime | None]:
+    async def work(parts: Parts) -> tuple[list[RunRow], Summary, datetime | None]:
+        from tidegate.engine import queries
         from tidegate.store import schedules
 
         ran = await _tick(parts, shown=not as_json)
-        return ran, await schedules.next_due_at(parts.pool)
+        return ran, await queries.summary(parts), await schedules.next_due_at(parts.pool)
 
-    ran, next_due_at = with_parts(work, as_json=as_json, fast=True)
+    ran, summary, next_due_at = with_parts(work, as_json=as_json, fast=True)
     show_ended(ran, as_json=as_json)
     if not as_json and not ran:
-        out().print(f"Nothing is due; next due {instant(next_due_at, 'never: nothing is scheduled')}.")
+        _show_idle(summary, next_due_at)
     exit_unless(all(each.state in GOOD_ENDS or _only_waits(each) for each in ran))
+
+
+def _show_idle(summary: Summary, next_due_at: datetime | None) -> None:
+    """Say why nothing ran: nothing is due, or what is due waits (SPEC 3)."""
+    from tidegate.cli.status import waiting_lines
+
+    lines = waiting_lines(summary)
+    out().print("Nothing that is due can start now:" if lines else "Nothing is due.")
+    for line in lines:
+        out().print(f"  {line}", markup=False)
+    if lines:
+        out().print("`tidegate status` says which streams, and `tidegate runs` when each is planned.")
+    out().print(f"Next due {instant(next_due_at, 'never: nothing is scheduled')}.")
 
 
 async def _tick(parts: Parts, *, shown: bool) -> list[RunRow]:

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 import typer
 
 from tidegate.cli.metrics import LOOPBACK, MetricsHost, MetricsPort, probed, watched_by_probes
-from tidegate.cli.output import AsJson, err, humanised, instant
+from tidegate.cli.output import AsJson, err, instant
 from tidegate.cli.process import with_parts
+from tidegate.domain.duration import humanised
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tidegate.cli.output import AsJson, fail, humanised, instant, out, print_json, split_installation
+from tidegate.cli.output import AsJson, fail, instant, out, print_json, split_installation
 from tidegate.cli.process import with_parts
+from tidegate.domain.duration import humanised
 from tidegate.domain.errors import InvalidInput
 from tidegate.domain.outgoing import MessageState
 from tidegate.store.messages import Choice

@@ -17,7 +17,9 @@ from dataclasses import dataclass
 
 import msgspec
 
+from tidegate.connectors import json_parts
 from tidegate.connectors.http import Reply, ReplyRules, retry_after_seconds
+from tidegate.domain import json_text
 from tidegate.domain.errors import ContractBroken, RateLimited, SourceError, SourceUnavailable, Unauthorised
 
 
@@ -58,6 +60,10 @@ class ErrorCodes:
     unauthorised: frozenset[str] = frozenset({"UNAUTHENTICATED", "FORBIDDEN", "ACCESS_DENIED"})
 
 
+ABOUT_SCOPE = frozenset({"FORBIDDEN", "ACCESS_DENIED"})
+"""Codes that refuse what was asked for, as status 403 does, and not the token it was asked with."""
+
+
 class _Errors(msgspec.Struct, frozen=True):
     errors: list[GraphQLError] | None = None
 
@@ -65,7 +71,7 @@ class _Errors(msgspec.Struct, frozen=True):
 _DECODER = msgspec.json.Decoder(_Errors)
 
 
-def require_no_errors(reply: Reply, codes: ErrorCodes, rules: ReplyRules) -> None:
+def require_no_errors(codes: ErrorCodes, reply: Reply, rules: ReplyRules) -> None:
     """Raise the SourceError that the module's table names, if ``reply`` holds errors.
 
     A reply that is not JSON passes: whoever reads its data will say so.
@@ -76,10 +82,23 @@ def require_no_errors(reply: Reply, codes: ErrorCodes, rules: ReplyRules) -> Non
         errors = _DECODER.decode(reply.body).errors
     except msgspec.ValidationError:  # errors of a form of their own: without codes, and shown as they are
         errors = [GraphQLError("of an unknown form")]
-    except msgspec.DecodeError:
-        return
+    except (msgspec.DecodeError, RecursionError):  # some value in it is not clean: the errors may be
+        errors = _errors_beside(reply.body)
     if errors:
         raise refusal(errors, codes, reply, rules)
+
+
+def _errors_beside(body: bytes) -> list[GraphQLError] | None:
+    """Return the errors of a reply that no decoder takes whole."""
+    try:
+        json_text.require_structure(body)
+        found = json_parts.members(body).get("errors", json_parts.NOTHING)
+    except ValueError:
+        return None
+    try:
+        return msgspec.json.decode(bytes(found) or b"null", type=list[GraphQLError] | None)
+    except (ValueError, RecursionError):
+        return [GraphQLError("of an unknown form")]
 
 
 def require_there(reply: Reply, path: Sequence[str], rules: ReplyRules) -> None:
@@ -90,8 +109,8 @@ def require_there(reply: Reply, path: Sequence[str], rules: ReplyRules) -> None:
     raw: msgspec.Raw | bytes = reply.body
     for depth, name in enumerate(path):
         try:
-            raw = msgspec.json.decode(raw, type=dict[str, msgspec.Raw]).get(name, msgspec.Raw(b""))
-        except msgspec.DecodeError:
+            raw = json_parts.members(raw).get(name, json_parts.NOTHING)
+        except ValueError:
             return
         if bytes(raw) == b"null":
             raise NothingThere(f"{'.'.join(path[: depth + 1])} is null.", response=rules.excerpt(reply.body))
@@ -109,6 +128,7 @@ def refusal(errors: Sequence[GraphQLError], codes: ErrorCodes, reply: Reply, rul
             f"The source denies access: {said}",
             remedy="Renew the connection's credentials or widen their scopes.",
             response=excerpt,
+            codes=sorted(found & codes.unauthorised),
         )
     if found <= codes.retryable:
         return SourceUnavailable(f"The query failed: {said}", retry_after_seconds=retry_after_seconds(reply))

@@ -5,8 +5,10 @@ What becomes of a reply (SPEC 5, "Failures"):
     2xx                                     the reply, its body read whole
     429, statuses declared as rate limits,  RateLimited, with the wait the source asked for
     403 with Retry-After, or with no
-    request left by the header declared
-    5xx, 408, 425, statuses declared so     SourceUnavailable
+    request left by the header declared,
+    a 4xx that says so in a declared text
+    5xx, 408, 425, statuses declared so,    SourceUnavailable
+    403 with HTML: of a firewall before it
     connection, time-out, broken-off body   SourceUnavailable
     401, 403                                Unauthorised
     3xx, other 4xx                          ContractBroken, showing the reply's beginning, secrets masked
@@ -16,6 +18,7 @@ and of a 2xx body that should be JSON (`read_json`):
 
     HTML, an empty or broken-off document   SourceUnavailable: maintenance pages and cut connections pass
     other text, or JSON of another shape    ContractBroken
+    JSON but for some value inside it       whatever else it holds: see `tidegate.connectors.rest.envelope`
 
 Redirects are never followed: a declared address is the address, and a redirect is how a request leaves its host.
 """
@@ -37,6 +40,7 @@ import msgspec
 from multidict import CIMultiDictProxy
 from yarl import URL
 
+from tidegate.domain import json_text
 from tidegate.domain.errors import ContractBroken, RateLimited, SourceError, SourceUnavailable, Unauthorised
 from tidegate.domain.http_reply import excerpt, http_date, wait_asked_for
 from tidegate.domain.spelling import masked
@@ -44,6 +48,8 @@ from tidegate.domain.spelling import masked
 T = TypeVar("T")
 
 MAX_BODY_BYTES = 64 * 1024 * 1024
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+"""It begins no JSON document, and may be ignored before one (RFC 8259, 8.1)."""
 ALWAYS_RETRYABLE = frozenset({408, 425})
 
 
@@ -62,7 +68,8 @@ class ReplyRules:
     """How one source's replies are to be read: its own meanings of statuses, and the ``secrets`` never to show.
 
     ``remaining_header`` says how many requests are left, ``reset_header`` when there are more, in epoch seconds; "" if none
-    does.
+    does. ``limit_texts``: what a refusal's body says, in lower case, where it is a rate limit. ``limit_wait_seconds``: how long
+    to wait where no header says so.
     """
 
     retryable: frozenset[int] = frozenset()
@@ -71,6 +78,8 @@ class ReplyRules:
     max_body_bytes: int = MAX_BODY_BYTES
     remaining_header: str = ""
     reset_header: str = ""
+    limit_texts: tuple[str, ...] = ()
+    limit_wait_seconds: float | None = None
 
     def mask(self, text: str) -> str:
         """Return ``text`` with every secret of four or more characters replaced by ``***``, longest first."""
@@ -185,7 +194,8 @@ async def exchange(
             method, url, params=params, headers=headers, data=body, allow_redirects=False
         ) as response:
             content = await _read(response, rules)
-            return Reply(response.status, response.headers, content, http_date(response.headers.get("Date", "")))
+            source_at = http_date(response.headers.get("Date", ""))
+            return Reply(response.status, response.headers, content.removeprefix(BYTE_ORDER_MARK), source_at)
     except (aiohttp.InvalidURL, aiohttp.NonHttpUrlClientError, UnicodeError) as error:
         raise ContractBroken(f"{rules.mask(_name(method, url))} is not an address that can be asked.") from error
     except aiohttp.ClientConnectorError as error:
@@ -234,20 +244,29 @@ def refusal(reply: Reply, method: str, url: str | URL, rules: ReplyRules) -> Sou
     said = f"{rules.mask(_name(method, url))} answered {status}."
     if _is_rate_limit(reply, rules):
         return RateLimited(said, retry_after_seconds=_limited_for_seconds(reply, rules))
-    if status in rules.retryable or status in ALWAYS_RETRYABLE or status >= 500:
+    if status in rules.retryable or status in ALWAYS_RETRYABLE or status >= 500 or _is_of_a_firewall(reply):
         return SourceUnavailable(f"{said} {excerpt[:200]}".rstrip(), retry_after_seconds=retry_after_seconds(reply))
     if status in (401, 403):
         return Unauthorised(
             said, remedy="Renew the connection's credentials or widen their scopes.", status=status, response=excerpt
         )
-    remedy = "Declare the address that it redirects to." if 300 <= status < 400 else "Compare the declaration with it."
+    redirects = 300 <= status < 400 and "Location" in reply.headers
+    remedy = "Declare the address that it redirects to." if redirects else "Compare the declaration with it."
     return ContractBroken(f"{said} {excerpt[:200]}".rstrip(), remedy=remedy, status=status, response=excerpt)
 
 
 def _is_rate_limit(reply: Reply, rules: ReplyRules) -> bool:
     if reply.status in rules.rate_limited or reply.status == 429:
         return True
-    return reply.status == 403 and ("Retry-After" in reply.headers or _none_left(reply, rules))
+    if reply.status == 403 and ("Retry-After" in reply.headers or _none_left(reply, rules)):
+        return True
+    said = reply.body.decode("utf-8", "replace").lower() if rules.limit_texts and 400 <= reply.status < 500 else ""
+    return any(text in said for text in rules.limit_texts)
+
+
+def _is_of_a_firewall(reply: Reply) -> bool:
+    """Return whether a 403 is a page for people: an API's own refusal is none. If it stays, the run fails and shows it."""
+    return reply.status == 403 and reply.body.lstrip()[:1] == b"<"
 
 
 def _none_left(reply: Reply, rules: ReplyRules) -> bool:
@@ -255,11 +274,13 @@ def _none_left(reply: Reply, rules: ReplyRules) -> bool:
 
 
 def _limited_for_seconds(reply: Reply, rules: ReplyRules) -> float | None:
-    """Return the wait that a rate limit asks for, by ``Retry-After``, or else until the limit's reset."""
+    """Return the wait that a rate limit asks for, by ``Retry-After``, or else until the limit's reset, or else as declared."""
     asked = retry_after_seconds(reply)
-    reset = reply.headers.get(rules.reset_header, "").strip() if rules.reset_header else ""
-    if asked is not None or reply.source_at is None or not _none_left(reply, rules) or not reset.isdecimal():
+    if asked is not None:
         return asked
+    reset = reply.headers.get(rules.reset_header, "").strip() if rules.reset_header else ""
+    if reply.source_at is None or not _none_left(reply, rules) or not reset.isdecimal():
+        return rules.limit_wait_seconds
     return max(0.0, int(reset) - reply.source_at.timestamp())
 
 
@@ -273,14 +294,44 @@ def read_json(reply: Reply, decoder: msgspec.json.Decoder[T], rules: ReplyRules 
     try:
         return decoder.decode(reply.body)
     except msgspec.ValidationError as error:
-        raise ContractBroken(
-            f"The reply has another shape than declared: {error}.",
-            remedy="Compare the declaration with the response shown.",
-            response=rules.excerpt(reply.body),
-        ) from error
-    except msgspec.DecodeError as error:
-        excerpt = rules.excerpt(reply.body)
-        # msgspec says so of a document that ends before it is complete, and only then.
-        if str(error) == "Input data was truncated" or reply.body.lstrip()[:1] == b"<":
-            raise SourceUnavailable(f"The source sent no complete JSON document: {excerpt[:200]}") from error
-        raise ContractBroken(f"The reply is not JSON: {error}.", response=excerpt) from error
+        raise another_shape(reply, error, rules) from error
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        require_json(reply, rules)
+        raise ContractBroken(f"The reply is not JSON: {error}.", response=rules.excerpt(reply.body)) from error
+
+
+def another_shape(reply: Reply, error: Exception, rules: ReplyRules) -> ContractBroken:
+    """Return the error for a reply that is JSON and not what was declared."""
+    return ContractBroken(
+        f"The reply has another shape than declared: {error}.",
+        remedy="Compare the declaration with the response shown.",
+        response=rules.excerpt(reply.body),
+    )
+
+
+def require_json(reply: Reply, rules: ReplyRules) -> None:
+    """Raise what the module's table names unless the body is JSON, whatever a decoder thinks of single values in it."""
+    try:
+        _require_structure(reply.body)
+    except json_text.CutOff:
+        said = f"The source sent no complete JSON document: {rules.excerpt(reply.body)[:200]}"
+        raise SourceUnavailable(said) from None
+    except ValueError as error:
+        raise ContractBroken(f"The reply is not JSON: it {error}.", response=rules.excerpt(reply.body)) from None
+
+
+def cut_short(body: bytes) -> bool:
+    """Return whether ``body`` is what passes by itself: HTML, or a JSON document that ends early."""
+    try:
+        _require_structure(body)
+    except json_text.CutOff:
+        return True
+    except ValueError:
+        return False
+    return False
+
+
+def _require_structure(body: bytes) -> None:
+    if body.lstrip()[:1] == b"<":
+        raise json_text.CutOff("is HTML")
+    json_text.require_structure(body)

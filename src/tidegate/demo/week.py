@@ -6,20 +6,20 @@ The week ends now, so that everything the command line says afterwards is about 
 from __future__ import annotations
 
 import asyncio
-import shutil
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, datetime, timedelta
 from pathlib import Path
 
 import yaml
 
 from tidegate.bootstrap import Options, assemble
+from tidegate.demo import folder
 from tidegate.demo.shop import Shop
 from tidegate.demo.shop_cost import Bucket
 from tidegate.demo.shop_server import ACCESS_TOKEN, serve
-from tidegate.destinations.postgres.names import table_name
+from tidegate.destinations.postgres.reading import cursor_values
 from tidegate.domain.retry import RetryPolicy
 from tidegate.engine.applying import apply
 from tidegate.engine.configuration import load, read_file
@@ -119,8 +119,11 @@ class Comparison:
 
 @asynccontextmanager
 async def open_week(data_dir: Path, seconds: float, ends_at: datetime) -> AsyncGenerator[Week]:
-    """Yield a fresh demo in ``data_dir``, whose old content is removed; its week takes ``seconds`` of real time."""
-    shutil.rmtree(data_dir, ignore_errors=True)
+    """Yield a fresh demo in ``data_dir``; its week takes ``seconds`` of real time.
+
+    What an earlier demo has left there is removed. Raises InvalidInput if the folder holds anything else.
+    """
+    folder.fresh(data_dir)
     factor = WEEK.total_seconds() / seconds
     begins_at = ends_at - WEEK
     async with AsyncExitStack() as stack:
@@ -217,8 +220,4 @@ async def compare(week: Week) -> list[Comparison]:
 
 async def rows(parts: Parts, tenant_id: str, stream: str) -> dict[str, datetime]:
     """Return the cursor values by id of what a tenant's table holds; none if there is no table yet."""
-    table = f'"{SCHEMA}"."{table_name("shopify", stream)}"'
-    if await parts.pool.fetchval("select to_regclass($1)", table) is None:
-        return {}
-    found = await parts.pool.fetch(f"select id, _tidegate_cursor as at from {table} where tenant_id = $1", tenant_id)
-    return {row["id"]: row["at"].astimezone(UTC) for row in found}
+    return await cursor_values(parts.pool, SCHEMA, "shopify", stream, tenant_id)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from itertools import islice
 
-from tidegate.domain.schedule import CatchUp, Schedule, due_dates, latest_due, next_due
+from tidegate.domain.schedule import CatchUp, Schedule, latest_due, next_due
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +80,7 @@ def _due(schedule: Schedule, after: datetime, now: datetime) -> Iterator[tuple[d
         return
     due_at: datetime | None = first
     while due_at is not None and due_at <= now:
-        (following,) = due_dates(schedule, due_at, 1) or (None,)
+        following = next_due(schedule, due_at)
         yield due_at, due_at, following is None or following > now
         due_at = following
 

@@ -64,3 +64,16 @@ def render_duration(duration: timedelta) -> str:
     seconds = int(duration.total_seconds())
     counts = (("h", seconds // 3600), ("m", seconds // 60 % 60), ("s", seconds % 60))
     return "".join(f"{count}{unit}" for unit, count in counts if count) or "0s"
+
+
+def humanised(seconds: float | None) -> str:
+    """Return a duration in its two largest units, such as ``3 d 4 h`` or ``42 s``; a dash for None."""
+    if seconds is None:
+        return "–"
+    if seconds < 0:
+        return f"-{humanised(-seconds)}"
+    whole = int(seconds)
+    counts = ((whole // 86_400, "d"), (whole // 3600 % 24, "h"), (whole // 60 % 60, "min"), (whole % 60, "s"))
+    first = next((index for index, (count, _) in enumerate(counts) if count), len(counts) - 1)
+    shown = counts[first : first + 2]
+    return " ".join(f"{count} {unit}" for count, unit in shown if count) or "0 s"

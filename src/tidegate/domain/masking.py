@@ -20,19 +20,21 @@ _VALUE = r"""(?:(["'])(?!\*\*\*)(?:(?!\2).)+|(?!\*\*\*)[^&\s"',}]+)"""  # to the
 _TEXTS = (
     (re.compile(r"(\w[\w+.-]{0,40}://[^/\s:@]*):[^/\s]+@"), rf"\1:{MASK}@"),  # a password may have an @ in it
     (re.compile(r"(\bauthorization[\"']?\s*[:=]\s*[\"']?)[^\"'\n]+", re.IGNORECASE), rf"\1{MASK}"),
+    (re.compile(r"(\bcookie[\"']?\s*[:=]\s*[\"']?)(?=[\w.-]{1,256}=)[^\"'\n]+", re.IGNORECASE), rf"\1{MASK}"),
     (re.compile(r"\b(Bearer)\s+(?=[\w.~+-]*[\d_~+/=-]|\w+\.\w)[\w.~+/=-]{6,}", re.IGNORECASE), rf"\1 {MASK}"),
     (re.compile(r"\b(Token)\s+(?=\S*[\d=])[\w.~+/=-]{6,}", re.IGNORECASE), rf"\1 {MASK}"),  # no plain words
     (
         re.compile(
-            r"((?:\b|_)(?:token|secret|signature|sig)(?:[\"']?\s*=\s*|[\"']\s*:\s*))" + _VALUE,
+            r"((?:token|secret|signature|(?:\b|_)sig)(?:[\"']?\s*=\s*|[\"']\s*:\s*))" + _VALUE,
             re.IGNORECASE,
         ),
         rf"\1\2{MASK}",
     ),
     (
         re.compile(
-            r"((?:(?:\b|_)(?:api[-_]?key|private[-_]?key|passphrase|password|passwd|pwd)"
-            r"|(?<![\w-])[\w-]{1,60}-(?:key|token))[\"']?\s*[:=]\s*)" + _VALUE,
+            r"((?:api[-_]?key|private[-_]?key|(?:secret|access|signing)[-_]?key|passphrase|password|passwd|(?:\b|_)pwd"
+            r"|(?<![\w-])[\w-]{1,60}(?:-key|[-_](?:token|secret))|(?-i:(?<=[a-z0-9])(?:Token|Secret)))[\"']?\s*[:=]\s*)"
+            + _VALUE,
             re.IGNORECASE,
         ),
         rf"\1\2{MASK}",

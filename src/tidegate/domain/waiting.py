@@ -18,6 +18,7 @@ class WaitReason(StrEnum):
     SETTLE = "settle"  # the source is given time to settle
     SPREAD = "spread"  # its place in the window that keeps thousands from starting together
     ANOTHER_RUN = "another_run"  # of the same stream and lane: never two at once, the oldest period first
+    PERIOD_FAILED = "period_failed"  # the period before it has failed: it is tried again first, at the next due date
     ACCOUNT_HELD = "account_held"  # the platform account asked for a pause (Retry-After)
     ACCOUNT_LIMIT = "account_limit"  # as many runs of its platform account as it allows are in hand
     CONNECTION_LIMIT = "connection_limit"  # as many runs of its connection as it allows are in hand

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from bisect import bisect_left, bisect_right
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -15,6 +16,7 @@ from tidegate.domain.zone_data import HORIZON, read_zone, zone_names
 
 FAR: Final = 10**12
 """Seconds further from the epoch than any date, in either direction."""
+_ABBREVIATION: Final = re.compile(r"[A-Z]{1,5}")
 _REMEDY: Final = 'Write a name such as "Europe/London" or "Etc/UTC"; offsets and abbreviations are not zones.'
 
 
@@ -95,6 +97,8 @@ def _spellings() -> dict[str, str]:
 
 
 def _nearest(name: str) -> str:
+    if _ABBREVIATION.fullmatch(name.strip()):
+        return _REMEDY  # IST is three zones and BST two: the nearest spelling would be somewhere else
     wanted = name.strip().casefold().replace(" ", "_")
     places = {spelling.casefold().rpartition("/")[2]: spelling for spelling in zone_names()}
     candidates = _spellings() if "/" in wanted else places

@@ -58,7 +58,8 @@ async def apply(
 async def apply_in(parts: Parts, connection: Connection, configuration: Configuration, *, applied: bool) -> Outcome:
     """Make the changes inside the caller's transaction; whoever else applies waits for its end. Raises as `apply` does."""
     await database.lock(connection, database.APPLY_LOCK)
-    work = _Applying(parts, connection, parts.clock.now(), await _read_state(connection))
+    named = frozenset((tenant.id, spec.name) for tenant in configuration.tenants for spec in tenant.connections)
+    work = _Applying(parts, connection, parts.clock.now(), await _read_state(connection), named=named)
     configuration = _with_kept_accounts(configuration, work.state)
     for destination in configuration.destinations:
         await work.destination(destination)
@@ -79,6 +80,7 @@ class _State:
     connections: dict[tuple[str, str], StoredConnection]
     installations: dict[tuple[str, str], StoredInstallation]
     chains: dict[tuple[str, str], list[ScheduledChain]]
+    limits: dict[tuple[str, str], tuple[int, RateLimit | None]]
 
 
 async def _read_state(connection: Connection) -> _State:
@@ -91,6 +93,7 @@ async def _read_state(connection: Connection) -> _State:
         connections={(stored.tenant_id, stored.name): stored for stored in await directory.connections(connection)},
         installations={(stored.tenant_id, stored.name): stored for stored in await directory.installations(connection)},
         chains=scheduled,
+        limits=await directory.account_limits(connection),
     )
 
 
@@ -141,7 +144,9 @@ class _Applying:
     bridges: list[Bridge] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     mistakes: Mistakes = field(default_factory=Mistakes)
+    named: frozenset[tuple[str, str]] = frozenset()
     changed_connections: set[tuple[str, str]] = field(default_factory=set)
+    renewed_connections: set[tuple[str, str]] = field(default_factory=set)
 
     async def destination(self, spec: DestinationSpec) -> None:
         stored = self.state.destinations.get(spec.name)
@@ -174,7 +179,8 @@ class _Applying:
         for installation in spec.installations:
             await self._installation(spec.id, installation, accounts[installation.connection])
 
-    async def _connection(self, tenant_id: str, spec: ConnectionSpec) -> None:
+    async def _connection(self, tenant_id: str, written: ConnectionSpec) -> None:
+        spec = self._with_limits(written)
         stored = self.state.connections.get((tenant_id, spec.name))
         place = directory.connection_place(tenant_id, spec.name)
         fields = differences(_connection_fields(stored) if stored else {}, _spec_fields(spec))
@@ -193,9 +199,41 @@ class _Applying:
             ),
         )  # fmt: skip
         self.changed_connections.add((tenant_id, spec.name))
+        if stored is None or stored.fingerprint != fingerprint:
+            self.renewed_connections.add((tenant_id, spec.name))
+        self._note_limits(f"{tenant_id}/{spec.name}", stored, spec)
         if stored is not None and stored.account == spec.account:
             self._warn_of_the_same_account(f"{tenant_id}/{spec.name}", stored, spec)
         self._note("connection", f"{tenant_id}/{spec.name}", fields, new=stored is None)
+
+    def _with_limits(self, spec: ConnectionSpec) -> ConnectionSpec:
+        """Return a connection with the limits of its platform account as they are to be: those that are not written stay."""
+        concurrency, rate_limit = self.state.limits.get(
+            (spec.platform, spec.account), (spec.concurrency, spec.rate_limit)
+        )
+        return replace(
+            spec,
+            concurrency=spec.concurrency if "concurrency" in spec.given else concurrency,
+            rate_limit=spec.rate_limit if "rate_limit" in spec.given or rate_limit is None else rate_limit,
+        )
+
+    def _note_limits(self, name: str, stored: StoredConnection | None, spec: ConnectionSpec) -> None:
+        """Note the limits that a connection gives to its platform account, and warn of others whose limits they are too."""
+        account = (spec.platform, spec.account)
+        before = self.state.limits.get(account)
+        self.state.limits[account] = (spec.concurrency, spec.rate_limit)
+        if before is None or before == self.state.limits[account]:
+            return
+        if stored is None or (stored.platform, stored.account) != account:
+            fields = differences(_limit_fields(*before), _limit_fields(spec.concurrency, spec.rate_limit))
+            self._note("account", spec.account, fields, new=False)
+        others = [
+            f"{each.tenant_id}/{each.name}"
+            for each in self.state.connections.values()
+            if (each.platform, each.account) == account and (each.tenant_id, each.name) not in self.named
+        ]
+        if others:
+            self.warnings.append(f"{name} sets limits of {spec.account} that hold for {', '.join(others)} too.")
 
     def _warn_of_the_same_account(self, name: str, stored: StoredConnection, spec: ConnectionSpec) -> None:
         """Warn if settings have changed that may lead to another platform account, and the account has not (SPEC 2.12)."""
@@ -272,7 +310,7 @@ class _Applying:
         name = f"{tenant_id}/{spec.name}"
         paused, reason = (stored.paused_at is not None, stored.paused_reason) if stored else (False, "")
         refused = stored is not None and stored.paused_by is PausedBy.UNAUTHORISED
-        renewed = (tenant_id, spec.connection) in self.changed_connections
+        renewed = (tenant_id, spec.connection) in self.renewed_connections
         resumes = spec.paused is not True and paused and (renewed if refused else spec.paused is False)
         if resumes:
             await commands.resume_in(self.connection, tenant_id, spec.name, self.now)
@@ -308,7 +346,7 @@ class _Applying:
                 self.warnings.append(
                     f"{tenant_id}/{name} uses {stored.connection} too: apply it to go on with the new account."
                 )
-            if stored.paused_by is PausedBy.UNAUTHORISED:
+            if stored.paused_by is PausedBy.UNAUTHORISED and key in self.renewed_connections:
                 await commands.resume_in(self.connection, tenant_id, name, self.now)
                 self._note(
                     "installation",
@@ -346,9 +384,8 @@ def _connection_fields(stored: StoredConnection) -> dict[str, object]:
     return {
         "connector": stored.connector,
         "account": stored.account,
-        "concurrency": stored.concurrency_limit,
+        **_limit_fields(stored.concurrency_limit, stored.rate_limit),
         "connection_concurrency": stored.own_concurrency_limit,
-        **_rate_fields(stored.rate_limit),
         **_under("settings.", stored.settings),
     }
 
@@ -362,12 +399,12 @@ def _spec_fields(spec: ConnectionSpec) -> dict[str, object]:
     return {
         "connector": spec.connector,
         "account": spec.account,
-        "concurrency": spec.concurrency,
+        **_limit_fields(spec.concurrency, spec.rate_limit),
         "connection_concurrency": spec.own_concurrency,
-        **_rate_fields(spec.rate_limit),
         **_under("settings.", spec.settings),
     }
 
 
-def _rate_fields(limit: RateLimit | None) -> dict[str, object]:
-    return {} if limit is None else {"requests_per_second": limit.per_second, "burst": limit.burst}
+def _limit_fields(concurrency: int, rate: RateLimit | None) -> dict[str, object]:
+    rates = {} if rate is None else {"requests_per_second": rate.per_second, "burst": rate.burst}
+    return {"concurrency": concurrency, **rates}

@@ -52,6 +52,11 @@ async def request_runs(
         return [await runs.request(connection, run) for run in planned]
 
 
+async def give_up_behind(parts: Parts, run_ids: Sequence[int]) -> None:
+    """Drop the pieces of a manual run that wait behind one that has ended without covering: they could never start."""
+    await runs.drop_stranded(parts.pool, run_ids, parts.clock.now())
+
+
 async def require_not_paused(connection: Connection, tenant_id: str, installation: str) -> None:
     """Raise InvalidInput if an installation is paused or not there."""
     found = await find_installation(connection, tenant_id, installation)
@@ -197,6 +202,10 @@ async def find_installation(connection: Connection, tenant_id: str, name: str) -
 async def find_chains(connection: Connection, tenant_id: str, installation: str, stream: str | None) -> Sequence[Chain]:
     """Return the chains of one stream of an installation, or of all. Raises InvalidInput naming those there are."""
     found = await chains.chains(connection, tenant_id, installation)
+    if not found:
+        name = f"{tenant_id}/{installation}"
+        remedy = f"Apply a file that names its streams. `tidegate coverage {name}` shows what is covered."
+        raise InvalidInput("installation", name, "has no stream that is planned", remedy)
     chosen = [chain for chain in found if stream in (None, chain.stream)]
     if not chosen:
         raise InvalidInput(

@@ -24,6 +24,8 @@ from tidegate.engine.parts import Parts
 from tidegate.store.directory import StoredDestination
 
 DEFAULT_CONCURRENCY = 4
+LIMITS = {"concurrency": "concurrency", "requests_per_second": "rate_limit", "burst": "rate_limit"}
+"""The limit of a platform account that each key sets."""
 DESTINATION_KINDS: Mapping[str, tuple[frozenset[str], frozenset[str]]] = {
     "postgresql": (frozenset({"schema"}), frozenset({"url"})),
     "webhook": (webhook.SETTINGS, webhook.SECRETS),
@@ -49,7 +51,8 @@ class ConnectionSpec:
 
     ``connector``: a name, or where its file lies. ``platform``: the name the connector gives itself, which with
     ``account`` says what is at the other end, wherever the file lies. ``concurrency`` and ``rate_limit`` are the platform
-    account's, ``own_concurrency`` the connection's. ``identity``: the settings that tell the account; unless
+    account's, ``own_concurrency`` the connection's; ``given``: which of the account's are written, the others are left as
+    they are where the account is there already. ``identity``: the settings that tell the account; unless
     ``account_is_given``, it is named after them.
     """
 
@@ -64,6 +67,7 @@ class ConnectionSpec:
     rate_limit: RateLimit | None = None
     identity: Identity = field(default_factory=Identity)
     account_is_given: bool = False
+    given: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +160,7 @@ class _Reading:
         self._mistakes = mistakes
         self._written: dict[tuple[str, ...], Part] = {}
         self._connectors: dict[tuple[str, str], Connector] = {}
-        self._limits: dict[tuple[str, str], ConnectionSpec] = {}
+        self._limits: dict[tuple[str, str, str], object] = {}
 
     def read(self, roots: Sequence[Part], try_connection: TryConnection) -> Configuration:
         for root in roots:
@@ -239,6 +243,7 @@ class _Reading:
             rate_limit=_rate_limit(part, None if connector is None else connector.rate_limit),
             identity=identity,
             account_is_given="account" in part.values,
+            given=frozenset(limit for key, limit in LIMITS.items() if key in part.values),
         )
         if connector is None or len(self._mistakes) > before:
             return None
@@ -250,14 +255,12 @@ class _Reading:
         return spec
 
     def _require_same_limits(self, part: Part, spec: ConnectionSpec) -> None:
-        first = self._limits.setdefault((spec.platform, spec.account), spec)
-        remedy = "An account has one limit: write the same."
-        if first.concurrency != spec.concurrency:
-            problem = f"differs from the {first.concurrency} of another connection to {spec.account}"
-            part.refuse("concurrency", problem, remedy, value=spec.concurrency)
-        if first.rate_limit != spec.rate_limit:
-            problem = f"differs from that of another connection to {spec.account}"
-            part.refuse("requests_per_second", problem, remedy)
+        """Refuse a limit that is written and is another one than that of another connection to the account."""
+        for key, limit in (("concurrency", "concurrency"), ("requests_per_second", "rate_limit")):
+            value = getattr(spec, limit)
+            if limit in spec.given and value != self._limits.setdefault((spec.platform, spec.account, limit), value):
+                problem = f"differs from that of another connection to {spec.account}"
+                part.refuse(key, problem, "An account has one limit: write the same, or write it once.")
 
     def _connector(self, tenant_id: str, name: str, part: Part) -> Connector | None:
         written = part.text("connector")

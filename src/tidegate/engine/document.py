@@ -9,14 +9,10 @@ from pathlib import Path
 
 import yaml
 
+from tidegate.domain import plain_yaml
 from tidegate.domain.errors import InvalidInput
 
 HIDDEN = "(hidden)"
-_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-_PLAIN_TAGS = frozenset(f"tag:yaml.org,2002:{name}" for name in ("str", "int", "float", "bool", "null"))
-_WRITTEN_TAG = "tag:yaml.org,2002:timestamp"  # 2026-07-01 is what the person wrote, not a date object
-_MOST_VALUES = 2_000_000
-"""Values of one document, aliases written out: a bound, so that a small file cannot fill the memory."""
 
 
 class InvalidConfiguration(InvalidInput):
@@ -198,7 +194,7 @@ def open_document(file: DocumentFile, mistakes: Mistakes) -> Part:
     lines: dict[str, int] = {}
     values: object = {}
     try:
-        node = yaml.compose(file.text, Loader=_LOADER)
+        node = plain_yaml.compose(file.text)
         if node is not None:
             values = _Reader(file, lines, mistakes).value(node, "")
     except (yaml.YAMLError, ValueError, RecursionError) as error:
@@ -215,8 +211,7 @@ class _Reader:
 
     def __init__(self, file: DocumentFile, lines: dict[str, int], mistakes: Mistakes) -> None:
         self._file, self._lines, self._mistakes = file, lines, mistakes
-        self._plain = yaml.constructor.SafeConstructor()
-        self._left = _MOST_VALUES
+        self._left = plain_yaml.MOST_VALUES
 
     def value(self, node: yaml.Node, path: str) -> object:
         self._left -= 1
@@ -226,21 +221,14 @@ class _Reader:
             return self._mapping(node, path)
         if isinstance(node, yaml.SequenceNode):
             return [self.value(item, f"{path}.{index}") for index, item in enumerate(node.value)]
-        return self._scalar(node)
-
-    def _scalar(self, node: yaml.Node) -> object:
-        if node.tag == _WRITTEN_TAG:
-            return str(node.value)
-        if node.tag not in _PLAIN_TAGS:
-            raise ValueError(f"line {node.start_mark.line + 1}: {node.tag.rpartition(':')[2]} is not a plain value")
-        return self._plain.construct_object(node)
+        return plain_yaml.scalar(node)
 
     def _mapping(self, node: yaml.MappingNode, path: str) -> dict[str, object]:
         self._refuse_doubles(node, path)
-        self._plain.flatten_mapping(node)
+        plain_yaml.flatten(node)
         values: dict[str, object] = {}
         for key_node, value_node in node.value:
-            name = str(self._scalar(key_node)) if isinstance(key_node, yaml.ScalarNode) else ""
+            name = str(plain_yaml.scalar(key_node)) if isinstance(key_node, yaml.ScalarNode) else ""
             inner = f"{path}.{name}" if path else name
             self._lines[inner] = key_node.start_mark.line + 1
             values[name] = self.value(value_node, inner)

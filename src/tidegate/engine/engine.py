@@ -77,7 +77,7 @@ class Engine:
             )
         if Role.SWEEPER in self._roles:
             loops.append(self._repeat("sweeper", self._sweep, settings.sweep_every))
-            loops.append(self._repeat("watch", self._watch, settings.watch_every))
+            loops.append(self._watch_later())
             loops.append(self._repeat("retention", self._prune, settings.prune_every))
         loops.append(self._repeat("guard", self._guard, settings.sweep_every))
         if Role.WORKER in self._roles:
@@ -123,6 +123,8 @@ class Engine:
                 if not outstanding and (look_at is None or look_at > now):
                     break
                 await asyncio.wait({working}, timeout=DRAIN_LOOK_SECONDS)
+            if Role.SWEEPER in self._roles and not self._stopping.is_set():
+                await watch(self._parts, self._parts.clock.now())
         finally:
             self.stop()
             await working
@@ -155,6 +157,12 @@ class Engine:
         if helped := await sweep(self._parts, now):
             self._dispatch_anew()
         return helped
+
+    async def _watch_later(self) -> None:
+        """Look for alerts once the process has had time to do what became due while none ran, and every so often."""
+        every = self._parts.settings.watch_every
+        await self._pause(every)
+        await self._repeat("watch", self._watch, every)
 
     async def _watch(self, now: datetime) -> int:
         changed = await watch(self._parts, now)

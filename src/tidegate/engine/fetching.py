@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import cast
 
 from tidegate.connectors.base import Source
+from tidegate.domain.duration import humanised
 from tidegate.domain.errors import SourceClockBehind
 from tidegate.domain.fetch import FetchRequest, Page, PageToken
 from tidegate.domain.period import Period
@@ -59,7 +60,8 @@ async def fetch(
             if fresh and page.source_at is not None and page.source_at < period.end:
                 behind = (period.end - page.source_at).total_seconds()
                 raise SourceClockBehind(
-                    f"The source's clock says {page.source_at:%Y-%m-%d %H:%M:%S} UTC and the period ends {behind:g} s later.",
+                    f"The source's clock says {page.source_at:%Y-%m-%d %H:%M:%S} UTC and the period ends"
+                    f" {humanised(behind)} later.",
                     wait_seconds=behind,
                 )
             fresh = False

@@ -45,32 +45,38 @@ async def plan_due(parts: Parts, now: datetime) -> int:
 
 
 async def _plan_batches(parts: Parts, now: datetime) -> int:
-    planned = 0
+    """Plan batch by batch; one that has taken more than it could plan is followed by one that takes fewer."""
+    planned, take = 0, parts.settings.plan_batch
     while True:
-        count = await _plan_batch(parts, now)
-        planned += count
-        if count < parts.settings.plan_batch:
+        taken, done = await _plan_batch(parts, now, take)
+        planned += done
+        if done == taken < take:
             return planned
+        take = min(2 * done, parts.settings.plan_batch)
 
 
-async def _plan_batch(parts: Parts, now: datetime) -> int:
+async def _plan_batch(parts: Parts, now: datetime, take: int) -> tuple[int, int]:
+    """Plan up to ``take`` due schedules in one transaction, of up to about ``plan_batch`` runs; return how many were
+    taken, and how many planned. Those left are due still, and the next batch's: a transaction must not outlast a lease.
+    """
     async with parts.pool.acquire() as connection, connection.transaction():
         await database.find_by_index(connection, "hashjoin", "mergejoin")
-        due = await schedules.take_due(connection, now, parts.settings.plan_batch)
+        due = await schedules.take_due(connection, now, take)
         if not due:
-            return 0
+            return 0, 0
         groups = _alike(due)
         standings = await runs.standings(
             connection, [some[0].chain_id for rule, some in groups if _a_row(rule, some)], now
         )
-        outcomes = [_plan_safely(some, rule, standings, now, parts.settings.plan_ahead) for rule, some in groups]
-        planned = [run for runs_of, _ in outcomes for run in runs_of]
+        planned, moves = _planned(parts, groups, standings, now)
         merging = await runs.with_waiting(connection, [run.chain_id for run in planned]) - standings.keys()
         await runs.plan(connection, planned)
         await runs.coalesce(connection, [run.chain_id for run in planned if run.chain_id in merging], now)
-        await schedules.advance(connection, [move for _, moves in outcomes for move in moves])
+        await schedules.advance(connection, moves)
+        paused = {one.chain_id for one in due if one.paused}
+        await runs.backfill_again(connection, [move for move in moves if move.chain_id not in paused], now)
     parts.signal("schedules.planned")
-    return len(due)
+    return len(due), len(moves)
 
 
 Group: TypeAlias = tuple[Schedule | None, list[DueSchedule]]
@@ -103,6 +109,19 @@ def _readable(due: DueSchedule) -> Schedule | None:
     except (InvalidInput, ValueError, ArithmeticError) as error:
         log.error("schedule not readable", chain_id=due.chain_id, error=str(error))
         return None
+
+
+def _planned(parts: Parts, groups: Sequence[Group], standings: Mapping[int, Standing], now: datetime) -> Outcome:
+    """Return what becomes of the groups, of as many as make up a batch of runs; each of their schedules has a move."""
+    planned: list[PlannedRun] = []
+    moves: list[Move] = []
+    for rule, some in groups:
+        if len(planned) >= parts.settings.plan_batch:
+            break
+        runs_of, moves_of = _plan_safely(some, rule, standings, now, parts.settings.plan_ahead)
+        planned += runs_of
+        moves += moves_of
+    return planned, moves
 
 
 def _plan_safely(

@@ -31,7 +31,11 @@ class UncoveredStretch:
 
 @dataclass(frozen=True, slots=True)
 class StreamStatus:
-    """Where one stream stands. ``staleness_seconds``: now - watermark, None where nothing is covered yet."""
+    """Where one stream stands. ``staleness_seconds``: now - watermark, None where nothing is covered yet.
+
+    ``retired``: nothing more is planned for it. ``uncovered`` is due and not covered, ``in_front`` likewise, where the start
+    was moved earlier (SPEC 2.10).
+    """
 
     tenant_id: str
     installation: str
@@ -44,7 +48,9 @@ class StreamStatus:
     paused: bool
     paused_reason: str
     state: RunState | None
+    retired: bool
     uncovered: UncoveredStretch | None
+    in_front: UncoveredStretch | None
     waits: Wait | None
 
 
@@ -56,7 +62,7 @@ async def status(parts: Parts, tenant_id: str | None = None, installation: str |
         (stored.tenant_id, stored.name): stored for stored in await directory.installations(parts.pool, tenant_id)
     }
     latest = await reports.latest_runs(parts.pool, [chain.id for chain in found])
-    uncovered = dict(await chains.uncovered(parts.pool, now, tenant_id))
+    behind, in_front = _by_side(await chains.uncovered(parts.pool, now, tenant_id))
     told = await waiting.explain(parts.pool, now, tenant_id)
     waits = {each.chain_id: each.wait for each in reversed(told) if each.lane is Lane.LIVE}
     return [
@@ -72,18 +78,24 @@ async def status(parts: Parts, tenant_id: str | None = None, installation: str |
             paused=chain.paused_at is not None,
             paused_reason=paused[chain.tenant_id, chain.installation].paused_reason,
             state=latest[chain.id].state if chain.id in latest else None,
-            uncovered=_stretch(uncovered.get(chain.id), waits.get(chain.id)),
+            retired=chain.retired,
+            uncovered=_stretch(behind.get(chain.id), waits.get(chain.id)),
+            in_front=_stretch(in_front.get(chain.id), None),
             waits=waits.get(chain.id),
         )
         for chain in found
     ]
 
 
+def _by_side(found: Sequence[tuple[int, Uncovered]]) -> tuple[dict[int, Uncovered], dict[int, Uncovered]]:
+    """Return what is uncovered behind the watermark and what is in front of the head, by chain."""
+    behind = {chain_id: stretch for chain_id, stretch in found if not stretch.in_front}
+    return behind, {chain_id: stretch for chain_id, stretch in found if stretch.in_front}
+
+
 def _stretch(found: Uncovered | None, wait: Wait | None) -> UncoveredStretch | None:
     if found is None:
         return None
-    if found.in_front:
-        wait = None
     reason = f"{found.reason}: {wait}" if wait is not None and found.reason == RunState.WAITING else found.reason
     return UncoveredStretch(found.period.start, found.period.end, reason, None if wait is None else wait.planned_at)
 
@@ -126,8 +138,11 @@ async def summary(parts: Parts, tenant_id: str | None = None) -> Summary:
 
 
 async def chosen_chains(parts: Parts, tenant_id: str | None = None, installation: str | None = None) -> list[Chain]:
-    """Return the current chains of a tenant or installation, or all. Raises InvalidInput if a named one is not there."""
-    found = await chains.chains(parts.pool, tenant_id, installation)
+    """Return the chains of a tenant or installation, or all, retired ones too: their ledger can still be looked at.
+
+    Raises InvalidInput if a named one is not there.
+    """
+    found = await chains.chains(parts.pool, tenant_id, installation, retired=True)
     if not found and tenant_id is not None:
         await require_known(parts, tenant_id, installation)
     return found
@@ -141,6 +156,16 @@ async def require_known(parts: Parts, tenant_id: str, installation: str | None) 
     names = [stored.name for stored in await directory.installations(parts.pool, tenant_id)]
     if installation is not None and installation not in names:
         raise InvalidInput("installation", f"{tenant_id}/{installation}", "does not exist", _there(names))
+
+
+async def _require_named(parts: Parts, tenant_id: str | None, installation: str | None) -> None:
+    """Raise InvalidInput naming what there is, if one that is named is not there; an installation of any tenant counts."""
+    if tenant_id is not None:
+        await require_known(parts, tenant_id, installation)
+    elif installation is not None:
+        names = dict.fromkeys(stored.name for stored in await directory.installations(parts.pool))
+        if installation not in names:
+            raise InvalidInput("installation", installation, "does not exist", _there(list(names)))
 
 
 async def require_stream(parts: Parts, tenant_id: str | None, installation: str | None, stream: str | None) -> None:
@@ -186,8 +211,8 @@ async def list_runs(
 ) -> list[RunStatus]:
     """Return up to ``limit`` runs, newest first. Raises InvalidInput if a named tenant or installation is not there."""
     rows = await reports.runs(parts.pool, tenant_id=tenant_id, installation=installation, states=states, limit=limit)
-    if not rows and tenant_id is not None:
-        await require_known(parts, tenant_id, installation)
+    if not rows:
+        await _require_named(parts, tenant_id, installation)
     waits = {}
     if any(row.state in WAITING_STATES for row in rows):
         waits = {each.run_id: each.wait for each in await waiting.explain(parts.pool, parts.clock.now(), tenant_id)}
@@ -227,9 +252,7 @@ async def coverage(
     by_chain: dict[int, list[Stretch]] = {}
     for stretch in await reports.stretches(parts.pool, [chain.id for chain in found]):
         by_chain.setdefault(stretch.chain_id, []).append(stretch)
-    uncovered = await chains.uncovered(parts.pool, parts.clock.now(), tenant_id)
-    behind = {chain_id: stretch for chain_id, stretch in uncovered if not stretch.in_front}
-    in_front = {chain_id: stretch for chain_id, stretch in uncovered if stretch.in_front}
+    behind, in_front = _by_side(await chains.uncovered(parts.pool, parts.clock.now(), tenant_id))
     dead = await messages.dead_by_chain(parts.pool, [chain.id for chain in found])
     return [
         StreamCoverage(

@@ -34,18 +34,21 @@ Asked = TypeVar("Asked")
 
 
 async def check_sources(parts: Parts) -> list[Check]:
-    """Return a check per source: of up to twenty platform accounts, one page of a stream that has a schedule."""
+    """Return a check per source: of up to twenty platform accounts, one page of a stream that has a schedule.
+
+    A connection is asked for a stream of its own: others of its account may have other connectors.
+    """
     streams = {
-        (each.tenant_id, each.account): each.stream for each in reversed(await reports.scheduled_chains(parts.pool))
+        (each.tenant_id, each.connection): each.stream for each in reversed(await reports.scheduled_chains(parts.pool))
     }
     accounts: dict[tuple[str, str], StoredConnection] = {}
     for made in await directory.connections(parts.pool):
-        if (made.tenant_id, made.account) in streams and made.unauthorised_at is None:
+        if (made.tenant_id, made.name) in streams and made.unauthorised_at is None:
             accounts.setdefault((made.connector, made.account), made)
     asked = list(accounts.values())[:MOST_ASKED]
     ends = Ends(parts)
     try:
-        found = await _each(asked, lambda made: _source(ends, made, streams[made.tenant_id, made.account]))
+        found = await _each(asked, lambda made: _source(ends, made, streams[made.tenant_id, made.name]))
     finally:
         await ends.close()
     if len(accounts) > len(asked):

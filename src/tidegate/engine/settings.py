@@ -39,7 +39,7 @@ class Settings:
     keep: Mapping[str, timedelta | None] = field(default_factory=dict)
     """For how long ended things are kept, by kind, where it is not the default; None: for ever (engine.retention)."""
     plan_batch: int = 4000
-    """Schedules planned in one transaction."""
+    """Schedules planned in one transaction at most, and runs, but for the last schedule's, that they become in it."""
     plan_ahead: int = 100
     """Runs of one stream that wait at once where due dates or long periods stay runs of their own (`each`, `max_period`)."""
     batch_bytes: int = 4 * 1024 * 1024

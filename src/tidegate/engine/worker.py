@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import datetime, timedelta
 from functools import partial
 
@@ -19,12 +20,13 @@ from tidegate.domain.errors import (
     TidegateError,
     Unauthorised,
 )
+from tidegate.domain.run import Lane
 from tidegate.engine import failing
 from tidegate.engine.delivery import Stopped
 from tidegate.engine.execution import execute
 from tidegate.engine.observing import AttemptEnded, AttemptStarted, Outcome, Stepped
 from tidegate.engine.parts import Ends, Parts
-from tidegate.store import accounts, directory, leases, runs, schedules
+from tidegate.store import accounts, directory, leases, runs, schedules, waiting
 from tidegate.store.leases import LeasedRun
 from tidegate.store.queue import Consumer
 
@@ -48,6 +50,7 @@ class Worker:
         self._stopping = asyncio.Event()
         self._held: dict[tuple[int, int], asyncio.Task[None]] = {}
         self._cut: set[tuple[int, int]] = set()
+        self._backfills: dict[tuple[int, int], asyncio.Event] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._consumer: Consumer | None = None
         self._cutting: asyncio.Task[None] | None = None
@@ -80,6 +83,8 @@ class Worker:
     def stop(self) -> None:
         """Ask the worker to end gracefully (SIGTERM): no new runs, and a checkpoint after the page in hand."""
         self._stopping.set()
+        for stop in self._backfills.values():
+            stop.set()
         if self._consumer is not None:
             self._consumer.stop()
         self._cutting = asyncio.create_task(self._cut_off())
@@ -183,7 +188,8 @@ class Worker:
     async def _attempt(self, run: LeasedRun) -> None:
         self._parts.observe(AttemptStarted(run, self._parts.clock.now()))
         try:
-            self._ended(run, Outcome(await execute(self._parts, self._ends, run, self._stopping)))
+            with self._stop_of(run) as stop:
+                self._ended(run, Outcome(await execute(self._parts, self._ends, run, stop)))
         except Stopped:
             await leases.release(self._parts.pool, run, self._parts.clock.now())
             self._ended(run, Outcome.RELEASED)
@@ -196,6 +202,35 @@ class Worker:
         except Exception as error:
             log.exception("internal error")
             await self._give_back(run, InternalError(f"{type(error).__name__}: {error}"))
+
+    @contextmanager
+    def _stop_of(self, run: LeasedRun) -> Generator[asyncio.Event]:
+        """Yield what asks a run to stop at its next checkpoint: the worker's end or, for a backfill, a live run too."""
+        if run.lane is Lane.LIVE or self._stopping.is_set():
+            yield self._stopping
+            return
+        held = (run.id, run.epoch)
+        self._backfills[held] = asyncio.Event()
+        try:
+            yield self._backfills[held]
+        finally:
+            del self._backfills[held]
+
+    async def _make_way(self) -> None:
+        """Live first: ask the backfills in hand that are in the way of a live run to stop at their next checkpoint.
+
+        They are put back as by a graceful stop, and go on once there is room.
+        """
+        going_on = {run_id: stop for (run_id, _), stop in self._backfills.items() if not stop.is_set()}
+        if not going_on:
+            return
+        settings, now = self._parts.settings, self._parts.clock.now()
+        full = len(self._held) >= settings.slots
+        for run_id in await waiting.giving_way(
+            self._parts.pool, now, sorted(going_on), full=full, since=now - settings.renew_every
+        ):
+            log.info("backfill gives way", run_id=run_id)
+            going_on[run_id].set()
 
     async def _behind(self, run: LeasedRun, error: LeaseLost) -> None:
         """Walk away, unless the ledger says that the run is ours after all: then it is younger than what a destination
@@ -278,6 +313,10 @@ class Worker:
             for run_id, epoch in held:
                 if run_id not in ours and (run_id, epoch) in self._held:
                     self._cancel((run_id, epoch))
+            try:
+                await self._make_way()
+            except Exception:
+                log.exception("no way made for live runs")
 
 
 def _names(run: LeasedRun) -> dict[str, object]:

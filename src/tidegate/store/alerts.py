@@ -10,6 +10,7 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 from tidegate.domain.alert import AlertKind, Severity
+from tidegate.store.chains import WHY_UNPROVEN
 
 if TYPE_CHECKING:
     import asyncpg
@@ -43,7 +44,7 @@ looked_at as (
      where s.paused_at is null
 )"""
 
-_CASES = """
+_CASES = f"""
 cases as (
     select 'connection_unauthorised' as kind, 'critical' as severity, n.id::text as subject, n.tenant_id,
            null::bigint as installation_id, null::bigint as chain_id, null::bigint as run_id,
@@ -65,6 +66,22 @@ cases as (
            format('`tidegate runs --tenant %s` shows the error and its remedy.', tenant_id)
       from looked_at where least(failing_since, erring_since) < $1 - $2::interval
     union all
+    select 'failing', 'warning', c.id || '/front', c.tenant_id, c.installation_id, c.id, r.id,
+           format('%s/%s %s: the backfill in front of what is covered has been failing since %s: %s', c.tenant_id, i.name,
+                  c.stream, to_char(r.first_due_at, 'YYYY-MM-DD"T"HH24:MI:SS"Z"'),
+                  coalesce(r.error ->> 'message', 'see its runs')),
+           format('`tidegate runs --tenant %s` shows the error and its remedy.', c.tenant_id)
+      from (select * from runs where lane = 'backfill' and state in ('failed', 'unproven')
+             union all
+            select * from runs where lane = 'backfill' and state in ('waiting', 'retrying')
+                                 and (error is not null or due_at > first_due_at)
+             union all
+            select * from runs where lane = 'backfill' and state in ('queued', 'running')
+                                 and (error is not null or due_at > first_due_at)) r
+      join chains c on c.id = r.chain_id join installations i on i.id = c.installation_id
+      join coverage h on h.chain_id = c.id and h.previous_end is null and h.period_start = r.period_end
+     where h.period_start > c.start_at and i.paused_at is null and r.first_due_at < $1 - $2::interval
+    union all
     select 'stale', 'warning', chain_id::text, tenant_id, installation_id, chain_id, run_id,
            format('%s %s is covered to %s: more than two of its intervals ago', name, stream,
                   coalesce(to_char(watermark, 'YYYY-MM-DD"T"HH24:MI:SS"Z"'), 'no date yet')),
@@ -72,10 +89,10 @@ cases as (
       from looked_at where interval > interval '0' and $1 - fresh_to > 2 * interval
     union all
     select 'unproven', 'warning', chain_id::text, tenant_id, installation_id, chain_id, u.id,
-           format('%s %s: run %s delivered what it found, but the source did not show its whole period', name, stream, u.id),
-           format('`tidegate runs --tenant %s` says what was missing: a scope, a filter, a source that serves less.', tenant_id)
+           format('%s %s: run %s delivered what it found, but its period is not covered: %s', name, stream, u.id, u.why),
+           format('Correct that; the next run fetches this period again. `tidegate runs --tenant %s` shows this one.', tenant_id)
       from looked_at join lateral (
-           select id from runs r where r.chain_id = looked_at.chain_id and r.state = 'unproven'
+           select id, {WHY_UNPROVEN} as why from runs r where r.chain_id = looked_at.chain_id and r.state = 'unproven'
               and r.period_end > coalesce(watermark, '-infinity') order by r.period_end desc limit 1) u on true
     union all
     select 'quarantine_grew', 'warning', q.chain_id::text, c.tenant_id, c.installation_id, q.chain_id, q.run_id,

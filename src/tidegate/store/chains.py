@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Chain:
-    """One stream's chain, with the watermark derived from its coverage."""
+    """One stream's chain, with the watermark derived from its coverage; ``retired``: nothing more is planned for it."""
 
     id: int
     tenant_id: str
@@ -27,19 +27,21 @@ class Chain:
     watermark: datetime | None
     next_due_at: datetime | None
     paused_at: datetime | None
+    retired: bool = False
 
 
 _CHAINS = """
 select c.id, c.tenant_id, i.name as installation, c.workflow, c.stream, a.name as account, c.start_at,
-       (select max(period_end) from coverage where chain_id = c.id) as watermark, s.next_due_at, s.paused_at
+       (select max(period_end) from coverage where chain_id = c.id) as watermark, s.next_due_at, s.paused_at,
+       s.chain_id is null as retired
   from chains c
   join installations i on i.id = c.installation_id
   join accounts a on a.id = c.account_id
   join connections n on n.id = i.connection_id
-  join schedules s on s.chain_id = c.id
+  left join schedules s on s.chain_id = c.id
  where ($1::text is null or c.tenant_id = $1) and ($2::text is null or i.name = $2) and ($3::text is null or c.stream = $3)
-   and n.account_id = c.account_id
- order by c.tenant_id, i.name, c.workflow, c.stream
+   and case when s.chain_id is null then $4 else n.account_id = c.account_id end
+ order by c.tenant_id, i.name, c.workflow, c.stream, retired, c.id
 """
 
 
@@ -48,9 +50,14 @@ async def chains(
     tenant_id: str | None = None,
     installation: str | None = None,
     stream: str | None = None,
+    *,
+    retired: bool = False,
 ) -> list[Chain]:
-    """Return the current chains in order: of the connection's present account, and with a schedule; None means all."""
-    rows = await connection.fetch(_CHAINS, tenant_id, installation, stream)
+    """Return the current chains in order: of the connection's present account, and with a schedule; None means all.
+
+    ``retired``: those for which nothing more is planned as well, of whatever account: their ledger stays.
+    """
+    rows = await connection.fetch(_CHAINS, tenant_id, installation, stream, retired)
     return [Chain(**row) for row in rows]
 
 
@@ -152,7 +159,15 @@ async def links(connection: Connection | Pool, chain_id: int) -> list[Link]:
     ]
 
 
-_REASON = """
+WHY_UNPROVEN = """coalesce(
+               nullif(r.report ->> 'shortfall', ''),
+               'filtered by ' || nullif((select string_agg(key, ', ') from jsonb_object_keys(r.report -> 'filters') key), ''),
+               'the source did not show the whole period')
+               || coalesce(' (' || (select string_agg(value || ' ' || key, ', ' order by key)
+                                      from jsonb_each_text(r.report -> 'remarks')) || ')', '')"""
+"""SQL: what run ``r`` itself says of why it has not proven its period, in words."""
+
+_REASON = f"""
             when r.state = 'dropped' and i.paused_at is not null then 'dropped when the installation was paused'
             when r.state = 'dropped' then 'dropped'
             when r.state = 'waiting' then 'waiting'
@@ -161,7 +176,7 @@ _REASON = """
                         || coalesce('; ' || (select t.error ->> 'message' from routes t where t.id = r.waits_for_route), '')
                    from outbox o where o.route_id = r.waits_for_route and o.state = 'open')
             when r.error is not null then r.state || ': ' || coalesce(r.error ->> 'message', r.error ->> 'code')
-            when r.state = 'unproven' then 'unproven: the source did not show the whole period'
+            when r.state = 'unproven' then 'unproven: ' || {WHY_UNPROVEN}
             else r.state end as reason"""
 
 _UNCOVERED = f"""
@@ -182,10 +197,11 @@ select c.id as chain_id, coalesce(b.watermark, c.start_at) as period_start, p.un
                            and due_at > coalesce(b.watermark, '-infinity')
                            and period_end >= coalesce(b.watermark, '-infinity'))) as until) p  -- an index finds those
   left join lateral (  -- the run that is at it; else one that can start, or what keeps the others from starting
-       select id, state, error, waits_for_route from runs
+       select id, state, error, waits_for_route, report from runs
         where chain_id = c.id and lane = 'live' and period_end > coalesce(b.watermark, '-infinity')
         order by (state in ('queued', 'running', 'retrying', 'delivering')) desc,
-                 (state = 'waiting' and follows_at is not null and follows_at > coalesce(b.watermark, c.start_at)),
+                 (state in ('waiting', 'dropped') and follows_at is not null
+                  and follows_at > coalesce(b.watermark, c.start_at)),
                  period_end desc limit 1) r on true
  where p.until > coalesce(b.watermark, c.start_at) and ($2::text is null or c.tenant_id = $2)
 union all

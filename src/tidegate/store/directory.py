@@ -134,10 +134,24 @@ def _connection(row: asyncpg.Record) -> StoredConnection:
     return StoredConnection(**values, rate_limit=None if per_second is None else RateLimit(per_second, burst))
 
 
+async def account_limits(connection: Connection | Pool) -> dict[tuple[str, str], tuple[int, RateLimit | None]]:
+    """Return (runs at once, rate or None) of each platform account, by its connector's own name and its name."""
+    rows = await connection.fetch(
+        "select connector, name, concurrency_limit, rate_per_second, rate_burst from accounts"
+    )
+    return {
+        (row["connector"], row["name"]): (
+            row["concurrency_limit"],
+            None if row["rate_per_second"] is None else RateLimit(row["rate_per_second"], row["rate_burst"]),
+        )
+        for row in rows
+    }
+
+
 async def put_connection(connection: Connection, stored: StoredConnection) -> None:
     """Insert or replace a connection by (tenant, name) and its platform account's limits; its id fields are ignored.
 
-    Changed settings or secrets clear an earlier mark of being unauthorised.
+    Changed settings or secrets, and nothing else, clear an earlier mark of being unauthorised.
     """
     account_id: int = await connection.fetchval(
         """insert into accounts (connector, name, concurrency_limit, rate_per_second, rate_burst)
@@ -154,8 +168,12 @@ async def put_connection(connection: Connection, stored: StoredConnection) -> No
            values ($1, $2, $3, $4, $5::text::jsonb, $6, $7, $8)
            on conflict (tenant_id, name) do update
               set connector = excluded.connector, account_id = excluded.account_id, settings = excluded.settings,
-                  sealed = excluded.sealed, fingerprint = excluded.fingerprint, unauthorised_at = null,
-                  unauthorised_reason = '', concurrency_limit = excluded.concurrency_limit""",
+                  sealed = excluded.sealed, fingerprint = excluded.fingerprint,
+                  concurrency_limit = excluded.concurrency_limit,
+                  unauthorised_at = case when connections.fingerprint = excluded.fingerprint
+                                         then connections.unauthorised_at end,
+                  unauthorised_reason = case when connections.fingerprint = excluded.fingerprint
+                                             then connections.unauthorised_reason else '' end""",
         stored.tenant_id, stored.name, stored.connector, account_id, to_json(stored.settings), stored.sealed,
         stored.fingerprint, stored.own_concurrency_limit,
     )  # fmt: skip

@@ -26,6 +26,7 @@ class ScheduledChain:
     tenant_id: str
     installation: str
     stream: str
+    connection: str
     connector: str
     account: str
     start_at: datetime
@@ -36,12 +37,13 @@ class ScheduledChain:
 async def scheduled_chains(connection: Connection | Pool) -> list[ScheduledChain]:
     """Return every chain that has a schedule."""
     rows = await connection.fetch(
-        """select c.id as chain_id, c.tenant_id, i.name as installation, c.stream, a.connector,
+        """select c.id as chain_id, c.tenant_id, i.name as installation, c.stream, n.name as connection, a.connector,
                   a.name as account, c.start_at,
                   (select max(period_end) from coverage where chain_id = c.id) as watermark, s.rule::text as rule
              from schedules s
              join chains c on c.id = s.chain_id
              join installations i on i.id = c.installation_id
+             join connections n on n.id = i.connection_id
              join accounts a on a.id = c.account_id
             order by c.id"""
     )

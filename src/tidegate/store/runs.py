@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from tidegate.domain.catch_up import Standing
 from tidegate.domain.period import Period
 from tidegate.domain.run import Lane, RunState, Trigger
+from tidegate.store.schedules import Move
 from tidegate.store.waiting import DISPATCH
 
 if TYPE_CHECKING:
@@ -192,6 +193,25 @@ async def request_backfill(connection: Connection, chain_id: int, period: Period
     return BackfillRun(row["id"], row["period_start"], RunState(row["state"]))
 
 
+async def backfill_again(connection: Connection, moves: Sequence[Move], now: datetime) -> None:
+    """Do the backfills anew that lead from a chain's start to its head, and were last tried before a due date that has
+    passed (SPEC 2.8, 2.10): nobody but the planner asks for those again.
+    """
+    await connection.execute(
+        """update runs r
+              set state = 'waiting', due_at = greatest($3, r.first_due_at), period_start = c.start_at, not_before_at = $3,
+                  attempt = 0, started_at = null, finished_at = null, checkpoint = null, error = null, report = null,
+                  read_count = 0, inserted_count = 0, updated_count = 0, unchanged_count = 0, misfit_count = 0,
+                  quarantined_count = 0
+             from unnest($1::bigint[], $2::timestamptz[]) m (chain_id, planned_until), chains c, coverage h
+            where r.chain_id = m.chain_id and r.lane = 'backfill' and r.state in ('failed', 'unproven')
+              and coalesce(r.started_at, r.finished_at) < m.planned_until and c.id = r.chain_id
+              and h.chain_id = r.chain_id and h.previous_end is null and h.period_start = r.period_end
+              and h.period_start > c.start_at""",
+        [move.chain_id for move in moves], [move.planned_until for move in moves], now,
+    )  # fmt: skip
+
+
 async def drop_backfill(connection: Connection, chain_id: int, period_end: datetime, now: datetime) -> bool:
     """Drop the backfill that ends there if it has not been chosen yet; return whether none is active now."""
     await connection.execute(
@@ -258,6 +278,22 @@ async def drop_waiting(
             where chain_id = any($1::bigint[]) and state in ('waiting', 'queued') and started_at is null
               and (not $3 or (state = 'waiting' and trigger = 'schedule'))""",
         chain_ids, now, only_planned,
+    )  # fmt: skip
+    return int(status.split()[-1])
+
+
+async def drop_stranded(connection: Connection | Pool, run_ids: Sequence[int], now: datetime) -> int:
+    """Drop those of these manual runs that wait behind one of them that has ended without covering; return how many.
+
+    None of them could start: each waits until the chain is covered to where it begins (SPEC 2.8, `max_period`).
+    """
+    status = await connection.execute(
+        """update runs r set state = 'dropped', finished_at = $2
+            where id = any($1::bigint[]) and state = 'waiting' and trigger = 'manual' and follows_at is not null
+              and exists (select 1 from runs b where b.id = any($1::bigint[]) and b.chain_id = r.chain_id and b.lane = r.lane
+                             and b.period_end < r.period_end and b.state in ('failed', 'unproven', 'dropped'))
+              and not exists (select 1 from coverage k where k.chain_id = r.chain_id and k.period_end >= r.follows_at)""",
+        run_ids, now,
     )  # fmt: skip
     return int(status.split()[-1])
 

@@ -5,6 +5,7 @@ So what is told cannot differ from what is done. ``$1`` is now in all of it.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 _IN_HAND = """
 in_hand as materialized (
-    select chain_id, account_id, tenant_id from runs where state in ('queued', 'running')
+    select chain_id, account_id, tenant_id, queued_at from runs where state in ('queued', 'running')
 ),
 of_account as (select account_id, count(*) as runs from in_hand group by account_id),
 of_tenant as (select tenant_id, count(*) as runs from in_hand group by tenant_id),
@@ -42,6 +43,14 @@ _BLOCKS = (
                                          and o.state in ('queued', 'running', 'retrying', 'delivering'))""",
     ),
     (
+        "period_failed",
+        """r.follows_at is not null and not exists (
+             select 1 from coverage k where k.chain_id = r.chain_id and k.period_end >= r.follows_at)
+           and not exists (
+             select 1 from runs o where o.chain_id = r.chain_id and o.lane = r.lane and o.period_end <= r.follows_at
+                and o.state in ('waiting', 'queued', 'running', 'retrying', 'delivering'))""",
+    ),
+    (
         "another_run",
         """r.follows_at is not null and not exists (
              select 1 from coverage k where k.chain_id = r.chain_id and k.period_end >= r.follows_at)""",
@@ -59,6 +68,10 @@ _BLOCKS = (
 
 _BLOCKED_BY = "case " + " ".join(f"when {condition} then '{reason}'" for reason, condition in _BLOCKS) + " end"
 _FREE = " and ".join(f"not ({condition})" for _, condition in _BLOCKS)
+
+_FREE_BUT_FOR_ROOM = " and ".join(
+    f"not ({condition})" for reason, condition in _BLOCKS if not reason.endswith("_limit")
+)
 
 _ROOMS = """
 candidates as (
@@ -100,9 +113,36 @@ of_accounts as (
 startable as (select * from of_accounts where not beyond_connection and not beyond_account)"""
 
 DISPATCH = f"""
-with {_IN_HAND},
-free as materialized (  -- the index of what is to be dispatched is read until there are enough of them, and no further
+with recursive {_IN_HAND},
+oldest as materialized (  -- the index of what is to be dispatched is read until there are enough of them, and no further
     {_READY} {_OF_READY} and {_FREE} order by not_before_at limit $2 * 8 + 1000
+),
+legs as (  -- if there may be more: round all tenants, from behind the one whose run was queued last
+    select lane, low, high
+      from (values ('live'), ('backfill')) l (lane),
+           (select coalesce((select tenant_id from in_hand order by queued_at desc, tenant_id desc limit 1), '') as id) n,
+           lateral (values (n.id, null), ('', n.id)) b (low, high)
+     where (select count(*) from oldest) >= $2 * 8 + 1000
+),
+tenants_round (lane, tenant_id, high, nth) as (  -- one look at an index for each tenant that has a run to be dispatched
+    select l.lane, n.tenant_id, l.high, 1
+      from legs l cross join lateral (
+           select tenant_id {_OF_READY} and lane = l.lane and tenant_id > l.low
+            order by tenant_id, not_before_at limit 1) n
+     where l.high is null or n.tenant_id <= l.high
+    union all
+    select t.lane, n.tenant_id, t.high, t.nth + 1
+      from tenants_round t cross join lateral (
+           select tenant_id {_OF_READY} and lane = t.lane and tenant_id > t.tenant_id
+            order by tenant_id, not_before_at limit 1) n
+     where t.nth < $2 * 4 + 100 and (t.high is null or n.tenant_id <= t.high)
+),
+free as materialized (  -- so that neither a lane nor a tenant is out of sight behind the older runs of another
+    select * from oldest
+    union
+    select f.* from tenants_round t cross join lateral (
+        {_READY} {_OF_READY} and r.lane = t.lane and r.tenant_id = t.tenant_id and {_FREE}
+         order by not_before_at limit greatest(1, least($2, ($2 * 8 + 1000) / (select count(*) from tenants_round)))) f
 ),
 {_ROOMS},
 {_TURNS},
@@ -117,6 +157,32 @@ update runs r set state = 'queued', queued_at = $1 from locked where r.id = lock
 returning r.id, r.epoch, r.lane = 'live' as live
 """
 """Queues up to ``$2`` runs that may start now (`store.runs.dispatch`)."""
+
+_GIVING_WAY = f"""
+with {_IN_HAND},
+mine as (
+    select r.id, r.account_id, i.connection_id, r.started_at
+      from runs r join chains c on c.id = r.chain_id join installations i on i.id = c.installation_id
+     where r.id = any($2::bigint[]) and r.state = 'running' and r.lane = 'backfill'
+),
+for_room as (  -- a live run starts if this one is gone
+    select distinct on (account_id) id from mine m
+     where (account_id in (select id from full_accounts) or connection_id in (select id from full_connections))
+       and exists (
+           select 1 from runs r join chains c on c.id = r.chain_id join installations i on i.id = c.installation_id
+             left join full_connections f on f.id = i.connection_id
+            where r.account_id = m.account_id and r.lane = 'live' and r.state in ('waiting', 'retrying')
+              and r.not_before_at <= $1 and {_FREE_BUT_FOR_ROOM} and (f.id is null or f.id = m.connection_id)
+              and (f.id is not null or r.account_id in (select id from full_accounts)))
+     order by account_id, started_at desc, id
+),
+for_a_slot as (
+    select id from mine
+     where $3 and exists (select 1 from runs where state = 'queued' and lane = 'live' and queued_at <= $4)
+     order by started_at desc, id limit 1
+)
+select id from for_room union select id from for_a_slot
+"""
 
 _OF_RUNS = f"""
 with {_IN_HAND},
@@ -151,18 +217,23 @@ select r.id as run_id, r.chain_id, r.lane, r.due_at, t.reason,
                                          and o.state in ('queued', 'running', 'retrying', 'delivering')),
                 (select id from runs o where o.chain_id = r.chain_id and o.lane = r.lane and o.period_end < r.period_end
                                          and o.state = 'waiting' order by o.period_end limit 1)), 'the period before it')
+            when 'period_failed' then coalesce('tried again at ' || to_char(coalesce(s.held_until, s.next_due_at),
+                'YYYY-MM-DD"T"HH24:MI:SS"Z"'), 'never tried again by itself')
             when 'account_held' then format('%s: %s', a.name, a.hold_reason)
             when 'account_limit' then format('%s: %s at once', a.name, a.concurrency_limit)
             when 'connection_limit' then format('%s: %s at once', n.name, n.concurrency_limit)
             when 'slots' then case r.state when 'queued' then 'handed to the queue' else 'ready' end
             else '' end as detail,
-       case when t.reason = 'account_held' then greatest(r.not_before_at, a.hold_until) else r.not_before_at end as planned_at
+       case t.reason when 'account_held' then greatest(r.not_before_at, a.hold_until)
+                     when 'period_failed' then coalesce(s.held_until, s.next_due_at)
+                     else r.not_before_at end as planned_at
   from told t
   join runs r on r.id = t.id
   join accounts a on a.id = r.account_id
   join chains c on c.id = r.chain_id
   join installations i on i.id = c.installation_id
   join connections n on n.id = i.connection_id
+  left join schedules s on s.chain_id = r.chain_id
  where $2::text is null or r.tenant_id = $2
 """
 
@@ -191,6 +262,16 @@ class WaitingRun:
     lane: Lane
     due_at: datetime
     wait: Wait
+
+
+async def giving_way(
+    connection: Connection | Pool, now: datetime, run_ids: Sequence[int], *, full: bool, since: datetime
+) -> set[int]:
+    """Return which of these running backfills are in the way of a live run, one of each platform account at most (SPEC 3).
+
+    ``full``: they leave their worker no free slot; then one gives way to a live run that was handed to the queue ``since``.
+    """
+    return {row["id"] for row in await connection.fetch(_GIVING_WAY, now, run_ids, full, since)}
 
 
 async def explain(connection: Connection | Pool, now: datetime, tenant_id: str | None = None) -> list[WaitingRun]:

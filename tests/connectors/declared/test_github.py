@@ -132,13 +132,17 @@ def test_a_quiet_repository_costs_one_request() -> None:
             {"X-RateLimit-Remaining": "0", "X-RateLimit-Reset": "1783944900", "Date": "Mon, 13 Jul 2026 12:00:00 GMT"},
             900.0,
         ),
-        (429, {"X-RateLimit-Remaining": "0"}, None),
+        (429, {"X-RateLimit-Remaining": "0"}, 60.0),
+        (403, {"X-RateLimit-Remaining": "4711"}, 60.0),
     ],
-    ids=["secondary", "secondary 429", "primary", "primary without reset"],
+    ids=["secondary", "secondary 429", "primary", "primary without reset", "secondary in the body only"],
 )
 def test_both_rate_limits_say_when_to_come_again(status: int, headers: dict[str, str], wait: float | None) -> None:
-    """Primary: no request left until the reset, by GitHub's own clock. Secondary: 403 with Retry-After."""
-    repository = Repository({1: 1}, refusal=lambda: web.Response(status=status, headers=headers))
+    """Primary: no request left until the reset, by GitHub's own clock. Secondary: by Retry-After, or a minute."""
+    said = "You have exceeded a secondary rate limit. Please wait a few minutes before you try again."
+    repository = Repository(
+        {1: 1}, refusal=lambda: web.json_response({"message": said}, status=status, headers=headers)
+    )
     with pytest.raises(RateLimited) as caught:
         asyncio.run(_fetch(repository, "issues", START))
     assert caught.value.retry_after_seconds == wait

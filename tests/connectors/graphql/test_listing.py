@@ -11,7 +11,7 @@ import pytest
 from aiohttp import web
 
 from tests.connectors.graphql.server import Hostility, Till, serving
-from tests.connectors.rest.sources import LeapingClock, asked, fetched, ids, read, replied
+from tests.connectors.rest.sources import LeapingClock, asked, fetched, ids, read, replied, serve
 from tests.connectors.whole_path import on_whole_path, rows, with_declaration
 from tests.engine.world import World
 from tidegate.connectors.base import ConnectionSettings
@@ -134,6 +134,65 @@ def test_errors_with_status_200_are_errors_of_their_code(code: str, error: type[
     till.hostility, till.code = Hostility.CODED, code
     with pytest.raises(error, match="not today"):
         asyncio.run(listed(till))
+
+
+SIGNED = """
+name: hostile
+base_url: '{settings.url}'
+settings: {url: null, token_url: none}
+authentication: {type: AUTHENTICATION}
+graphql: {unauthorised_codes: [SIGNED_OUT]}
+streams:
+  orders:
+    graphql:
+      connection: orders
+      query: "query ($after: String) { orders(after: $after) { nodes { id } pageInfo { hasNextPage endCursor } } }"
+"""
+LOGIN = "login, path: /token, body: {key: '{secrets.key}'}, token: access_token"
+OAUTH = "oauth2, grant: client_credentials, token_url: '{settings.token_url}', client_id: me, client_secret: '{secrets.key}'"
+
+
+@pytest.mark.parametrize(
+    ("authentication", "code", "tokens"),
+    [
+        (LOGIN, "UNAUTHENTICATED", 2),
+        (LOGIN, "FORBIDDEN", 2),
+        (OAUTH, "UNAUTHENTICATED", 2),
+        (OAUTH, "SIGNED_OUT", 2),
+        (OAUTH, "FORBIDDEN", 1),
+    ],
+)
+@pytest.mark.parametrize("stays", [False, True])
+def test_a_token_refused_with_status_200_is_renewed_once(
+    authentication: str, code: str, tokens: int, stays: bool
+) -> None:
+    """SPEC 5: a token that has expired in the middle of a listing pauses nobody; one whose scope is too narrow does."""
+    given: list[str] = []
+
+    async def source(request: web.Request) -> web.Response:
+        if request.path == "/token":
+            given.append(f"token-{len(given)}")
+            return replied({"access_token": given[-1]})
+        last = (await request.json())["variables"].get("after") == "a"
+        if last and (stays or request.headers["Authorization"] == "Bearer token-0"):
+            said = f"no more {request.headers['Authorization']}"
+            return replied({"errors": [{"message": said, "extensions": {"code": code}}]})
+        listed = {"nodes": [{"id": 2 if last else 1}], "pageInfo": {"hasNextPage": not last, "endCursor": "a"}}
+        return replied({"data": {"orders": listed}})
+
+    async def work() -> list[object]:
+        connector = RestConnector(load(SIGNED.replace("AUTHENTICATION", authentication)))
+        async with serve(source) as url, open_session(allow_private_addresses=True) as session:
+            settings = ConnectionSettings({"url": url, "token_url": f"{url}/token"}, {"key": "sesame"})
+            return ids(await read(connector.open(settings, session, LeapingClock())))
+
+    if stays or tokens == 1:
+        with pytest.raises(Unauthorised, match=code) as caught:
+            asyncio.run(work())
+        assert "token-" not in str(caught.value.as_json())
+    else:
+        assert asyncio.run(work()) == [1, 2]
+    assert len(given) == tokens
 
 
 def test_a_code_in_the_errors_type_counts_too_and_an_unknown_form_is_shown() -> None:

@@ -348,7 +348,7 @@ def _pages_of(listed: list[list[int]]) -> tuple[list[int], Handler]:
     async def source(request: web.Request) -> web.Response:
         number = int(request.query.get("after", 0))
         asks.append(number)
-        records = [{"id": seconds, "updated_at": _at(seconds)} for seconds in listed[number]]
+        records = [{"id": f"{number}.{place}", "updated_at": _at(at)} for place, at in enumerate(listed[number])]
         return replied({"data": records, "next": number + 1 if number + 1 < len(listed) else None})
 
     return asks, source

@@ -101,6 +101,18 @@ def test_a_tidy_source_is_not_warned_of(tmp_path: Path) -> None:
     assert "records  1 on the first page" in result.output
 
 
+def test_a_record_that_is_no_clean_json_is_warned_of(tmp_path: Path) -> None:
+    """SPEC 4: it goes to quarantine; the check goes on with the others."""
+
+    async def source(request: web.Request) -> web.Response:
+        at = (datetime.now(UTC) - timedelta(hours=1)).isoformat(timespec="seconds").encode()
+        return web.Response(body=b'{"data": [{"id": 1, "at": "%b"}, {"id": 2, "at": "\\ud800"}], "next": null}' % at)
+
+    result = _run(tmp_path, source, *KEYED)
+    assert result.exit_code == 0, result.output
+    assert "1 of 2 records have no" in " ".join(result.output.split())
+
+
 def test_a_failed_fetch_exits_with_1_and_shows_no_secret(tmp_path: Path) -> None:
     async def refusing(request: web.Request) -> web.Response:
         return web.Response(status=400, text=f"bad header {request.headers['Authorization']}")

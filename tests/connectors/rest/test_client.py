@@ -15,7 +15,14 @@ from tidegate.connectors.base import ConnectionSettings
 from tidegate.connectors.http import open_session
 from tidegate.connectors.rest.connector import RestConnector
 from tidegate.connectors.rest.loader import load
-from tidegate.domain.errors import ContractBroken, InvalidInput, RateLimited, Unauthorised
+from tidegate.domain.errors import (
+    ContractBroken,
+    InvalidInput,
+    RateLimited,
+    SourceError,
+    SourceUnavailable,
+    Unauthorised,
+)
 from tidegate.domain.fetch import FetchRequest
 
 PLAIN = "    path: /orders\n"
@@ -93,6 +100,27 @@ def test_a_login_is_made_once_and_again_when_its_token_is_refused() -> None:
             assert ids(await read(source)) == [2]
 
     asyncio.run(check())
+
+
+@pytest.mark.parametrize(
+    ("body", "kind"),
+    [
+        (b'{"token": "opaque1234567", "user":', SourceUnavailable),
+        (b'{"token": "opaque1234567", "user": "a', SourceUnavailable),
+        (b'{"token": "opaque1234567", "x": NaN}', ContractBroken),
+        (b'{"token": ["opaque1234567"]}', ContractBroken),
+        (b"opaque1234567", ContractBroken),
+    ],
+)
+def test_no_error_of_a_login_shows_the_token_it_gave(body: bytes, kind: type[SourceError]) -> None:
+    """SPEC 5 "secrets masked": what is not known yet could not be masked, so nothing of such a reply is shown."""
+
+    async def source(request: web.Request) -> web.Response:
+        return web.Response(body=body)
+
+    with pytest.raises(kind) as caught:
+        asyncio.run(fetched(source, LOGIN, secrets=SECRETS))
+    assert "opaque1234567" not in f"{caught.value} {caught.value.as_json()}"
 
 
 def test_a_login_is_renewed_before_its_token_expires() -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
+from hashlib import blake2b
+from zoneinfo import ZoneInfo
 
 import pytest
 from aiohttp import web
@@ -36,6 +38,7 @@ class Platform:
     one_key: bool = False
     finer: bool = False
     pages_unsaid: bool = False
+    now: datetime = NOW
 
     async def answer(self, request: web.Request) -> web.Response:
         since = "" if "since" in self.ignores else request.query.get("since", "")
@@ -48,7 +51,7 @@ class Platform:
 
     def _all(self) -> list[dict[str, object]]:
         tick = timedelta(hours=1, milliseconds=3 if self.finer else 0)
-        ats = [(NOW - timedelta(days=5) + n * tick).isoformat().replace("+00:00", "Z") for n in range(40)]
+        ats = [(self.now - timedelta(days=5) + n * tick).isoformat().replace("+00:00", "Z") for n in range(40)]
         return [{"id": 1 if self.one_key else n, "at": at} for n, at in enumerate(ats)]
 
     def _within(self, at: str, since: str) -> bool:
@@ -59,7 +62,7 @@ def check(platform: Platform, yaml: str = GOOD) -> Examined:
     async def run() -> Examined:
         connector = RestConnector(load(yaml))
         async with serve(platform.answer) as url, open_session(allow_private_addresses=True) as session:
-            clock = LeapingClock()
+            clock = LeapingClock(platform.now)
             source = connector.open(ConnectionSettings({"url": url}), session, clock)
             return await examine(connector, source, connector.streams["orders"], clock)
 
@@ -69,7 +72,7 @@ def check(platform: Platform, yaml: str = GOOD) -> Examined:
 def warnings(platform: Platform, yaml: str = GOOD) -> list[str]:
     found = check(platform, yaml)
     assert found.error == ""
-    return [warning for warning in found.warnings if "clock" not in warning]
+    return [warning for warning in found.warnings if "source's clock" not in warning]
 
 
 def test_a_right_declaration_is_not_warned_of() -> None:
@@ -88,8 +91,8 @@ KEYSET = "type: keyset, within: {type: page, param: page, total_pages: pages}"
     [
         (Platform(ignores=frozenset({"since"})), "", "", "since has no effect", "Correct `lower.param`"),
         (Platform(), "param: since", "param: sinc", "sinc has no effect", "leave `lower:` out"),
-        (Platform(exclusive=True), "", "", "exactly the value asked for", "Declare `meaning: exclusive`"),
-        (Platform(newest_first=True), "", "", "does not ascend", "declare `ascending: false`"),
+        (Platform(exclusive=True), "", "", "exactly the value asked for", "declare `meaning: exclusive`"),
+        (Platform(newest_first=True), "", "", "does not ascend", "ask for its order, or declare `ascending: false`"),
         (Platform(finer=True), "", "", "finer than the declared 1 s", "smaller precision_seconds"),
         (Platform(one_key=True), "", "", "share their id", "name more fields in `key:`"),
         (Platform(ignores=frozenset({"page"})), "", "", "page has no effect", "Name the parameter"),
@@ -112,6 +115,65 @@ def test_a_mistake_is_caught_and_says_what_to_write(
     assert any(seen in warning and remedy in warning for warning in found), found
 
 
+@pytest.mark.parametrize("count", [0, 1, 2, 3, 9])
+@pytest.mark.parametrize("second", [1, 60])
+@pytest.mark.parametrize(
+    "pager",
+    [
+        "{type: offset, param: offset}",
+        "{type: page, param: page}",
+        "{type: keyset, within: {type: page, param: page}}",
+        "{type: last_id, param: after}",
+    ],
+)
+def test_a_list_that_fits_on_one_page_is_not_warned_of(pager: str, second: int, count: int) -> None:
+    """Its second page shows the end of the first again, or nothing: that is how the pager makes sure of it."""
+
+    class Small(Platform):
+        async def answer(self, request: web.Request) -> web.Response:
+            start = int(request.query.get("offset", (int(request.query.get("page", 1)) - 1) * 10))
+            start = max(start, int(request.query.get("after", -1)) + 1)
+            at = [
+                (NOW - timedelta(days=5) + timedelta(seconds=n // 2 * second)).isoformat().replace("+00:00", "Z")
+                for n in range(count)
+            ]
+            shown = [{"id": n, "at": at[n]} for n in range(count) if at[n] >= request.query.get("since", "")]
+            return replied({"data": shown[start : start + 10]})
+
+    found = warnings(Small(), GOOD.replace("{type: page, param: page, total_pages: pages}", pager))
+    assert [warning for warning in found if "shows no record" not in warning] == []
+
+
+def _posts(request: web.Request, seconds: list[int], size: int) -> web.Response:
+    """A page of posts by the second of their last edit, those of one second in another order for each filter and page."""
+    since, page = request.query.get("since", ""), int(request.query.get("page", 1))
+    at = [
+        (NOW - timedelta(days=5) + timedelta(seconds=second)).isoformat().replace("+00:00", "Z") for second in seconds
+    ]
+    found = [n for n in range(len(seconds)) if at[n] >= since]
+    found.sort(key=lambda n: blake2b(f"{n} {since} {page}".encode(), digest_size=4).digest())
+    found.sort(key=lambda n: seconds[n])
+    shown = [{"id": n, "at": at[n]} for n in found[page * size - size : page * size]]
+    return replied({"data": shown, "pages": -(-len(found) // size)})
+
+
+@pytest.mark.parametrize("pager", ["{type: page, param: page, total_pages: pages}", f"{{{KEYSET}}}"])
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [([3] * 25, "come in another order on each page"), ([1, 2, *[3] * 6, *range(4, 30)], "when asked for again")],
+    ids=["a group of more than a page", "a group on the first page"],
+)
+def test_equals_in_no_fixed_order_are_warned_of(pager: str, seconds: list[int], said: str) -> None:
+    """HOLE gg: keys repeated on the two pages fetched, or records of one cursor value that come in another order again."""
+
+    class Unordered(Platform):
+        async def answer(self, request: web.Request) -> web.Response:
+            return _posts(request, seconds, 10)
+
+    found = warnings(Unordered(), GOOD.replace("{type: page, param: page, total_pages: pages}", pager))
+    assert any(said in warning and "unique field too" in warning for warning in found), found
+
+
 @pytest.mark.parametrize(
     ("pager", "said"),
     [
@@ -123,6 +185,47 @@ def test_a_total_that_is_missing_fails_with_its_remedy(pager: str, said: str) ->
     found = check(Platform(pages_unsaid=True), GOOD.replace("total_pages: pages", pager))
     assert said in found.error
     assert found.records == 0
+
+
+class Site(Platform):
+    """A platform in London: `at` in the site's time without offset; its `since` is in UTC all the same."""
+
+    def _all(self) -> list[dict[str, object]]:
+        ats = [self.now - timedelta(days=330) + timedelta(days=3) * n for n in range(110)]
+        london = ZoneInfo("Europe/London")
+        return [{"id": n, "at": at.astimezone(london).replace(tzinfo=None).isoformat()} for n, at in enumerate(ats)]
+
+    def _within(self, at: str, since: str) -> bool:
+        utc = datetime.fromisoformat(at).replace(tzinfo=ZoneInfo("Europe/London")).astimezone(UTC)
+        return not since or utc.replace(tzinfo=None).isoformat() >= since
+
+
+LOCAL = GOOD.replace("field: at,", "field: at, format: local, time_zone: Europe/London,")
+
+
+def test_a_zone_that_is_wrong_in_summer_only_is_seen_in_winter_too() -> None:
+    """The filter is asked around the last change of clocks as well, where London is not UTC."""
+    site = Site(now=datetime(2027, 1, 13, 16, tzinfo=UTC))
+    found = warnings(site, LOCAL)
+    (said,) = found
+    assert said.startswith("Before the clocks changed on 2026-10-25: since leaves out a record")
+    assert "`time_zone`" in said
+    right = LOCAL.replace("meaning: inclusive", "meaning: inclusive, time_zone: Etc/UTC")
+    assert warnings(site, right) == []
+
+
+def test_a_keyset_whose_bound_is_read_in_another_zone_is_told_of_the_zone() -> None:
+    """`ascending: false`, which a keyset refuses, is no remedy."""
+
+    class Ahead(Platform):
+        def _within(self, at: str, since: str) -> bool:
+            return not since or at >= (datetime.fromisoformat(since) - timedelta(hours=5)).isoformat()
+
+    keyset = GOOD.replace("type: page, param: page, total_pages: pages", KEYSET)
+    for platform in (Ahead(), Platform(newest_first=True)):
+        (found,) = [each for each in warnings(platform, keyset) if "goes back" in each or "does not ascend" in each]
+        assert "ascending: false" not in found
+        assert "`time_zone` of `lower:`" in found
 
 
 def test_order_that_breaks_between_two_pages_is_noticed() -> None:

@@ -76,6 +76,7 @@ def test_the_native_recurrences(rule: dict[str, object], recurrence: object) -> 
 REFUSED = [
     # document, field, part of the sentence
     ({**SEED, "timeZone": "Europe/Londn"}, "timeZone", 'Did you mean "Europe/London"?'),
+    ({**SEED, "timeZone": "europe/lodnon"}, "timeZone", 'Did you mean "Europe/London"?'),
     ({**SEED, "syncHourUtc": 24}, "syncHourUtc", "0 to 23"),
     ({**SEED, "syncHourUtc": -1}, "syncHourUtc", "0 to 23"),
     ({**SEED, "syncHour": True}, "syncHour", "0 to 23"),
@@ -141,6 +142,15 @@ REFUSED = [
     ("daily", "schedule", "is not an object"),
     (None, "schedule", "is not an object"),
 ]
+
+
+@pytest.mark.parametrize("name", ["BST", "IST", "JST", "PST", "CEST", " AEST "])
+def test_no_zone_is_guessed_for_an_abbreviation(name: str) -> None:
+    """IST is three zones, BST two; the nearest spelling (JST: "MST"?) would be hours away from what was meant."""
+    with pytest.raises(InvalidInput) as refused:
+        parse_schedule({**SEED, "timeZone": name})
+    assert "Did you mean" not in refused.value.remedy
+    assert '"Europe/London"' in refused.value.remedy
 
 
 @pytest.mark.parametrize(("document", "field", "words"), REFUSED)

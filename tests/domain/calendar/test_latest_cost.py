@@ -1,13 +1,19 @@
-"""What coalescing costs (SPEC 2.8): counted in questions put to the day pattern, not in seconds."""
+"""What catching up costs (SPEC 2.8): counted in questions put to the day pattern, or instants made; not in seconds."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
+from itertools import pairwise
+
+import pytest
 
 from tests.domain.calendar.examples import at
+from tidegate.domain import due_dates
+from tidegate.domain.catch_up import pieces
 from tidegate.domain.due_dates import WallDueDates
+from tidegate.domain.schedule_document import parse_schedule
 from tidegate.domain.zone import find_zone
 
 
@@ -38,3 +44,25 @@ def test_finding_the_latest_does_not_step_through_an_outage() -> None:
         until = at("2026-11-22 12:00")
         assert row.latest(until - outage, until) == until
         assert 1 <= len(days.questions) <= 2
+
+
+def test_a_piece_costs_its_own_due_date_not_the_rest_of_its_day(monkeypatch: pytest.MonkeyPatch) -> None:
+    """SPEC 2.8: `each` of a hundred missed minutes makes an instant or two, not all 1,440 of the day each time."""
+    made: list[float] = []
+
+    def counted(days: float = 0, seconds: float = 0) -> timedelta:
+        made.append(seconds)
+        return timedelta(days, seconds)
+
+    rule = {"cron": "* * * * *", "start_at": "2026-07-01T00:00:00Z", "catch_up": "each", "time_zone": "Europe/London"}
+    schedule = parse_schedule(rule)
+    monkeypatch.setattr(due_dates, "timedelta", counted)
+    now = at("2026-07-15 00:00")
+    after = now - timedelta(days=1)
+    found = pieces(schedule, after, after, now, 100)
+    assert [piece.due_at - before.due_at for before, piece in pairwise(found)] == [timedelta(minutes=1)] * 99
+    assert len(made) <= 200
+    made.clear()
+    batch: list[datetime] = schedule.due_dates.batch(after, 3)
+    assert batch == [piece.due_at for piece in found[:3]]
+    assert len(made) <= 6

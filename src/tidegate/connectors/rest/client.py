@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 import aiohttp
 import msgspec
@@ -29,6 +29,10 @@ class Answer:
     reply: Reply
     url: URL
     requested_at: datetime
+
+
+Judge: TypeAlias = Callable[[Reply, ReplyRules], None]
+"""Raises the SourceError that a 2xx reply stands for, if it does: GraphQL refuses a token with status 200."""
 
 
 class Pace:
@@ -115,14 +119,15 @@ class Client:
         self.rules = self._rules = rules
         self._hidden: tuple[str, ...] = ()
 
-    async def ask(self, method: str, path: str, params: Mapping[str, object]) -> Answer:
+    async def ask(self, method: str, path: str, params: Mapping[str, object], judge: Judge | None = None) -> Answer:
         """Send a request for ``path`` below the base address; a POST carries ``params`` as a JSON object.
 
-        Raises a SourceError. A bearer token that has expired is renewed before, one that is refused once after.
+        Raises a SourceError, ``judge``'s among them: what it says of a 2xx reply. A bearer token that has expired is renewed
+        before, one that is refused once after.
         """
         url = URL(self._base + path)
         if method == "POST":
-            return await self._ask(method, url.update_query(self._params), msgspec.json.encode(params))
+            return await self._ask(method, url.update_query(self._params), msgspec.json.encode(params), judge)
         return await self._ask(method, url.with_query({**_texts(params), **self._params}), None)
 
     async def follow(self, link: str) -> Answer:
@@ -139,17 +144,20 @@ class Client:
             "link": URL(str(position["link"]), encoded=True).without_query_params(*self._params).raw_path_qs,
         }
 
-    async def _ask(self, method: str, url: URL, body: bytes | None) -> Answer:
+    async def _ask(self, method: str, url: URL, body: bytes | None, judge: Judge | None = None) -> Answer:
         if self._bearer is None:
-            return await self._send(method, url, body, self._headers)
+            return await self._send(method, url, body, self._headers, judge)
         token = await self._token(self._bearer, refused=None)
         try:
-            return await self._send(method, url, body, {**self._headers, "Authorization": f"Bearer {token}"})
+            return await self._send(method, url, body, self._signed(token), judge)
         except Unauthorised as error:
             if not self._bearer.refused(error):
                 raise
             token = await self._token(self._bearer, refused=token)
-            return await self._send(method, url, body, {**self._headers, "Authorization": f"Bearer {token}"})
+            return await self._send(method, url, body, self._signed(token), judge)
+
+    def _signed(self, token: str) -> Mapping[str, str]:
+        return {**self._headers, "Authorization": f"Bearer {token}"}
 
     async def _token(self, bearer: Bearer, refused: str | None) -> str:
         token = await bearer.token(refused)
@@ -159,7 +167,9 @@ class Client:
             self.rules = replace(self._rules, secrets=(*self._rules.secrets, *hidden))
         return token
 
-    async def _send(self, method: str, url: URL, body: bytes | None, headers: Mapping[str, str]) -> Answer:
+    async def _send(
+        self, method: str, url: URL, body: bytes | None, headers: Mapping[str, str], judge: Judge | None
+    ) -> Answer:
         if self._pace is not None:
             await self._pace.wait()
         await self._allowance.wait()
@@ -167,6 +177,8 @@ class Client:
             headers = {**headers, "Content-Type": "application/json"}
         requested_at = self._clock.now()
         reply = await send(self._session, method, url, headers=headers, body=body, rules=self.rules)
+        if judge is not None:
+            judge(reply, self.rules)
         return Answer(reply, url, requested_at)
 
 

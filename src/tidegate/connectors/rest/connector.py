@@ -88,8 +88,10 @@ class RestConnector:
             declared.rate_limit_statuses,
             held.secrets,
             declared.max_body_bytes,
-            declared.limit_headers.remaining,
-            declared.limit_headers.reset,
+            declared.limit_signs.remaining,
+            declared.limit_signs.reset,
+            declared.limit_signs.texts,
+            declared.limit_signs.wait_seconds,
         )
         pace = None if declared.rate_limit is None else Pace(declared.rate_limit, clock)
 

@@ -35,6 +35,7 @@ class BoundParam:
     """A request parameter that bounds a listing by the cursor field: how it is written, and what it means.
 
     ``grain``: the smallest step that the source tells apart, never finer than the format or the cursor's precision.
+    ``number``: in a JSON body it is a number and no text.
     """
 
     param: str
@@ -42,6 +43,7 @@ class BoundParam:
     format: CursorFormat
     grain: timedelta
     time_zone: str
+    number: bool = False
 
 
 class AuthenticationKind(StrEnum):
@@ -112,6 +114,14 @@ class Authentication:
     oauth: OAuth | None = None
 
 
+class EmptyForm(StrEnum):
+    """How a source writes a list without records, other than as an empty list."""
+
+    NULL = "null"
+    ABSENT = "absent"
+    NO_CONTENT = "no_content"  # status 204
+
+
 class PagerKind(StrEnum):
     """How a source divides a listing into pages."""
 
@@ -125,11 +135,21 @@ class PagerKind(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class PastEnd:
+    """How a source refuses a page after the last one: by one of ``statuses``, with ``text`` in the body."""
+
+    statuses: frozenset[int]
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class PagerDeclaration:
     """How pages are asked for and what says that one is the last.
 
     ``param``: the parameter that carries the position. ``token``, ``has_more``, ``total_pages``, ``total_records``:
-    where the reply says them. ``total_pages_header``: the same in a header. ``first``: the first page's number.
+    where the reply says them; of a link pager ``token`` is the next page's address, None if the Link header has it.
+    ``total_pages_header``: the same in a header. ``first``: the first page's number. ``past_end``: how the source refuses a
+    page after the last one.
     ``stable``: the source promises that a listing does not shift while it is read (HOLE gg). ``next_link``: the Link header
     says whether there is a next page. ``within``: pages the records of one cursor value in a keyset; ``ties``: so does its
     key, sent as ``param`` in another ``body``.
@@ -145,16 +165,23 @@ class PagerDeclaration:
     first: int = 1
     stable: bool = False
     next_link: bool = False
+    past_end: PastEnd | None = None
     within: PagerDeclaration | None = None
     ties: Mapping[str, Tree] | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class LimitHeaders:
-    """The headers in which a refused reply says what is left of the limit, and when it is whole again; "" if in none."""
+class LimitSigns:
+    """How a refused reply tells of a rate limit, and for how long.
+
+    ``remaining``, ``reset``: the headers that say what is left of the limit, and when it is whole again; "" if none does.
+    ``texts``: what the body says then, in lower case. ``wait_seconds``: how long to wait where no header says so.
+    """
 
     remaining: str = ""
     reset: str = ""
+    texts: tuple[str, ...] = ()
+    wait_seconds: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,7 +235,7 @@ class StreamDeclaration:
     whose variables the parameters are, None for a REST stream. ``inside``: the member of each listed element that is the
     record, "" if the element itself is. ``parent``: whose children the records are, None for a stream that stands alone;
     then ``path`` is "" if they are never asked for by themselves. ``body``: where a POST carries its parameters, None for
-    members of their own.
+    members of their own. ``empty``: what the source writes instead of an empty list.
     """
 
     stream: Stream
@@ -226,6 +253,7 @@ class StreamDeclaration:
     parent: ParentDeclaration | None = None
     changes: ChangesDeclaration | None = None
     body: Mapping[str, Tree] | None = None
+    empty: frozenset[EmptyForm] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,7 +270,7 @@ class Declaration:
     headers: Mapping[str, Param] = field(default_factory=dict)
     authentication: Authentication = field(default_factory=Authentication)
     rate_limit: RateLimit | None = None
-    limit_headers: LimitHeaders = LimitHeaders()
+    limit_signs: LimitSigns = LimitSigns()
     retryable_statuses: frozenset[int] = frozenset()
     rate_limit_statuses: frozenset[int] = frozenset()
     max_body_bytes: int = 0

@@ -8,13 +8,12 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 
-import msgspec
-
+from tidegate.connectors import json_parts
 from tidegate.connectors.base import Connector, Source
 from tidegate.connectors.rest.connector import RestConnector
 from tidegate.connectors.rest.declaration import PagerDeclaration, PagerKind, StreamDeclaration
 from tidegate.connectors.rest.filters import bounds
-from tidegate.connectors.rest.probes import at, parsed, probe
+from tidegate.connectors.rest.probes import at, out_of_order, parsed, probe
 from tidegate.domain.clock import Clock
 from tidegate.domain.cursor import CursorField
 from tidegate.domain.errors import SourceError
@@ -71,7 +70,7 @@ async def examine(connector: Connector, source: Source, stream: Stream, clock: C
         records=len(records),
         cursor_samples=_samples(stream.cursor, records),
         columns=_columns(records),
-        warnings=(*_clock_warnings(page), *_record_warnings(stream, records), *probed),
+        warnings=(*_clock_warnings(page), *_record_warnings(stream, declared, records), *probed),
     )
 
 
@@ -81,7 +80,7 @@ async def _first_page(source: Source, request: FetchRequest) -> Page:
 
 
 def _records(page: Page) -> list[object]:
-    return msgspec.json.decode(page.records, type=list[object])
+    return json_parts.decoded(page.records)
 
 
 def sample_filters(declared: StreamDeclaration, now: datetime) -> Mapping[str, str]:
@@ -140,11 +139,12 @@ def _describe(pager: PagerDeclaration) -> str:
         case PagerKind.LAST_ID:
             return f"?{pager.param}=<last key>; the end is {has_more or 'an empty page'}"
         case PagerKind.LINK:
-            return 'the Link header\'s rel="next"; the end is a page without one'
+            where = f"the address at {at['token']}" if "token" in at else 'the Link header\'s rel="next"'
+            return f"{where}; the end is a page without one"
         case PagerKind.PAGE:
-            last = at.get("total_pages") or pager.total_pages_header
-            end = (last and f"page {last}") or (pager.next_link and 'no rel="next"') or "an empty page"
-            return f"?{pager.param}=<number>; the end is {has_more or end}"
+            last, total = at.get("total_pages") or pager.total_pages_header, at.get("total_records")
+            ends = (last and f"page {last}", total and f"{total} records", pager.next_link and 'no rel="next"')
+            return f"?{pager.param}=<number>; the end is {has_more or next(filter(None, ends), 'an empty page')}"
         case PagerKind.OFFSET | PagerKind.KEYSET:
             total = at.get("total_records")
             end = has_more or (total and f"{total} records") or "a page without a further record"
@@ -172,7 +172,7 @@ def _clock_warnings(page: Page) -> list[str]:
     return []
 
 
-def _record_warnings(stream: Stream, records: list[object]) -> list[str]:
+def _record_warnings(stream: Stream, declared: StreamDeclaration | None, records: list[object]) -> list[str]:
     if not records:
         return ["The source shows no record: keys, cursor values and columns could not be checked."]
     warnings = []
@@ -183,11 +183,11 @@ def _record_warnings(stream: Stream, records: list[object]) -> list[str]:
                 f"{missing} of {len(records)} records have no {key}: they would go to quarantine. Correct `key:`."
             )
     if stream.cursor is not None:
-        warnings += _cursor_warnings(stream.cursor, records)
+        warnings += _cursor_warnings(stream.cursor, declared, records)
     return warnings
 
 
-def _cursor_warnings(cursor: CursorField, records: list[object]) -> list[str]:
+def _cursor_warnings(cursor: CursorField, declared: StreamDeclaration | None, records: list[object]) -> list[str]:
     warnings = []
     values = [value for record in records if (value := parsed(cursor, record)) is not None]
     name = ".".join(cursor.path)
@@ -198,7 +198,8 @@ def _cursor_warnings(cursor: CursorField, records: list[object]) -> list[str]:
         precision = cursor.precision.total_seconds()
         warnings.append(f"{name} is finer than the declared {precision:g} s: declare a smaller precision_seconds.")
     if cursor.ascending and any(earlier > later for earlier, later in pairwise(values)):
-        warnings.append(f"{name} does not ascend though declared so: declare `ascending: false`.")
+        remedy = "declare `ascending: false`." if declared is None else out_of_order(declared)
+        warnings.append(f"{name} does not ascend though declared so: {remedy}")
     return warnings
 
 

@@ -7,12 +7,10 @@ from dataclasses import dataclass, field
 
 import msgspec
 
+from tidegate.connectors import json_parts
 from tidegate.connectors.rest.declaration import ParentDeclaration
 from tidegate.domain.cursor import Path
 from tidegate.domain.errors import ContractBroken
-
-_RECORDS = msgspec.json.Decoder(list[msgspec.Raw])
-_FIELDS = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
 class Parent(msgspec.Struct, frozen=True):
@@ -52,9 +50,9 @@ class Family:
         found = Found()
         to_ask: list[Parent] = []
         cut_off = 0
-        for raw in _RECORDS.decode(records):
+        for raw in json_parts.elements(records):
             record = _members(raw)
-            texts = {".".join(path): text for path in self._needed if (text := _at(record, path))}
+            texts = {".".join(path): text for path in self._needed if (text := _text(record, path))}
             parent = Parent(texts)
             items = self._items(record)
             if items is not None:
@@ -81,17 +79,17 @@ class Family:
         if declared.each is None:
             return None
         listed = _at(record, declared.each, or_null=True)
-        none = listed == "null" or (not listed and declared.optional)
+        none = listed == b"null" or (not listed and declared.optional)
         if none and (declared.has_more is None or not _at(record, declared.has_more)):
             return []
-        if listed[:1] != "[" or (declared.has_more is not None and _at(record, declared.has_more) != "false"):
+        if listed[:1] != b"[" or (declared.has_more is not None and _at(record, declared.has_more) != b"false"):
             return None
-        items = _RECORDS.decode(listed)
+        items = json_parts.elements(listed)
         return None if declared.at_most is not None and len(items) >= declared.at_most else items
 
     def adopted(self, records: bytes, parent: Parent) -> bytes:
         """Return the children ``records`` that were asked for, each with what it carries of its ``parent``."""
-        return b"[" + b",".join(self._children(_RECORDS.decode(records), parent)) + b"]"
+        return b"[" + b",".join(self._children(json_parts.elements(records), parent)) + b"]"
 
     def _children(self, items: Iterable[msgspec.Raw], parent: Parent) -> Iterator[bytes]:
         """Yield children with their parent's fields in front; what is no object stays as it is, for the quarantine."""
@@ -111,7 +109,7 @@ class Family:
         """Raise ContractBroken if a member of ``item`` itself, not of something in it, has the name of a carried field."""
         for written, _ in self._carried:
             name = msgspec.json.decode(written, type=str)
-            if name in _FIELDS.decode(item):
+            if name in _members(msgspec.Raw(item)):
                 raise ContractBroken(
                     f"A record has a field {name!r} of its own, which would hide its parent's.",
                     remedy="Declare another `prefix:` under `parent:`.",
@@ -119,13 +117,25 @@ class Family:
 
 
 def _members(raw: msgspec.Raw) -> dict[str, msgspec.Raw]:
-    return _FIELDS.decode(raw) if bytes(raw).startswith(b"{") else {}
+    """Return the members of a record, none of what is no object, or cannot be read: that is for the quarantine."""
+    try:
+        return json_parts.members(raw) if bytes(raw).startswith(b"{") else {}
+    except ValueError:
+        return {}
 
 
-def _at(record: Mapping[str, msgspec.Raw], path: Path, *, or_null: bool = False) -> str:
-    """Return the JSON text at ``path``, "" for nothing; null is nothing too unless ``or_null``."""
+def _text(record: Mapping[str, msgspec.Raw], path: Path) -> str:
+    """Return the JSON text at ``path`` for a page token, "" for nothing, or for what no token could hold."""
+    try:
+        return _at(record, path).decode()
+    except UnicodeDecodeError:
+        return ""
+
+
+def _at(record: Mapping[str, msgspec.Raw], path: Path, *, or_null: bool = False) -> bytes:
+    """Return the JSON text at ``path``, b"" for nothing; null is nothing too unless ``or_null``."""
     inner: Mapping[str, msgspec.Raw] = record
     for name in path[:-1]:
         inner = _members(inner.get(name, msgspec.Raw(b"null")))
-    text = bytes(inner.get(path[-1], msgspec.Raw(b""))).decode()
-    return text if or_null or text != "null" else ""
+    text = bytes(inner.get(path[-1], json_parts.NOTHING))
+    return text if or_null or text != b"null" else b""

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import msgspec
 
+from tidegate.connectors import json_parts
 from tidegate.connectors.rest.declaration import ChangesDeclaration
 from tidegate.connectors.rest.envelope import Envelope
 from tidegate.domain.cursor import Path
@@ -14,8 +15,6 @@ from tidegate.domain.errors import ContractBroken
 from tidegate.domain.fetch import FetchReport
 
 EXPIRED_REMARK = "change token expired: listed in full, deletions before it unseen"
-_ITEMS = msgspec.json.Decoder(list[msgspec.Raw])
-_FIELDS = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _TRUE = msgspec.Raw(b"true")
 
 
@@ -61,17 +60,21 @@ class Feed:
         if listed in (b"", b"null"):
             return envelope.records
         try:
-            removed = [self._removed(item) for item in _ITEMS.decode(listed)]
-        except msgspec.ValidationError as error:
+            items = json_parts.elements(listed)
+        except ValueError as error:
             where = ".".join(self._declared.removed or ())
-            raise ContractBroken(f"{where} should be a list of what is deleted: {error}.") from error
+            raise ContractBroken(f"{where} should be a list of what is deleted: it {error}.") from error
+        removed = [self._removed(item) for item in items]
         inner = envelope.records.strip()[1:-1].strip()
         return b"[" + b",".join(([inner] if inner else []) + removed) + b"]"
 
     def _removed(self, item: msgspec.Raw) -> bytes:
         """Return a deletion as a record: as the source wrote it, or a bare key as the record's key."""
         if bytes(item).startswith(b"{"):
-            return msgspec.json.encode({**_FIELDS.decode(item), self._declared.mark: _TRUE})
+            try:
+                return msgspec.json.encode({**json_parts.members(item), self._declared.mark: _TRUE})
+            except ValueError:
+                return bytes(item)  # it cannot be read: the destination quarantines it
         if len(self._key) != 1 or "." in self._key[0]:
             return bytes(item)  # no record's key: the destination quarantines it
         return msgspec.json.encode({self._key[0]: item, self._declared.mark: _TRUE})

@@ -22,9 +22,8 @@ from itertools import pairwise
 import msgspec
 
 from tidegate.connectors.rest.declaration import BoundParam
-from tidegate.connectors.rest.envelope import scalar_text
 from tidegate.connectors.rest.filters import render_lower
-from tidegate.connectors.rest.pagers import FIRST, Drifted, Pager, PageSeen, Position
+from tidegate.connectors.rest.pagers import FIRST, Drifted, Pager, PageSeen, Position, sendable
 from tidegate.domain.cursor import CursorField, Path
 from tidegate.domain.errors import ContractBroken
 
@@ -80,11 +79,11 @@ class KeysetPager:
         return {"from": position["from"], "tie": True, "after": None}
 
     def _after_tie(self, position: Position, seen: PageSeen, *, more: bool) -> Position:
-        keys = [glance.key for glance in seen.glances if glance.key]
+        keys = [key for glance in seen.glances if glance.key and (key := sendable(glance.key[0])) is not None]
         if more and not keys:
             raise ContractBroken("The source says there is more and shows no record to go on after.")
         if more:
-            return {**position, "after": scalar_text(keys[-1][0], ("key",))}
+            return {**position, "after": keys[-1]}
         passed = datetime.fromisoformat(str(position["from"])) + self.cursor.precision
         return {"from": passed.isoformat()}
 
@@ -103,7 +102,7 @@ class KeysetPager:
         for glance in seen.glances:
             try:
                 values.append(self.cursor.parse(msgspec.json.decode(glance.cursor or b"null")))
-            except ValueError:
+            except (ValueError, RecursionError):
                 continue  # the destination quarantines the record
         return values if all(earlier <= later for earlier, later in pairwise(values)) else []
 

@@ -3,26 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from functools import partial
 from itertools import pairwise
 
 import msgspec
 import structlog
+from multidict import CIMultiDict, CIMultiDictProxy
+from yarl import URL
 
 from tidegate.connectors.graphql import ErrorCodes, QueryRefused, require_no_errors, require_there
+from tidegate.connectors.http import Reply
 from tidegate.connectors.rest.bodies import fill_body
 from tidegate.connectors.rest.client import Answer, Client
 from tidegate.connectors.rest.declaration import Param, StreamDeclaration
-from tidegate.connectors.rest.envelope import EnvelopeReader
+from tidegate.connectors.rest.envelope import NO_CONTENT, EnvelopeReader
 from tidegate.connectors.rest.feed import Feed
 from tidegate.connectors.rest.filters import bounds
 from tidegate.connectors.rest.keyset import KeysetPager, drifted, inner, moved_to, outer
 from tidegate.connectors.rest.pagers import Drifted, OffsetPager, PagePager, Pager, PageSeen, Position, pager
 from tidegate.connectors.rest.records import Glance, RecordReader
+from tidegate.connectors.rest.ties import Tied, Ties, counted
 from tidegate.connectors.rest.trail import Trail
 from tidegate.domain.clock import Clock
-from tidegate.domain.cursor import CursorFormat
+from tidegate.domain.cursor import CursorField, CursorFormat
 from tidegate.domain.errors import ContractBroken
 from tidegate.domain.fetch import FetchReport, FetchRequest, Page
 
@@ -30,6 +36,12 @@ MAX_LISTINGS = 3
 HISTORY_MARGIN = timedelta(minutes=1)
 UNKNOWN_TOKEN = frozenset({400, 404, 409, 410, 416, 422})  # how sources refuse a page token they no longer know
 DRIFTED = f"records moved between pages in each of {MAX_LISTINGS} listings, some may not have been shown"
+TIED = (
+    "records {whose} come in another order on each page, some may not have been shown: have the source order by a unique field"
+    " too, such as the key{or_else}"
+)
+
+COUNTED = (CursorFormat.EPOCH_SECONDS, CursorFormat.EPOCH_MILLISECONDS)
 
 log = structlog.get_logger(__name__)
 
@@ -50,11 +62,23 @@ class ListedStream:
     def __init__(self, declared: StreamDeclaration, error_codes: ErrorCodes) -> None:
         self.declared = declared
         self.error_codes = error_codes
+        self.judge = partial(require_no_errors, error_codes)
         self.pager: Pager = _pager(declared)
         self.feed = None if declared.changes is None else Feed(declared.changes, declared.stream.key)
         paths = (*self.pager.paths, *(self.feed.paths if self.feed is not None else ()))
-        self.envelopes = EnvelopeReader(declared.records, paths, declared.inside)
+        self.envelopes = EnvelopeReader(declared.records, paths, declared.inside, declared.empty)
         self.records = RecordReader(declared.stream)
+        self.stable = (declared.pager.within or declared.pager).stable
+        self.tied = _tied(declared.stream.cursor)
+
+    def is_past_end(self, at: Position, error: ContractBroken) -> bool:
+        """Return whether ``error`` is how the source refuses a page after the last one; the first page never is that."""
+        declared = self.declared.pager.within or self.declared.pager
+        past_end = declared.past_end
+        if past_end is None or "page" not in (inner(at) if self.declared.pager.within is not None else at):
+            return False
+        said = f"{error.values.get('response', '')}".lower()
+        return error.values.get("status") in past_end.statuses and past_end.text.lower() in said
 
 
 class Listing:
@@ -67,6 +91,8 @@ class Listing:
         self._clock = clock
         self._resumed = False
         self._trail = self._begin()
+        stable = listed.stable and listed.declared.stream.cursor is not None
+        self._ties = Ties(self._trail.group, stable=stable)
         self._bounds = bounds(request, listed.declared, self._trail.since)
         self._report = FetchReport(self._bounds.lower, self._bounds.upper, filled.filters)
         self._newest: datetime | None = None  # the cursor value of the last record seen, in an ascending stream
@@ -81,6 +107,9 @@ class Listing:
         if resumed is None:
             self._note("the page token was made under another declaration")
             return fresh
+        if resumed.group is not None and resumed.group.lost:
+            self._note("the fetch broke off among more records of one cursor value than a page token holds")
+            return resumed.back_to(resumed.group.begun)
         self._resumed = True
         return resumed
 
@@ -94,6 +123,7 @@ class Listing:
                 answer, seen = await self._read(self._trail.at)
                 await self._check_boundary(seen)
                 following = self._listed.pager.following(self._trail.at, seen)
+                await self._check_order(seen, following)
             except ContractBroken as error:
                 if self._listed.feed is not None and self._trail.feed and self._listed.feed.has_expired(error):
                     self._trail = self._trail.in_full()
@@ -109,7 +139,7 @@ class Listing:
                     self._begin_again(str(drift))
                     continue
                 following = drift.onward
-                self._trail = self._trail.after_drift()
+                self._trail = self._trail.after_ties() if isinstance(drift, Tied) else self._trail.after_drift()
             self._resumed = False
             page = self._page(answer, seen, following)
             yield page
@@ -119,6 +149,7 @@ class Listing:
     def _begin_again(self, reason: str) -> None:
         self._trail = self._trail.again()
         self._resumed, self._newest = False, None
+        self._ties.forget()
         self._note(reason)
 
     async def _read(self, at: Position) -> tuple[Answer, PageSeen]:
@@ -127,9 +158,21 @@ class Listing:
         else:
             feed = self._listed.feed
             since = {} if feed is None else feed.asks(self._trail.feed)
-            answer = await self._ask({**self._bounding(at), **since, **self._listed.pager.asks(at)}, at)
+            asked_at = self._clock.now()
+            try:
+                answer = await self._ask({**self._bounding(at), **since, **self._listed.pager.asks(at)}, at)
+            except ContractBroken as error:
+                if not self._listed.is_past_end(at, error):
+                    raise
+                return self._past_end(asked_at)
         envelope = self._listed.envelopes.read(answer.reply, self._client.rules)
         return answer, PageSeen(envelope, answer.reply.headers, answer.url, self._listed.records.read)
+
+    def _past_end(self, asked_at: datetime) -> tuple[Answer, PageSeen]:
+        """Return the refusal of a page after the last one as a page without records."""
+        reply = Reply(NO_CONTENT, CIMultiDictProxy(CIMultiDict()), b"", None)
+        seen = PageSeen(self._listed.envelopes.ended(), reply.headers, URL(), self._listed.records.read)
+        return Answer(reply, seen.url, asked_at), seen
 
     def _bounding(self, at: Position) -> Mapping[str, Param]:
         """Return the parameters that shape and bound the listing, from where a keyset has moved its bound to."""
@@ -142,11 +185,11 @@ class Listing:
         declared = self._listed.declared
         if declared.query is None:
             tree = declared.pager.ties if "tie" in at else declared.body
+            params = _typed(params, declared)
             sent = params if tree is None else fill_body(tree, {**self._filled.settings, **params})
             return await self._client.ask(declared.method, self._filled.path, sent)
         body = {"query": declared.query.text, "variables": _typed(params, declared)}
-        answer = await self._client.ask("POST", self._filled.path, body)
-        require_no_errors(answer.reply, self._listed.error_codes, self._client.rules)
+        answer = await self._client.ask("POST", self._filled.path, body, self._listed.judge)
         if declared.parent is not None:
             require_there(answer.reply, declared.records, self._client.rules)
         return answer
@@ -177,17 +220,32 @@ class Listing:
             return drift
         return None
 
+    async def _check_order(self, seen: PageSeen, following: Position | None) -> None:
+        """Raise Tied if a record of a counted listing came before, and nothing else tells why (HOLE gg)."""
+        at = self._trail.at
+        if not counted(at) or self._trail.feed:
+            self._ties.forget()
+            return
+        repeated, before = self._ties.repeated(at, seen), self._ties.before
+        if not repeated:
+            return
+        if before is not None and not self._listed.stable:
+            with suppress(ContractBroken):  # a token that is good for one request only: nothing explains them
+                if self._ties.explained(repeated, at, (await self._read(before))[1]):
+                    return
+        raise Tied(self._listed.tied, following)
+
     def _page(self, answer: Answer, seen: PageSeen, following: Position | None) -> Page:
         report = self._of_what_is_left()
-        if self._trail.drifted:
-            report = replace(report, shortfall=DRIFTED)
+        short = [DRIFTED] * self._trail.drifted + [self._listed.tied] * self._trail.tied
+        report = replace(report, shortfall="; ".join(short))
         if following is not None and self._has_passed(self._request.stop_after, seen):
             following = None
             upper = self._request.stop_after if report.upper is None else min(report.upper, self._request.stop_after)
             report = replace(report, upper=upper)
         token = None
         if following is not None:
-            self._trail = self._trail.onward(self._client.without_credentials(following))
+            self._trail = self._onward(self._client.without_credentials(following), seen)
             token = self._trail.token()
         records = seen.envelope.records
         if self._listed.feed is not None:
@@ -195,6 +253,14 @@ class Listing:
             if token is None:
                 report = self._listed.feed.ended(report, seen.envelope, expired=self._trail.expired)
         return Page(records, token, answer.requested_at, report, answer.reply.source_at)
+
+    def _onward(self, following: Position, seen: PageSeen) -> Trail:
+        if not counted(following) or self._trail.feed:
+            return self._trail.onward(following)
+        self._ties.keep(self._trail.at, seen)
+        if self._ties.too_many:
+            self._trail = self._trail.after_ties()
+        return self._trail.onward(following, self._ties.group())
 
     def _of_what_is_left(self) -> FetchReport:
         """Return the report, from where on the source still served all when the page was answered (HOLE w).
@@ -231,7 +297,7 @@ class Listing:
             return None
         try:
             return cursor.parse(msgspec.json.decode(glance.cursor))
-        except ValueError:
+        except (ValueError, RecursionError):
             return None
 
 
@@ -244,12 +310,21 @@ def _pager(declared: StreamDeclaration) -> Pager:
     return KeysetPager(cursor, declared.lower, pager(made.within), made.param)
 
 
+def _tied(cursor: CursorField | None) -> str:
+    """Return what to say of records that came twice although nothing moved."""
+    if cursor is None:
+        return TIED.format(whose="", or_else="").replace("  ", " ")
+    name = ".".join(cursor.path)
+    or_else = f", or raise the page size above the number of records that share one {name}"
+    return TIED.format(whose=f"with the same {name}", or_else=or_else)
+
+
 def _typed(params: Mapping[str, Param], declared: StreamDeclaration) -> dict[str, Param]:
-    """Return ``params`` as GraphQL variables: bounds that count seconds or milliseconds are numbers there."""
+    """Return ``params`` with the bounds that are numbers in a body: of a GraphQL query all that count since 1970."""
     numbers = {
         bound.param
         for bound in (declared.lower, declared.upper)
-        if bound is not None and bound.format in (CursorFormat.EPOCH_SECONDS, CursorFormat.EPOCH_MILLISECONDS)
+        if bound is not None and (bound.number or (declared.query is not None and bound.format in COUNTED))
     }
     return {name: int(value) if name in numbers else value for name, value in params.items()}
 

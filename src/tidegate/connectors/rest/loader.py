@@ -13,8 +13,9 @@ from tidegate.connectors.rest.declaration import (
     BoundParam,
     ClientAuthentication,
     Declaration,
+    EmptyForm,
     Grant,
-    LimitHeaders,
+    LimitSigns,
     Login,
     Meaning,
     OAuth,
@@ -25,12 +26,13 @@ from tidegate.connectors.rest.declaration import (
 )
 from tidegate.connectors.rest.filters import overshoot
 from tidegate.connectors.rest.graphql_section import DEFAULT_PATH, check_asked, read_asked, read_error_codes
-from tidegate.connectors.rest.keyset_section import check_bodies, read_keyset
+from tidegate.connectors.rest.keyset_section import check_bodies
+from tidegate.connectors.rest.pager_section import path_of, read_pager
 from tidegate.connectors.rest.parent_section import adopted, read_parent
 from tidegate.connectors.rest.section import Section, suggest
 from tidegate.connectors.rest.template import placeholders
 from tidegate.domain.capacity import RateLimit
-from tidegate.domain.cursor import CursorField, CursorFormat, Path
+from tidegate.domain.cursor import CursorField, CursorFormat
 from tidegate.domain.stream import ColumnType, Stream
 from tidegate.domain.zone import find_zone
 
@@ -43,6 +45,7 @@ FORMAT_GRAIN = {
     CursorFormat.EPOCH_MILLISECONDS: timedelta(milliseconds=1),
     CursorFormat.DATE: timedelta(days=1),
 }
+ON_THE_WALL = frozenset({CursorFormat.LOCAL, CursorFormat.DATE})
 METHODS = ("GET", "POST")
 
 
@@ -62,7 +65,7 @@ def load(text: str) -> Declaration:
         headers=_templates(root, "headers", settings),
         authentication=_authentication(root.section("authentication"), settings),
         rate_limit=None if limit is None else _rate_limit(limit),
-        limit_headers=LimitHeaders() if limit is None else _limit_headers(limit),
+        limit_signs=LimitSigns() if limit is None else _limit_signs(limit),
         retryable_statuses=root.statuses("retryable_statuses"),
         rate_limit_statuses=root.statuses("rate_limit_statuses"),
         max_body_bytes=root.integer("max_body_mib", DEFAULT_MAX_BODY_MIB, least=1) * 1024 * 1024,
@@ -122,10 +125,6 @@ def _templates(
     return values
 
 
-def _path(text: str | None) -> Path | None:
-    return None if text is None else tuple(text.split("."))
-
-
 def _rate_limit(section: Section) -> RateLimit:
     return RateLimit(
         section.number("requests_per_second", least=0.001),
@@ -133,10 +132,19 @@ def _rate_limit(section: Section) -> RateLimit:
     )
 
 
-def _limit_headers(section: Section) -> LimitHeaders:
-    headers = LimitHeaders(section.text("remaining_header", ""), section.text("reset_header", ""))
+def _limit_signs(section: Section) -> LimitSigns:
+    texts = section.items("texts")
+    if not all(isinstance(text, str) and text.strip() for text in texts):
+        raise section.refuse("texts", "is not a list of texts", "Write what the source says: [exceeded a rate limit].")
+    wait = section.number("wait_seconds", 0)
+    signs = LimitSigns(
+        section.text("remaining_header", ""),
+        section.text("reset_header", ""),
+        tuple(str(text).lower() for text in texts),
+        wait or None,
+    )
     section.finish()
-    return headers
+    return signs
 
 
 def _authentication(section: Section | None, settings: Mapping[str, str | None]) -> Authentication:
@@ -156,7 +164,7 @@ def _authentication(section: Section | None, settings: Mapping[str, str | None])
         case AuthenticationKind.HEADER | AuthenticationKind.QUERY:
             made = Authentication(kind, name=section.text("name"), value=template("value"))
         case AuthenticationKind.LOGIN:
-            token, expires_in = _path(section.text("token")), _path(section.optional_text("expires_in"))
+            token, expires_in = path_of(section.text("token")), path_of(section.optional_text("expires_in"))
             assert token is not None
             path = _template(section, "path", settings, secrets_allowed=False)
             made = Authentication(kind, login=Login(path, _templates(section, "body", settings), token, expires_in))
@@ -205,18 +213,19 @@ def _stream(name: str, section: Section, settings: Mapping[str, str | None]) -> 
         stream=Stream(name, key, cursor, lookback, _columns(section), change_feed=feed, overshoot=overshoot(lower)),
         path=_address(section, settings, default=DEFAULT_PATH if asked else "" if parent else None),
         method=section.text("method", "POST" if asked else "GET"),
-        records=(asked and asked.records) or _path(section.optional_text("records")) or (),
+        records=(asked and asked.records) or path_of(section.optional_text("records")) or (),
         params=params,
         filters=_templates(section, "filters", settings, secrets_allowed=False),
         lower=lower,
         upper=_bound(section, "upper", cursor),
         history=timedelta(seconds=history) or None,
-        pager=(asked and asked.pager) or (PagerDeclaration() if pager_section is None else _pager(pager_section)),
+        pager=(asked and asked.pager) or (PagerDeclaration() if pager_section is None else read_pager(pager_section)),
         body=section.tree("body"),
         query=asked.query if asked else None,
         inside=asked.inside if asked else "",
         parent=parent,
         changes=read_changes(section),
+        empty=_empty(section),
     )
     section.finish()
     _check_stream(section, made)
@@ -289,6 +298,7 @@ def _cursor(section: Section) -> CursorField:
         raise section.refuse(
             "precision_seconds", f"is finer than {kind} can write", f"Write {least.total_seconds():g} or more."
         )
+    _require_zone(section, kind)
     cursor = CursorField(
         path=tuple(section.text("field").split(".")),
         format=kind,
@@ -299,6 +309,16 @@ def _cursor(section: Section) -> CursorField:
     )
     section.finish()
     return cursor
+
+
+def _require_zone(section: Section, kind: CursorFormat) -> None:
+    """Raise InvalidInput for wall time or a date without its zone: taken for another one's, it is off by hours (HOLE i)."""
+    if kind in ON_THE_WALL and "time_zone" not in section:
+        raise section.refuse(
+            "time_zone",
+            f"is missing, without which {kind} is no instant",
+            "Write the zone of the platform or its shop; Etc/UTC only if it says that its times are UTC or GMT.",
+        )
 
 
 def _zone(section: Section, default: str) -> str:
@@ -313,6 +333,8 @@ def _bound(stream: Section, key: str, cursor: CursorField | None) -> BoundParam 
         raise stream.refuse(key, "bounds a stream that has no cursor", "Declare `cursor:` or remove it.")
     kind = section.choice("format", CursorFormat, cursor.format)
     least = max(FORMAT_GRAIN[kind], cursor.precision)
+    if cursor.format not in ON_THE_WALL and "time_zone" not in stream.required_section("cursor"):
+        _require_zone(section, kind)
     grain = timedelta(seconds=section.number("grain_seconds", least.total_seconds()))
     bound = BoundParam(
         param=section.text("param"),
@@ -320,46 +342,18 @@ def _bound(stream: Section, key: str, cursor: CursorField | None) -> BoundParam 
         format=kind,
         grain=max(grain, least),
         time_zone=_zone(section, cursor.time_zone),
+        number=section.flag("number", False),
     )
+    if bound.number and kind not in (CursorFormat.EPOCH_SECONDS, CursorFormat.EPOCH_MILLISECONDS):
+        raise section.refuse("number", f"cannot be where the format is {kind}", "Use it with an epoch format.")
     section.finish()
     return bound
 
 
-def _pager(section: Section) -> PagerDeclaration:
-    kind = section.choice("type", PagerKind)
-
-    def path(key: str) -> Path | None:
-        return _path(section.optional_text(key))
-
-    match kind:
-        case PagerKind.CURSOR:
-            made = PagerDeclaration(
-                kind, section.text("param"), token=_path(section.text("token")), has_more=path("has_more")
-            )
-        case PagerKind.LAST_ID:
-            made = PagerDeclaration(kind, section.text("param"), has_more=path("has_more"))
-        case PagerKind.PAGE:
-            made = PagerDeclaration(
-                kind,
-                section.text("param"),
-                has_more=path("has_more"),
-                total_pages=path("total_pages"),
-                total_pages_header=section.optional_text("total_pages_header"),
-                first=section.integer("first", 1),
-                stable=section.flag("stable", False),
-                next_link=section.flag("next_link", False),
-            )
-        case PagerKind.OFFSET:
-            made = PagerDeclaration(
-                kind,
-                section.text("param"),
-                has_more=path("has_more"),
-                total_records=path("total_records"),
-                stable=section.flag("stable", False),
-            )
-        case PagerKind.KEYSET:
-            made = read_keyset(section, _pager)
-        case PagerKind.LINK | PagerKind.NONE:
-            made = PagerDeclaration(kind)
-    section.finish()
-    return made
+def _empty(section: Section) -> frozenset[EmptyForm]:
+    forms = ["null" if item is None else str(item) for item in section.items("empty")]
+    known = [form.value for form in EmptyForm]
+    for form in forms:
+        if form not in known:
+            raise section.refuse("empty", f"holds {form!r}, which is unknown", suggest(form, known))
+    return frozenset(EmptyForm(form) for form in forms)

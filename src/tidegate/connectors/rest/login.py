@@ -7,11 +7,11 @@ from datetime import datetime, timedelta
 
 import msgspec
 
-from tidegate.connectors.http import read_json
+from tidegate.connectors.http import Reply, cut_short
 from tidegate.connectors.rest.client import Client
 from tidegate.connectors.rest.declaration import Login
 from tidegate.domain.clock import Clock
-from tidegate.domain.errors import ContractBroken, Unauthorised
+from tidegate.domain.errors import ContractBroken, SourceUnavailable, Unauthorised
 
 EXPIRY_MARGIN = timedelta(seconds=30)
 
@@ -45,12 +45,23 @@ class LoginTokens:
     async def _sign_in(self) -> str:
         login = self._login
         answer = await self._client.ask("POST", login.path, login.body)
-        document = read_json(answer.reply, msgspec.json.Decoder(), self._client.rules)
+        document = _document(answer.reply)
         token, life = _at(document, login.token), _at(document, login.expires_in) if login.expires_in else None
         if not isinstance(token, str) or not token:
             raise ContractBroken(f"The login's reply has no text at {'.'.join(login.token)}.")
         self._ends = answer.requested_at + timedelta(seconds=life) if isinstance(life, int | float) else None
         return token
+
+
+def _document(reply: Reply) -> object:
+    """Return what a reply holds. No error shows any of it: its token is not known yet, so could not be masked."""
+    try:
+        document: object = msgspec.json.decode(reply.body)
+    except (ValueError, RecursionError):
+        if cut_short(reply.body):
+            raise SourceUnavailable("The login was answered with no complete JSON document.") from None
+        raise ContractBroken(f"The login was answered {reply.status} with something else than JSON.") from None
+    return document
 
 
 def _at(document: object, path: tuple[str, ...]) -> object:

@@ -27,7 +27,8 @@ from urllib.parse import quote_plus, urlencode
 import aiohttp
 import msgspec
 
-from tidegate.connectors.http import Reply, ReplyRules, exchange, refusal, retry_after_seconds
+from tidegate.connectors.graphql import ABOUT_SCOPE
+from tidegate.connectors.http import Reply, ReplyRules, cut_short, exchange, refusal, retry_after_seconds
 from tidegate.connectors.rest.declaration import ClientAuthentication, Grant, OAuth
 from tidegate.connectors.tokens import Held, TokenVault
 from tidegate.domain.clock import Clock
@@ -134,7 +135,9 @@ class OAuthTokens:
 
     def refused(self, error: Unauthorised) -> bool:
         """Return whether the source refused the token itself; a 403 refuses what was asked for with it (RFC 6750, 3.1)."""
-        return error.values.get("status") == 401
+        codes = error.values.get("codes")
+        told = isinstance(codes, list) and not ABOUT_SCOPE.issuperset(codes)
+        return told or error.values.get("status") == 401
 
     def _hide(self, tokens: Tokens) -> None:
         found = (tokens.access, tokens.refresh, tokens.previous, *self.secrets)
@@ -215,8 +218,8 @@ def _tokens(reply: Reply, asked_at: datetime, refresh_token: str, origin: str) -
     """Return the tokens of a reply. No error shows any of it: its tokens are not known yet, so could not be masked."""
     try:
         said = REPLY.decode(reply.body)
-    except msgspec.DecodeError as error:
-        if str(error) == "Input data was truncated" or reply.body.lstrip()[:1] == b"<":
+    except (ValueError, RecursionError):
+        if cut_short(reply.body):
             raise SourceUnavailable("The authorisation server sent no complete JSON document.") from None
         raise ContractBroken(
             f"The authorisation server answered {reply.status} without an access token as RFC 6749 (5.1) has it."

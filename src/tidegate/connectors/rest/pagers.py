@@ -4,9 +4,9 @@
     cursor    the reply names the next page's token; no token, or `has_more: false`, is the end
     last_id   the next page starts after the last record's key; `has_more: false` is the end, and where the source
               has no such field an empty page is: nothing comes after the last key
-    link      the reply's Link header names the next page (RFC 8288); none is the end
-    page      `has_more`, the number of the last page or the Link header says the end; where the source says nothing, an
-              empty page does
+    link      the reply, or its Link header (RFC 8288), names the next page's address; none is the end
+    page      `has_more`, the number of the last page or of the records, or the Link header says the end; where the source
+              says nothing, an empty page does, or the refusal declared as `past_end`
     keyset    the next page asks from the last record's cursor value on (`tidegate.connectors.rest.keyset`)
     offset    `has_more`, or the number of records, says the end; where the source says neither, a page without a
               further record
@@ -169,18 +169,31 @@ class LastIdPager:
             if self.has_more is not None:
                 raise ContractBroken("The source says there is more and shows no record to go on after.")
             return None
-        last = next((glance.key for glance in reversed(seen.glances) if glance.key), None)
-        after = scalar_text(last[0], ("key",)) if last else None
-        if last is None or after is None:
-            raise ContractBroken("No record of a page has a key to go on after.")
-        return {"after": after, "last": last[0].decode(), "first": position.get("first", keys[0])}
+        for last in (glance.key for glance in reversed(seen.glances) if glance.key):
+            after = sendable(last[0])
+            if after is not None:
+                return {"after": after, "last": last[0].decode(), "first": position.get("first", keys[0])}
+        raise ContractBroken("No record of a page has a key to go on after.")
+
+
+def sendable(key: bytes) -> str | None:
+    """Return a key's JSON text as it is sent back, None for one that cannot be: its record goes to quarantine."""
+    try:
+        return scalar_text(key, ("key",))
+    except ContractBroken:
+        return None
 
 
 @dataclass(frozen=True, slots=True)
 class LinkPager:
-    """Pages by the Link header's rel="next", on the same host only."""
+    """Pages by the next page's address, on the same host only: at ``url`` in the reply, or the Link header's rel="next"."""
 
-    paths: tuple[Path, ...] = ()
+    url: Path | None = None
+
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        """Return the path of the address."""
+        return () if self.url is None else (self.url,)
 
     def asks(self, position: Position) -> Mapping[str, str | int]:
         """Return no parameters: the link holds them all."""
@@ -188,13 +201,18 @@ class LinkPager:
 
     def following(self, position: Position, seen: PageSeen) -> Position | None:
         """Return the link without its origin; raises ContractBroken if it leads to another one."""
-        link = next_link(",".join(seen.headers.getall("Link", ())))
+        header = ",".join(seen.headers.getall("Link", ()))
+        link = next_link(header) if self.url is None else seen.envelope.text(self.url)
         if link is None:
             return None
-        target = seen.url.join(URL(link, encoded=True))
-        if target.origin() != seen.url.origin():
+        try:
+            target = seen.url.join(URL(link, encoded=True))
+            origin = str(target.origin())  # the port is read when it is written out
+        except ValueError as error:
+            raise ContractBroken(f"The next page's link is no address: {link[:80]!r}.") from error
+        if origin != str(seen.url.origin()):
             raise ContractBroken(
-                f"The next page's link leads from {seen.url.origin()} to {target.origin()}.",
+                f"The next page's link leads from {seen.url.origin()} to {origin}.",
                 remedy="Declare the host that serves the pages as base_url.",
             )
         return {"link": target.raw_path_qs}
@@ -230,11 +248,12 @@ class PagePager:
     total_pages_header: str | None
     stable: bool
     next_link: bool
+    total_records: Path | None = None
 
     @property
     def paths(self) -> tuple[Path, ...]:
-        """Return the paths of ``has_more`` and ``total_pages``."""
-        return tuple(path for path in (self.has_more, self.total_pages) if path is not None)
+        """Return the paths of ``has_more``, ``total_pages`` and ``total_records``."""
+        return tuple(path for path in (self.has_more, self.total_pages, self.total_records) if path is not None)
 
     def asks(self, position: Position) -> Mapping[str, str | int]:
         """Return the page's number."""
@@ -248,16 +267,17 @@ class PagePager:
     def following(self, position: Position, seen: PageSeen) -> Position | None:
         """Return the next number, with the last record and all keys seen, by which `doubts` and `verify` notice drift."""
         number = self._number(position)
-        if self._ends(number, seen):
+        if seen.envelope.ended or self._ends(number, position, seen):
             return None
-        onward: Position = {"page": number + 1, **_shown(seen)}
+        counted = {} if self.total_records is None else {"seen": _reached(position, seen)}
+        onward: Position = {"page": number + 1, **counted, **_shown(seen)}
         if self.stable or seen.envelope.empty:
             return onward
         unproven = self._is_unproven(position, seen)
         joint = {"after": position["tail"], "first": seen.keys[0]} if unproven and "tail" in position else {}
         return {**onward, "last": seen.glances.marks[-1], "tail": seen.keys[-1], **joint}
 
-    def _ends(self, number: int, seen: PageSeen) -> bool:
+    def _ends(self, number: int, position: Position, seen: PageSeen) -> bool:
         if self.has_more is not None:
             return not seen.envelope.flag(self.has_more)
         if self.total_pages is not None:
@@ -265,6 +285,12 @@ class PagePager:
         if self.total_pages_header is not None:
             said = whole_number(seen.headers.get(self.total_pages_header), self.total_pages_header)
             return number - self.first + 1 >= said
+        if self.total_records is not None:
+            reached = _reached(position, seen)
+            ends = reached >= seen.envelope.number(self.total_records)
+            if not ends and seen.envelope.empty:
+                raise ContractBroken(f"The source says there is more after {reached} records and shows none.")
+            return ends
         if self.next_link:
             return next_link(",".join(seen.headers.getall("Link", ()))) is None
         return seen.envelope.empty
@@ -278,7 +304,7 @@ class PagePager:
         """
         number, unproven = self._number(position), self._is_unproven(position, seen)
         before = unproven or "first" in position or _repeats(position, seen)
-        itself = unproven and self._ends(number, seen)
+        itself = unproven and (seen.envelope.ended or self._ends(number, position, seen))
         return [{"page": each} for each in [*([number - 1] if before else []), *([number] if itself else [])]]
 
     def _is_unproven(self, position: Position, seen: PageSeen) -> bool:
@@ -375,6 +401,13 @@ class OffsetPager:
         _require_another(self.param, position, seen, again[0])
 
 
+def _reached(position: Position, seen: PageSeen) -> int:
+    """Return how many records the numbered pages have shown, this one's among them."""
+    before = position.get("seen", 0)
+    assert isinstance(before, int)
+    return before + len(seen.glances)
+
+
 def _digest(seen: PageSeen) -> str:
     """Return what tells whether a page shows the same records in the same order."""
     return blake2b("\n".join(seen.keys).encode(), digest_size=12).hexdigest()
@@ -423,7 +456,7 @@ def pager(declaration: PagerDeclaration) -> Pager:
         case PagerKind.LAST_ID:
             return LastIdPager(declaration.param, declaration.has_more)
         case PagerKind.LINK:
-            return LinkPager()
+            return LinkPager(declaration.token)
         case PagerKind.PAGE:
             return PagePager(
                 declaration.param,
@@ -433,6 +466,7 @@ def pager(declaration: PagerDeclaration) -> Pager:
                 declaration.total_pages_header,
                 declaration.stable,
                 declaration.next_link,
+                declaration.total_records,
             )
         case PagerKind.OFFSET:
             return OffsetPager(declaration.param, declaration.has_more, declaration.total_records, declaration.stable)

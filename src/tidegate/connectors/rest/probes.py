@@ -6,14 +6,14 @@ tell, and then nothing is said.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable
+from collections import Counter
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from itertools import pairwise
 
-import msgspec
-
+from tidegate.connectors import json_parts
 from tidegate.connectors.base import Source
 from tidegate.connectors.rest.declaration import BoundParam, Meaning, PagerKind, StreamDeclaration
 from tidegate.connectors.rest.pagers import PageRepeated
@@ -21,16 +21,23 @@ from tidegate.domain.cursor import CursorField, CursorFormat
 from tidegate.domain.errors import SourceError
 from tidegate.domain.fetch import FetchRequest, Page
 from tidegate.domain.stream import Stream
+from tidegate.domain.zone import find_zone
 
+YEAR = timedelta(days=366)
+BEFORE_CHANGE = timedelta(days=30)
+"""How far before a change of clocks records are looked for that the other offset holds for."""
+NEAR_CHANGE = timedelta(days=2)
+"""So near to a change of clocks bounds in wall time are taken more widely."""
 USUAL_PAGE_SIZES = frozenset({10, 20, 25, 30, 50, 100, 200, 250, 500, 1000})
 
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """One page as a probe sees it: its records, decoded, and whether it is the last one."""
+    """One page as a probe sees it: its records, decoded, whether it is the last one, and why some may not be shown."""
 
     records: list[object]
     last: bool
+    shortfall: str = ""
 
     def keys(self, stream: Stream) -> list[str]:
         """Return the records' keys as text, those that have one."""
@@ -43,28 +50,45 @@ class Shown:
 
 
 async def probe(source: Source, declared: StreamDeclaration, now: datetime) -> tuple[str, ...]:
-    """Return what is wrong with a declared stream, by its first two pages and a page from a bound on."""
+    """Return what is wrong with a declared stream, by its first two pages and two from a bound on."""
     stream, findings = declared.stream, []
-    try:
-        pages = await _pages(source, FetchRequest(stream.name, None, None, now), 2)
+    pages, failure = await _pages(source, FetchRequest(stream.name, None, None, now), 2)
+    if pages:
         findings += [*_of_keys(stream, pages[0]), *_of_the_end(declared, pages), *_of_the_next_page(declared, pages)]
-        if stream.cursor is not None and declared.lower is not None:
-            findings += await _of_the_filter(source, stream.cursor, declared.lower, declared, pages[0], now)
-    except PageRepeated:
+        findings += dict.fromkeys(page.shortfall for page in pages if page.shortfall)
+    if pages and failure is None and stream.cursor is not None and declared.lower is not None:
+        found, failure = await _of_the_filter(source, declared, pages[0].values(stream.cursor), now)
+        findings += found
+    if pages and failure is None and not findings and declared.lower is not None:
+        found, failure = await _of_the_order(source, stream, pages[0], now)
+        findings += found
+    if pages and failure is None and not findings and stream.cursor is not None and declared.lower is not None:
+        found, failure = await _of_another_season(source, declared, now)
+        findings += found
+    if isinstance(failure, PageRepeated):
         findings.append(_repeated(declared.pager.param or "the page's number"))
-    except SourceError as error:
-        findings.append(f"A further request failed, so not everything could be tried: {error.code}: {error}")
+    elif failure is not None:
+        findings.append(f"A further request failed, so not everything could be tried: {failure.code}: {failure}")
     return tuple(findings)
 
 
-async def _pages(source: Source, request: FetchRequest, most: int) -> list[Shown]:
+async def _pages(source: Source, request: FetchRequest, most: int) -> tuple[list[Shown], SourceError | None]:
+    """Return the first pages of a listing, of its last beginning if it began again, and why there are no more of them."""
     shown: list[Shown] = []
-    async with aclosing(_closable(source.fetch(request))) as pages:
-        async for page in pages:
-            shown.append(Shown(msgspec.json.decode(page.records, type=list[object]), page.token is None))
-            if len(shown) == most:
-                break
-    return shown
+    listing: object = None
+    try:
+        async with aclosing(_closable(source.fetch(request))) as pages:
+            async for page in pages:
+                if page.token is not None and page.token.get("listing") != listing:
+                    listing = page.token.get("listing")
+                    shown.clear()
+                records = json_parts.decoded(page.records)
+                shown.append(Shown(records, page.token is None, page.report.shortfall))
+                if len(shown) == most:
+                    break
+    except SourceError as failure:
+        return shown, failure
+    return shown, None
 
 
 async def _closable(pages: AsyncIterator[Page]) -> AsyncGenerator[Page]:
@@ -96,8 +120,9 @@ def _of_the_end(declared: StreamDeclaration, pages: list[Shown]) -> list[str]:
     return [f"The page is full, {count} records, and {where} nothing says that there is more: check `pager:`."]
 
 
-def _repeated(param: str) -> str:
-    return f"The second page repeats the first: {param} has no effect. Name the parameter that asks for the next page."
+def _repeated(param: str, remedy: str = "") -> str:
+    name_it = "Name the parameter that asks for the next page"
+    return f"The second page repeats the first: {param} has no effect. {name_it}{remedy}."
 
 
 def _of_the_next_page(declared: StreamDeclaration, pages: list[Shown]) -> list[str]:
@@ -105,47 +130,111 @@ def _of_the_next_page(declared: StreamDeclaration, pages: list[Shown]) -> list[s
         return []
     stream, cursor = declared.stream, declared.stream.cursor
     first, second = (page.keys(stream) for page in pages)
-    if second and set(second) <= set(first) and len(first) > 1:
+    if _repeats(first, second, pages[0].values(cursor) if cursor is not None else []):
         moved = declared.lower.param if declared.pager.kind is PagerKind.KEYSET and declared.lower else ""
         param = moved or declared.pager.param or "the link"
-        return [_repeated(param)]
+        return [_repeated(param, ", or correct the `format` or `time_zone` of `lower:`" if moved else "")]
     if cursor is not None and cursor.ascending:
         ends = [*pages[0].values(cursor), *pages[1].values(cursor)]
         within = all(earlier <= later for earlier, later in pairwise(pages[0].values(cursor)))
         if within and any(earlier > later for earlier, later in pairwise(ends)):
             name = ".".join(cursor.path)
-            return [
-                f"{name} goes back from the first page to the second: ask for its order, or declare `ascending: false`."
-            ]
+            return [f"{name} goes back from the first page to the second: {out_of_order(declared)}"]
     return []
 
 
+def out_of_order(declared: StreamDeclaration) -> str:
+    """Return what to do where records do not come in the order of the cursor field that is declared."""
+    if declared.pager.kind is not PagerKind.KEYSET:
+        return "ask for its order, or declare `ascending: false`."
+    return (
+        "ask for its order, oldest first. If it has that order, the platform reads the bound of the next page as another instant:"
+        " correct the `format` or `time_zone` of `lower:`. Where there is no such order, declare another pager."
+    )
+
+
+def _repeats(first: list[str], second: list[str], values: list[datetime]) -> bool:
+    """Return whether the second page shows the first again, and not just its end, as offsets and keysets rightly do."""
+    if not second or not set(second) <= set(first):
+        return False
+    if len(second) < len(first):
+        return set(second) != set(first[-len(second) :])
+    return len(first) > 1 and (not values or min(values) < max(values))
+
+
 async def _of_the_filter(
-    source: Source,
-    cursor: CursorField,
-    lower: BoundParam,
-    declared: StreamDeclaration,
-    unfiltered: Shown,
-    now: datetime,
-) -> list[str]:
-    """Ask from the newest value of the unfiltered page on: nothing older may be shown, and that record must be."""
-    values, grain = unfiltered.values(cursor), _grain(lower)
+    source: Source, declared: StreamDeclaration, values: Sequence[datetime], now: datetime
+) -> tuple[list[str], SourceError | None]:
+    """Ask from the newest of a page's ``values`` on: nothing older may be shown, and that record must be."""
+    cursor, lower = declared.stream.cursor, declared.lower
+    assert cursor is not None
+    assert lower is not None
+    grain = _grain(lower)
     if not values or min(values) >= max(values) - grain:
-        return []
+        return [], None
     newest = max(values)
-    (filtered,) = await _pages(source, FetchRequest(declared.stream.name, newest, None, now), 1)
-    shown = filtered.values(cursor)
+    pages, failure = await _pages(source, FetchRequest(declared.stream.name, newest, None, now), 1)
+    if not pages:
+        return [], failure
+    filtered, shown = pages[0], pages[0].values(cursor)
     older = sum(value < newest - grain for value in shown)
     name = ".".join(cursor.path)
     if older:
         return [
             f"{lower.param} has no effect: asked from {newest.isoformat()} on, {older} of {len(shown)} records are older by"
             f" {name}. Correct `lower.param`, its `format` or `time_zone`, or leave `lower:` out to list in full."
-        ]
+        ], None
     if newest not in shown and (filtered.last or cursor.ascending):
-        remedy = "Declare `meaning: exclusive`." if lower.meaning is Meaning.INCLUSIVE else "Check its format and zone."
-        return [f"{lower.param} leaves out a record whose {name} is exactly the value asked for. {remedy}"]
-    return []
+        remedy = "Correct its `format` or `time_zone`"
+        remedy += ", or declare `meaning: exclusive`." if lower.meaning is Meaning.INCLUSIVE else "."
+        return [f"{lower.param} leaves out a record whose {name} is exactly the value asked for. {remedy}"], None
+    return [], None
+
+
+async def _of_the_order(
+    source: Source, stream: Stream, first: Shown, now: datetime
+) -> tuple[list[str], SourceError | None]:
+    """Ask from the cursor value on that most records of the first page share: they should come in the same order again."""
+    cursor = stream.cursor
+    counts = Counter([] if cursor is None else first.values(cursor))
+    if cursor is None or max(counts.values(), default=0) < 2:
+        return [], None
+    value = counts.most_common(1)[0][0]
+    pages, failure = await _pages(source, FetchRequest(stream.name, value, None, now), 1)
+    if not pages:
+        return [], failure
+    before, after = (
+        Shown([record for record in page.records if parsed(cursor, record) == value], last=False).keys(stream)
+        for page in (first, pages[0])
+    )
+    both = set(before) & set(after)
+    if [key for key in before if key in both] == [key for key in after if key in both]:
+        return [], None
+    name = ".".join(cursor.path)
+    return [
+        f"Records with the same {name} come in another order when asked for again: pages may hide some of them. Ask for an"
+        " order by a unique field too, or by the key alone."
+    ], None
+
+
+async def _of_another_season(
+    source: Source, declared: StreamDeclaration, now: datetime
+) -> tuple[list[str], SourceError | None]:
+    """Ask again around the last change of clocks: in winter London is UTC, and a zone that is wrong cannot be told."""
+    cursor, lower = declared.stream.cursor, declared.lower
+    assert cursor is not None
+    assert lower is not None
+    zones = [find_zone(name) for name in dict.fromkeys((lower.time_zone, cursor.time_zone))]
+    changes = [change.at for zone in zones for change in zone.clock_changes(now - YEAR, now)]
+    if not changes:
+        return [], None
+    changed_at = max(changes)
+    pages, failure = await _pages(source, FetchRequest(declared.stream.name, changed_at - BEFORE_CHANGE, None, now), 1)
+    if not pages:
+        return [], failure
+    values = [value for value in pages[0].values(cursor) if value < changed_at - NEAR_CHANGE]
+    found, failure = await _of_the_filter(source, declared, values, now)
+    return [f"Before the clocks changed on {changed_at.date()}: {finding}" for finding in found], failure
 
 
 def _grain(lower: BoundParam) -> timedelta:

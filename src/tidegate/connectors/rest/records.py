@@ -8,10 +8,12 @@ from typing import overload
 
 import msgspec
 
+from tidegate.connectors import json_parts
 from tidegate.domain.cursor import Path
 from tidegate.domain.stream import Stream
 
 ABSENT = msgspec.Raw(b"")
+WRITTEN_OUT = "backslashreplace"  # what is no UTF-8, so that it still tells records apart
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,16 +48,16 @@ class Glances(Sequence[Glance]):
     @property
     def marks(self) -> list[str]:
         """Return what tells a record and its place apart, key and cursor, for an edit moves it; "" if it has neither."""
-        return [f"{b','.join(glance.key).decode()} {glance.cursor.decode()}".strip() for glance in self]
+        return [(b",".join(glance.key) + b" " + glance.cursor).decode("utf-8", WRITTEN_OUT).strip() for glance in self]
 
     @property
     def keys(self) -> list[str]:
         """Return the keys as text, in the page's order; "" for a record without one."""
-        return [b",".join(self._reader.key(record)).decode() for record in self._decoded]
+        return [b",".join(self._reader.key(record)).decode("utf-8", WRITTEN_OUT) for record in self._decoded]
 
 
 class RecordReader:
-    """Glances into the records of one stream. A record of an odd shape is an empty glance, never an error."""
+    """Glances into the records of one stream. A record of an odd shape, or none that can be read, is an empty glance."""
 
     def __init__(self, stream: Stream) -> None:
         self._key = tuple(tuple(part.split(".")) for part in stream.key)
@@ -64,7 +66,7 @@ class RecordReader:
         self._attributes = {top: f"f{number}" for number, top in enumerate(tops)}
         fields = [(attribute, msgspec.Raw, ABSENT) for attribute in self._attributes.values()]
         record = msgspec.defstruct("Record", fields, rename={name: top for top, name in self._attributes.items()})
-        self._nothing: object = record()
+        self._record, self._nothing = record, record()
         self._one: msgspec.json.Decoder[object] = msgspec.json.Decoder(record)
         self._all: msgspec.json.Decoder[list[object]] = msgspec.json.Decoder(list[record])  # type: ignore[valid-type]
 
@@ -72,14 +74,25 @@ class RecordReader:
         """Return a glance per record of a JSON array, in its order."""
         try:
             return Glances(self, self._all.decode(records))
-        except msgspec.ValidationError:
-            return Glances(self, [self._try(raw) for raw in msgspec.json.decode(records, type=list[msgspec.Raw])])
+        except (msgspec.DecodeError, RecursionError):
+            return Glances(self, [self._try(raw) for raw in json_parts.elements(records)])
 
     def _try(self, raw: msgspec.Raw) -> object:
         try:
             return self._one.decode(raw)
         except msgspec.ValidationError:
             return self._nothing
+        except (msgspec.DecodeError, RecursionError):
+            return self._carefully(raw)
+
+    def _carefully(self, raw: msgspec.Raw) -> object:
+        """Return what can be had of a record that no decoder takes: its key and cursor value may be sound all the same."""
+        try:
+            members = json_parts.members(raw)
+        except ValueError:
+            return self._nothing
+        tops = self._attributes.items()
+        return self._record(**{attribute: members[top] for top, attribute in tops if top in members})
 
     def glance(self, record: object) -> Glance:
         """Return the key and cursor text of one decoded record."""
@@ -95,5 +108,8 @@ class RecordReader:
         for name in path[1:]:
             if raw[:1] != b"{":
                 return b""
-            raw = bytes(msgspec.json.decode(raw, type=dict[str, msgspec.Raw]).get(name, ABSENT))
+            try:
+                raw = bytes(json_parts.members(raw).get(name, ABSENT))
+            except ValueError:
+                return b""
         return b"" if raw == b"null" else raw

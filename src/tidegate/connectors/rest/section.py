@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 import yaml
 
+from tidegate.domain import plain_yaml
 from tidegate.domain.errors import InvalidInput
 
 Choice = TypeVar("Choice", bound=StrEnum)
@@ -27,18 +28,27 @@ class Section:
         self._read: set[str] = set()
         if not isinstance(node, yaml.MappingNode):
             raise _invalid(path or "document", node, "is not a mapping", "Write `key: value` lines here.")
-        for key_node, value in node.value:
-            key = str(_scalar(key_node, path))
-            if key in self._nodes:
+        self._refuse_doubles(node)
+        try:
+            plain_yaml.flatten(node)
+        except ValueError as error:
+            raise InvalidInput(path or "document", "<<", str(error), "Name a mapping by its anchor.") from None
+        self._nodes = {str(_scalar(key, path)): value for key, value in node.value}
+
+    def _refuse_doubles(self, node: yaml.MappingNode) -> None:
+        seen: set[str] = set()
+        for key_node, _ in node.value:
+            key = str(key_node.value)
+            if key in seen:
                 raise _invalid(self.field(key), key_node, "is written twice", "Keep one of the two.")
-            self._nodes[key] = value
+            seen.add(key)
 
     @classmethod
     def parse(cls, text: str) -> Section:
         """Return the document's root mapping; raises InvalidInput for text that is not YAML."""
         try:
-            node = yaml.compose(text, Loader=yaml.SafeLoader)
-        except yaml.YAMLError as error:
+            node = plain_yaml.compose(text)
+        except (yaml.YAMLError, RecursionError) as error:
             raise InvalidInput("document", str(error), "is not YAML", "Correct the syntax at that line.") from error
         if node is None:
             raise InvalidInput("document", "", "is empty", "Start with `name:` and `base_url:`.")
@@ -168,7 +178,10 @@ class Section:
             return None
         if not isinstance(node, yaml.MappingNode):
             raise self.refuse(key, "is not a mapping", "Write the document's members here.")
-        made: Mapping[str, Any] = _tree(node, self.field(key))
+        try:
+            made: Mapping[str, Any] = plain_yaml.read(node)
+        except (ValueError, RecursionError) as error:
+            raise self.refuse(key, f"cannot be read ({error})", "Write mappings, lists and plain values.") from None
         return made
 
     def items(self, key: str) -> tuple[Scalar, ...]:
@@ -204,25 +217,11 @@ def suggest(word: str, known: Iterable[str]) -> str:
     return f"Known are: {', '.join(names)}."
 
 
-PLAIN_TAGS = frozenset(f"tag:yaml.org,2002:{name}" for name in ("str", "int", "float", "bool", "null"))
-WRITTEN_TAGS = frozenset({"tag:yaml.org,2002:timestamp"})  # 2026-07-01 is what the person wrote, not a date object
-
-
 def _scalar(node: yaml.Node, field: str) -> Scalar:
-    if not isinstance(node, yaml.ScalarNode) or node.tag not in PLAIN_TAGS | WRITTEN_TAGS:
-        raise _invalid(field, node, "is not a plain value", "Write one text, number or truth value here.")
-    if node.tag in WRITTEN_TAGS:
-        return str(node.value)
-    value: Scalar = yaml.constructor.SafeConstructor().construct_object(node)
-    return value
-
-
-def _tree(node: yaml.Node, field: str) -> Any:
-    if isinstance(node, yaml.MappingNode):
-        return {str(_scalar(key, field)): _tree(value, field) for key, value in node.value}
-    if isinstance(node, yaml.SequenceNode):
-        return [_tree(item, field) for item in node.value]
-    return _scalar(node, field)
+    try:
+        return plain_yaml.scalar(node)
+    except ValueError:
+        raise _invalid(field, node, "is not a plain value", "Write one text, number or truth value here.") from None
 
 
 def _invalid(field: str, node: yaml.Node, problem: str, remedy: str) -> InvalidInput:

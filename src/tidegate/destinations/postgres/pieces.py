@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
-import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 import msgspec
 
+from tidegate.domain import json_text
+
 _RECORDS = msgspec.json.Decoder(list[msgspec.Raw])
 _FIELDS = msgspec.json.Decoder(dict[str, msgspec.Raw])
-_TOKEN = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|[\[\]{},:]', re.DOTALL)
 
 
 def records(page: bytes) -> list[bytes]:
@@ -21,9 +20,7 @@ def records(page: bytes) -> list[bytes]:
     try:
         return [bytes(record) for record in _RECORDS.decode(page)]
     except (ValueError, RecursionError):
-        if page.strip()[:1] != b"[":
-            raise ValueError("a page of records must be a JSON array") from None
-        return [element for element in _parts(page, b"[", b"]") if element]
+        return json_text.elements(page)
 
 
 def fields(record: bytes) -> dict[str, bytes]:
@@ -39,35 +36,7 @@ def fields(record: bytes) -> dict[str, bytes]:
 
 def _members(record: bytes) -> dict[str, bytes]:
     record.decode()
-    if record.strip()[:1] != b"{":
-        raise ValueError("is not an object")
-    members: dict[str, bytes] = {}
-    for member in _parts(record, b"{", b"}"):
-        name = _TOKEN.match(member)
-        if name is None or member[name.end() :].lstrip()[:1] != b":":
-            raise ValueError("is not valid JSON")
-        members[str(json.loads(name[0]))] = member[name.end() :].lstrip()[1:].strip()
-    return members
-
-
-def _parts(text: bytes, opening: bytes, closing: bytes) -> Iterator[bytes]:
-    """Yield what stands between the commas of the outermost array or object; raises ValueError if it never closes."""
-    depth, start = 0, 0
-    for token in _TOKEN.finditer(text):
-        match token[0][:1]:
-            case b"[" | b"{":
-                depth += 1
-                if depth == 1:
-                    start = token.end()
-            case b"]" | b"}":
-                depth -= 1
-                if depth == 0:
-                    yield text[start : token.start()].strip()
-                    return
-            case b"," if depth == 1:
-                yield text[start : token.start()].strip()
-                start = token.end()
-    raise ValueError(f"{opening.decode()} is never closed by {closing.decode()}")
+    return json_text.members(record)
 
 
 def nested(members: Mapping[str, bytes], path: tuple[str, ...]) -> bytes:

@@ -1,0 +1,223 @@
+"""Whether records keep their order from page to page: where it is not fixed, one that comes twice hides another (HOLE gg).
+
+A source that orders by the cursor field alone is free to order the records of one value anew for each page. The places of
+such a group are shown once each, over all pages that it reaches over; so if no record comes twice all have been shown, and if
+one does another one has not. That is exact as long as nothing moves meanwhile, which the pagers see to. A record that comes
+again with a greater cursor value has been edited and is another one here.
+
+Records that are pushed towards the end come twice as well, and hide none: then the page that they stood on does not show
+them any more. An offset page shows the last record before it again, and as many more as that page was too short.
+"""
+
+from __future__ import annotations
+
+from base64 import b64decode, b64encode
+from collections import Counter, deque
+from collections.abc import Iterable, Sequence
+from hashlib import blake2b
+from itertools import takewhile
+
+import msgspec
+
+from tidegate.connectors.rest.pagers import FIRST, Drifted, PageSeen, Position
+from tidegate.connectors.rest.records import WRITTEN_OUT, Glance
+
+REMEMBERED = 50_000  # at least so many records of a listing are known again, at most twice as many are kept
+CARRIED = 250  # at most so many of the open group are known again by a fetch that is resumed
+_DIGEST_BYTES = 8
+
+
+class Tied(Drifted):
+    """Records came twice although nothing moved: others were not shown."""
+
+
+class Group(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The records at a page's end that share one cursor value, in a page token; without cursor field all are one group.
+
+    ``begun``: the page on which it began. ``marks``: digests of the last of them. ``order``: 1 if their keys ascend, -1 if they
+    descend, 0 if neither; ``last``: the last key. In order none can come twice, however many there are.
+    """
+
+    value: str = ""
+    count: int = 0
+    order: int = 0
+    last: tuple[str, ...] = ()
+    marks: str = ""
+    begun: Position = FIRST
+
+    @property
+    def lost(self) -> bool:
+        """Return whether too little is known of the group to go on in the middle of it."""
+        return bool(self.value) and not self.order and self.count > CARRIED
+
+
+def counted(position: Position) -> bool:
+    """Return whether the page at ``position`` stands at a place that is counted, be it by the source itself.
+
+    Links and numeric tokens mostly name a page or an offset. A keyset counts within one cursor value only.
+    """
+    named = not position.keys().isdisjoint(("page", "offset", "link", "within"))
+    return named or str(position.get("token", "")).isdecimal()
+
+
+class Ties:
+    """What one counted stretch of a listing has shown so far. ``stable``: of a source that promises not to move.
+
+    Then, if there is a cursor field, only the groups at the ends of pages are looked at: that suffices in its order.
+    """
+
+    def __init__(self, group: Group | None, *, stable: bool) -> None:
+        self._ends_only = stable
+        self._longest = 0
+        self.forget()
+        if group is not None:
+            self._take_up(group)
+
+    def forget(self) -> None:
+        """Begin another stretch."""
+        self._recent: set[int] = set()
+        self._older: set[int] = set()
+        self._carried: frozenset[bytes] = frozenset()
+        self._ambiguous: set[bytes] = set()  # come twice on one page: they do not tell records apart
+        self._marks: deque[bytes] = deque(maxlen=CARRIED)
+        self._group = Group()
+        self._blind = False  # in a group whose beginning is not remembered; its keys have been in order
+        self._before: tuple[Position, PageSeen] | None = None
+
+    def _take_up(self, group: Group) -> None:
+        raw = b64decode(group.marks)
+        self._carried = frozenset(raw[at : at + _DIGEST_BYTES] for at in range(0, len(raw), _DIGEST_BYTES))
+        self._group, self._blind = group, group.count > CARRIED
+
+    @property
+    def before(self) -> Position | None:
+        """Return where the page before stands, None if this fetch has not read it."""
+        return None if self._before is None else self._before[0]
+
+    @property
+    def too_many(self) -> bool:
+        """Return whether the open group is too large to be remembered, and not in the order of its keys."""
+        return bool(self._group.value) and not self._group.order and self._group.count > REMEMBERED
+
+    def repeated(self, at: Position, seen: PageSeen) -> Sequence[bytes]:
+        """Return the records of the page ``at`` that came before, nothing if they are no more than its place explains."""
+        self._longest = max(self._longest, len(seen.glances))
+        glances = list(self._leading(seen))
+        ambiguous = self._ambiguous | _ambiguous(glances)
+        found = [mark for mark in self._known(glances) if mark not in ambiguous]
+        return found if len(found) > self._shown_again(at) else ()
+
+    def explained(self, repeated: Sequence[bytes], at: Position, again: PageSeen) -> bool:
+        """Return whether records only moved towards the end: the page before, read ``again``, does not show them now."""
+        if self._before is None:
+            return False
+        left = {_mark(glance) for glance in self._before[1].glances} - {_mark(glance) for glance in again.glances}
+        return sum(mark not in left for mark in repeated) <= self._shown_again(at)
+
+    def _shown_again(self, at: Position) -> int:
+        """Return how many records an offset page shows again although none moved."""
+        if "offset" not in at:
+            return 0
+        short = 0 if self._before is None else self._longest - len(self._before[1].glances)
+        return short + (1 if at.get("last") else 0)
+
+    def _known(self, glances: Iterable[Glance]) -> list[bytes]:
+        last, found = self._group.last, []
+        for glance in glances:
+            mark = _mark(glance)
+            if not mark:
+                continue
+            if self._is_known(mark):
+                found.append(mark)
+            elif self._blind and _text(glance.cursor) == self._group.value:
+                key = _texts(glance)
+                if _order(last, key) != self._group.order:
+                    found.append(mark)
+                last = key
+        return found
+
+    def _is_known(self, mark: bytes) -> bool:
+        number = hash(mark)
+        if number in self._recent or number in self._older:
+            return True
+        return bool(self._carried) and _digest(mark) in self._carried
+
+    def keep(self, at: Position, seen: PageSeen) -> None:
+        """Remember the page ``at``, before the next one of the same stretch."""
+        glances = list(self._trailing(seen))
+        if len(self._ambiguous) < CARRIED:
+            self._ambiguous |= _ambiguous(glances)
+        for glance in glances:
+            mark = _mark(glance)
+            if not mark or self._is_known(mark):
+                continue
+            self._join(at, glance, mark)
+            if len(self._recent) >= REMEMBERED:
+                self._recent, self._older = set(), self._recent
+            self._recent.add(hash(mark))
+        self._longest = max(self._longest, len(seen.glances))
+        self._before = at, seen
+
+    def _join(self, at: Position, glance: Glance, mark: bytes) -> None:
+        group, value, key = self._group, _text(glance.cursor), _texts(glance)
+        if not group.count or value != group.value:
+            self._marks.clear()
+            self._carried, self._blind = frozenset(), False
+            self._group = Group(value, 1, 0, key, begun=at)
+        else:
+            order = _order(group.last, key)
+            kept = order if group.count == 1 or order == group.order else 0
+            self._group = Group(value, group.count + 1, kept, key, begun=group.begun)
+        self._marks.append(mark)
+
+    def _leading(self, seen: PageSeen) -> Iterable[Glance]:
+        if not self._ends_only:
+            return seen.glances
+        return takewhile(lambda glance: _text(glance.cursor) == self._group.value, seen.glances)
+
+    def _trailing(self, seen: PageSeen) -> Iterable[Glance]:
+        if not self._ends_only or not len(seen.glances):
+            return seen.glances
+        value = seen.glances[-1].cursor
+        return reversed(list(takewhile(lambda glance: glance.cursor == value, reversed(seen.glances))))
+
+    def group(self) -> Group:
+        """Return what a resumed fetch has to know."""
+        known = [_digest(mark) for mark in self._marks]
+        known += sorted(self._carried)[: CARRIED - len(known)]
+        if self._group.order and self._group.count > CARRIED:
+            known = known[len(self._marks) - 1 :][:1] if self._marks else known
+        return msgspec.structs.replace(self._group, marks=b64encode(b"".join(known)).decode())
+
+
+def _mark(glance: Glance) -> bytes:
+    """Return what tells one version of a record from others, b"" for a record without a key."""
+    return b",".join(glance.key) + b" " + glance.cursor if glance.key else b""
+
+
+def _ambiguous(glances: Sequence[Glance]) -> set[bytes]:
+    marks = [_mark(glance) for glance in glances]
+    return set() if len(set(marks)) == len(marks) else {mark for mark, times in Counter(marks).items() if times > 1}
+
+
+def _digest(mark: bytes) -> bytes:
+    return blake2b(mark, digest_size=_DIGEST_BYTES).digest()
+
+
+def _text(raw: bytes) -> str:
+    return raw.decode("utf-8", WRITTEN_OUT)
+
+
+def _texts(glance: Glance) -> tuple[str, ...]:
+    return tuple(map(_text, glance.key))
+
+
+def _order(before: tuple[str, ...], after: tuple[str, ...]) -> int:
+    """Return 1 if ``after`` is the greater key, -1 if it is the lesser, 0 if they cannot be told apart."""
+    for one, other in zip(before, after, strict=False):
+        if one != other:
+            if one.isdecimal() != other.isdecimal():
+                return 0
+            ascends = (len(one), one) < (len(other), other) if one.isdecimal() else one < other
+            return 1 if ascends else -1
+    return 0
