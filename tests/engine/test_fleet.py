@@ -115,6 +115,27 @@ def test_no_transaction_plans_more_runs_than_a_batch(database_url: str, monkeypa
     in_world(database_url, story)
 
 
+def test_what_is_planned_is_dispatched_while_the_rest_is_planned(database_url: str) -> None:
+    """SPEC 3: the first of a hundred thousand due at one midnight do not wait for the last to be planned."""
+
+    async def story(world: World) -> None:
+        await world.install(limit=1000)
+        await world.pool.execute(COPIES, 34)
+        world.with_settings(plan_batch=10)
+        world.clock.advance(days=1)
+        engine, woken = Engine(world.parts, frozenset({Role.PLANNER})), 0
+
+        def batch() -> None:
+            nonlocal woken
+            woken += 1
+
+        engine._dispatch_anew = batch  # type: ignore[method-assign]
+        assert await engine._plan(world.clock.now()) == 35
+        assert woken >= 4
+
+    in_world(database_url, story)
+
+
 async def rows_read(connection: Connection) -> dict[str, tuple[int, int]]:
     """Return, by table, how many rows this transaction has read one after the other, and through indexes."""
     rows = await connection.fetch(
@@ -156,7 +177,9 @@ def test_planning_reads_what_is_due_whatever_the_server_believes(
         assert await plan_due(world.parts, world.clock.now()) == due == MANY // 20
         assert sum(rows[table][0] for rows in read for table in ("schedules", "chains", "runs")) == 0
         by_index = sum(rows[table][1] for rows in read for table in ("schedules", "chains"))
-        assert by_index < 20 * due, "each of two planners passes over what the other holds; both tables whole would be 40"
+        assert by_index < 20 * due, (
+            "each of two planners passes over what the other holds; both tables whole would be 40"
+        )
 
     in_world(database_url, story)
 

@@ -132,8 +132,7 @@ class Engine:
     async def _plan(self, now: datetime) -> int:
         """Plan what is due, and note when to be there for what is due next: at its due date, not a tick later."""
         self._plan_at = None
-        if planned := await plan_due(self._parts, now):
-            self._dispatch_anew()
+        planned = await plan_due(self._parts, now, on_batch=self._dispatch_anew)
         look_at = await schedules.look_at(self._parts.pool)
         if planned or (look_at is not None and look_at > now):  # else another planner has it in hand
             self._plan_at = look_at
