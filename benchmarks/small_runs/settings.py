@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
 from pathlib import Path
 
 from tidegate.bootstrap import Options
@@ -11,5 +10,5 @@ from tidegate.engine.settings import Settings
 
 def options(data_dir: Path) -> Options:
     """Return the options of a process whose embedded server is in ``data_dir``."""
-    settings = Settings(slots=64, queue_depth=2000, tick_every=timedelta(seconds=0.2))
+    settings = Settings(slots=64, queue_depth=2000)
     return Options(data_dir=data_dir, allow_private_addresses=True, settings=settings)

@@ -115,6 +115,27 @@ def test_no_transaction_plans_more_runs_than_a_batch(database_url: str, monkeypa
     in_world(database_url, story)
 
 
+def test_what_is_planned_is_dispatched_while_the_rest_is_planned(database_url: str) -> None:
+    """SPEC 3: the first of a hundred thousand due at one midnight do not wait for the last to be planned."""
+
+    async def story(world: World) -> None:
+        await world.install(limit=1000)
+        await world.pool.execute(COPIES, 34)
+        world.with_settings(plan_batch=10)
+        world.clock.advance(days=1)
+        engine, woken = Engine(world.parts, frozenset({Role.PLANNER})), 0
+
+        def batch() -> None:
+            nonlocal woken
+            woken += 1
+
+        engine._dispatch_anew = batch  # type: ignore[method-assign]
+        assert await engine._plan(world.clock.now()) == 35
+        assert woken >= 4
+
+    in_world(database_url, story)
+
+
 async def rows_read(connection: Connection) -> dict[str, tuple[int, int]]:
     """Return, by table, how many rows this transaction has read one after the other, and through indexes."""
     rows = await connection.fetch(
@@ -321,6 +342,65 @@ def test_runs_that_are_kept_back_keep_back_no_other_however_many_they_are(databa
         world.with_settings(queue_depth=1)
         assert await dispatch_ready(world.parts, world.clock.now()) == 1
         assert await world.pool.fetchval("select chain_id from runs where state = 'queued'") == free
+
+    in_world(database_url, story)
+
+
+async def leave_queue(world: World, count: int) -> None:
+    """Let ``count`` of the queued runs be ended."""
+    ended = """update runs set state = 'dropped', finished_at = $2
+                where id in (select id from runs where state = 'queued' order by id limit $1)"""
+    assert await world.pool.execute(ended, count, world.clock.now()) == f"UPDATE {count}"
+
+
+def test_runs_that_end_are_followed_by_others_once_half_of_the_queue_is_free(database_url: str) -> None:
+    """To rank all that waits for one free place costs what it costs for hundreds. Whatever becomes ready is looked at at
+    once, and what only a run's end has made room for after a tick at the latest (SPEC 3).
+    """
+
+    async def story(world: World) -> None:
+        await world.install(limit=1000)
+        await waiting_runs(world, 40)
+        world.with_settings(queue_depth=10)
+        engine = Engine(world.parts, frozenset({Role.DISPATCHER}))
+        assert await engine._dispatch(world.clock.now()) == 10
+        await leave_queue(world, 4)
+        assert await engine._dispatch(world.clock.now()) == 0
+        await leave_queue(world, 1)
+        assert await engine._dispatch(world.clock.now()) == 5
+        await leave_queue(world, 1)
+        engine._dispatch_anew()
+        assert await engine._dispatch(world.clock.now()) == 1
+        await leave_queue(world, 1)
+        assert await engine._dispatch(world.clock.now()) == 0
+        world.clock.set(world.clock.now() + world.parts.settings.tick_every)
+        assert await engine._dispatch(world.clock.now()) == 1
+
+    in_world(database_url, story)
+
+
+def test_what_is_planned_is_dispatched_at_once_into_a_queue_with_little_room(database_url: str) -> None:
+    """SPEC 3: the start lag. A tick is a month long, and the queue more than half full."""
+
+    async def story(world: World) -> None:
+        await world.install(limit=1000)
+        await waiting_runs(world, 5)
+        world.with_settings(queue_depth=10, tick_every=timedelta(days=30))
+        engine = Engine(world.parts, frozenset({Role.PLANNER, Role.DISPATCHER}))
+        working = asyncio.create_task(engine.run())
+
+        async def queued(count: int) -> bool:
+            world.clock.advance(seconds=0.05)
+            found: int = await world.pool.fetchval("select count(*) from runs where state = 'queued'")
+            return found == count
+
+        await until(lambda: queued(6))
+        await world.install("another", rule={"every": "1m"})
+        world.clock.advance(minutes=2)
+        assert await engine._plan(world.clock.now()) == 1
+        await until(lambda: queued(7))
+        engine.stop()
+        await working
 
     in_world(database_url, story)
 

@@ -130,6 +130,44 @@ def test_an_idle_consumer_is_told_of_new_jobs(database_url: str, monkeypatch: py
     with_pool(database_url, story)
 
 
+def test_jobs_are_taken_and_ended_over_the_connection_that_listens(database_url: str) -> None:
+    """Two connections are all there are, and one is in use elsewhere: what a turn asks is prepared once in a process."""
+
+    async def story(_: Pool) -> None:
+        pool = await database.open_pool(database_url, size=2)
+        hands = Hands()
+        async with pool.acquire() as busy, asyncio.timeout(30):
+            await queue.enqueue(busy, [(run_id, 0, True) for run_id in (1, 2, 3)])
+            consumer = queue.Consumer(pool, hands.begin, 1, "here:1", lost_after=LOST_AFTER)
+            working = asyncio.create_task(consumer.run())
+            for run_id in (1, 2, 3):
+                await hands.until(run_id)
+                hands.end(run_id)
+            while await busy.fetchval("select count(*) from pgqueuer"):
+                await asyncio.sleep(0)
+        consumer.stop()
+        await working
+        await pool.close()
+
+    with_pool(database_url, story)
+
+
+def test_a_stop_with_nothing_in_hand_asks_the_database_nothing(database_url: str) -> None:
+    """A graceful stop while no connection is to be had."""
+
+    async def story(_: Pool) -> None:
+        pool = await database.open_pool(database_url, size=2)
+        async with pool.acquire(), asyncio.timeout(30):
+            consumer = queue.Consumer(pool, Hands().begin, 1, "here:1", lost_after=LOST_AFTER)
+            working = asyncio.create_task(consumer.run())
+            await asyncio.sleep(0)
+            consumer.stop()
+            await working
+        await pool.close()
+
+    with_pool(database_url, story)
+
+
 def test_jobs_of_a_consumer_that_is_no_more_are_handed_out_again(database_url: str) -> None:
     """SPEC 7: kill -9 of a worker; its jobs show no sign of life."""
 

@@ -208,7 +208,7 @@ async def exchange(
 async def _read(response: aiohttp.ClientResponse, rules: ReplyRules) -> bytes:
     chunks: list[bytes] = []
     size = 0
-    async for chunk in response.content.iter_any():
+    while chunk := await response.content.readany():
         size += len(chunk)
         if size > rules.max_body_bytes:
             response.close()

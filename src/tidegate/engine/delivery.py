@@ -68,7 +68,7 @@ class Stopped(Exception):
 class Delivery:
     """Delivers the pages of one leased run. ``state``: how the run has ended, once it has.
 
-    ``taken`` is the last batch number that is not free.
+    ``asked`` returns what the run is asked for; ``taken`` is the last batch number that is not free.
     """
 
     def __init__(
@@ -76,7 +76,7 @@ class Delivery:
         ends: Ends,
         run: LeasedRun,
         writer: Writer,
-        asked: str,
+        asked: Callable[[], str],
         stop_after: datetime,
         resumed: Checkpoint | None,
         taken: int,
@@ -221,7 +221,7 @@ class Delivery:
     def _position(self, last: Page, report: FetchReport) -> bytes:
         token = None if last.token is None else dict(last.token)
         return msgspec.json.encode(
-            Checkpoint(self._batch, token, self._stop_after, report, self._run.destination_id, self._asked)
+            Checkpoint(self._batch, token, self._stop_after, report, self._run.destination_id, self._asked())
         )
 
 

@@ -10,9 +10,12 @@ from tidegate.store import queue, runs
 from tidegate.store.database import DISPATCH_LOCK, find_by_index, try_lock
 
 
-async def dispatch_ready(parts: Parts, now: datetime, if_taken: Callable[[], None] = lambda: None) -> int:
+async def dispatch_ready(
+    parts: Parts, now: datetime, if_taken: Callable[[], None] = lambda: None, *, least: int = 1
+) -> int:
     """Queue the runs whose planned run date has come, as capacity and fairness allow; return how many.
 
+    None while the queue has room for fewer than ``least``: to rank all that waits costs the same for one as for many.
     One dispatcher works at a time, whichever process it lives in, so that limits hold across processes; the others
     find the lock taken, call ``if_taken`` and return 0.
     """
@@ -22,7 +25,7 @@ async def dispatch_ready(parts: Parts, now: datetime, if_taken: Callable[[], Non
             return 0
         await find_by_index(connection, "sort", "incremental_sort")
         room = parts.settings.queue_depth - await runs.count_queued(connection)
-        if room <= 0:
+        if room < least:
             return 0
         chosen = await runs.dispatch(connection, now, room)
         await queue.enqueue(connection, chosen)

@@ -45,8 +45,10 @@ class Engine:
         self._stopping = asyncio.Event()
         self._dispatch_now = asyncio.Event()
         self._send_now = asyncio.Event()
+        self._ready_anew = False
+        self._looked_at: datetime | None = None
         self._plan_at: datetime | None = None
-        self._worker = Worker(parts, on_end=self._run_ended)
+        self._worker = Worker(parts, on_end=self._dispatch_now.set, on_left=self._send_now.set)
         self._sender = Sender(parts, on_end=self._dispatch_now.set)
         self._outdated: InvalidInput | None = None
 
@@ -99,9 +101,10 @@ class Engine:
         self._worker.stop()
         self._sender.stop()
 
-    def _run_ended(self) -> None:
+    def _dispatch_anew(self) -> None:
+        """Let the dispatcher look at once: there may be runs that were not ready before."""
+        self._ready_anew = True
         self._dispatch_now.set()
-        self._send_now.set()
 
     async def drain(self) -> None:
         """Do all that is due, then stop and return (`tick`).
@@ -129,20 +132,29 @@ class Engine:
     async def _plan(self, now: datetime) -> int:
         """Plan what is due, and note when to be there for what is due next: at its due date, not a tick later."""
         self._plan_at = None
-        if planned := await plan_due(self._parts, now):
-            self._dispatch_now.set()
+        planned = await plan_due(self._parts, now, on_batch=self._dispatch_anew)
         look_at = await schedules.look_at(self._parts.pool)
         if planned or (look_at is not None and look_at > now):  # else another planner has it in hand
             self._plan_at = look_at
         return planned
 
     async def _dispatch(self, now: datetime) -> int:
-        """Dispatch what is ready; while another process does so, ask again: it may not have seen what is ready by now."""
-        return await dispatch_ready(self._parts, now, if_taken=self._dispatch_now.set)
+        """Dispatch what is ready; while another process does so, ask again: it may not have seen what is ready by now.
+
+        A run that has ended makes room for another: that is worth a look once half of the queue is free, for the workers
+        have the other half to go on with, and after a tick in any case.
+        """
+        settings = self._parts.settings
+        anew, self._ready_anew = self._ready_anew, False
+        if anew or self._looked_at is None or now - self._looked_at >= settings.tick_every:
+            self._looked_at = now
+            return await dispatch_ready(self._parts, now, if_taken=self._dispatch_anew)
+        least = max(1, settings.queue_depth // 2)
+        return await dispatch_ready(self._parts, now, if_taken=self._dispatch_now.set, least=least)
 
     async def _sweep(self, now: datetime) -> int:
         if helped := await sweep(self._parts, now):
-            self._dispatch_now.set()
+            self._dispatch_anew()
         return helped
 
     async def _watch_later(self) -> None:

@@ -6,9 +6,9 @@ There is one path, whatever stands between fetch and deliver.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
-from functools import partial
+from functools import cache, partial
 
 import msgspec
 
@@ -38,7 +38,7 @@ async def execute(parts: Parts, ends: Ends, run: LeasedRun, stopping: asyncio.Ev
     since = await leases.change_token(parts.pool, run) if stream.change_feed else None
     ask = partial(request_for, stream, run.period, run.coverage_start, changes_since=since, bounded=run.bounded)
     now = parts.clock.now()
-    asked = asked_of(run, source.listing(ask(now, None)))
+    asked = cache(lambda: asked_of(run, source.listing(ask(now, None))))  # most runs need it nowhere
     resumed, unentered, taken = await _resume(run, writer, asked)
     stop_after = resumed.stop_after if resumed else now
     delivery = Delivery(ends, run, writer, asked, stop_after, resumed, taken)
@@ -87,7 +87,9 @@ def _tell(parts: Parts, run: LeasedRun, page: Page) -> None:
     parts.observe(PageFetched(run, len(page.records), page.requested_at, parts.clock.now()))
 
 
-async def _resume(run: LeasedRun, writer: Writer, asked: str) -> tuple[Checkpoint | None, bytes | None, int]:
+async def _resume(
+    run: LeasedRun, writer: Writer, asked: Callable[[], str]
+) -> tuple[Checkpoint | None, bytes | None, int]:
     """Return where the run goes on; if the process died between two commits, the batch the ledger does not know; and the
     last batch number that is taken.
 
@@ -102,11 +104,11 @@ async def _resume(run: LeasedRun, writer: Writer, asked: str) -> tuple[Checkpoin
     taken = run.batch
     if committed is not None:
         elsewhere = msgspec.json.decode(committed, type=Checkpoint)
-        if elsewhere.batch == run.batch + 1 and elsewhere.asked == asked:
+        if elsewhere.batch == run.batch + 1 and elsewhere.asked == asked():
             return elsewhere, committed, elsewhere.batch
         taken = max(taken, elsewhere.batch)
     if run.checkpoint is None:
         return None, None, taken
     known = msgspec.json.decode(run.checkpoint, type=Checkpoint)
-    goes_on = known.destination_id == run.destination_id and known.asked == asked
+    goes_on = known.destination_id == run.destination_id and known.asked == asked()
     return (known if goes_on else None), None, taken

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from functools import lru_cache
 from typing import TypeAlias
@@ -31,8 +31,10 @@ UNREADABLE_AGAIN = timedelta(hours=1)
 """When a stored rule that this revision cannot read is looked at again."""
 
 
-async def plan_due(parts: Parts, now: datetime) -> int:
+async def plan_due(parts: Parts, now: datetime, on_batch: Callable[[], None] = lambda: None) -> int:
     """Plan every schedule due by ``now`` and return how many there were.
+
+    ``on_batch`` is called whenever some of them are planned: at a midnight of many these need not wait for the last.
 
     Under `coalesce` each becomes one run up to the latest due date passed; under `each`, and where periods are cut, the
     next pieces of a row of runs, at most ``plan_ahead`` of which wait at once (SPEC 2.8). Due dates are computed from the
@@ -41,15 +43,17 @@ async def plan_due(parts: Parts, now: datetime) -> int:
     look_at = await schedules.look_at(parts.pool)
     if look_at is None or look_at > now:
         return 0
-    return sum(await asyncio.gather(*[_plan_batches(parts, now) for _ in range(AT_ONCE)]))
+    return sum(await asyncio.gather(*[_plan_batches(parts, now, on_batch) for _ in range(AT_ONCE)]))
 
 
-async def _plan_batches(parts: Parts, now: datetime) -> int:
+async def _plan_batches(parts: Parts, now: datetime, on_batch: Callable[[], None]) -> int:
     """Plan batch by batch; one that has taken more than it could plan is followed by one that takes fewer."""
     planned, take = 0, parts.settings.plan_batch
     while True:
         taken, done = await _plan_batch(parts, now, take)
         planned += done
+        if done:
+            on_batch()
         if done == taken < take:
             return planned
         take = min(2 * done, parts.settings.plan_batch)

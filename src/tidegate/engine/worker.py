@@ -32,16 +32,20 @@ from tidegate.store.queue import Consumer
 
 log = structlog.get_logger()
 
+NOTHING_LEFT = frozenset({Outcome.SUCCEEDED, Outcome.UNPROVEN})
+"""How a run ends whose batches are not in the outbox, or not any more: it would be *delivering* otherwise."""
+
 
 class Worker:
     """Executes the runs that the queue hands to this process, at most ``settings.slots`` at a time.
 
-    ``on_end`` is called whenever a run has left this worker's hands: there is room for another.
+    ``on_end`` is called whenever a run has left this worker's hands: there is room for another. ``on_left`` is called if it
+    may have left something in the outbox.
     """
 
-    def __init__(self, parts: Parts, on_end: Callable[[], None]) -> None:
+    def __init__(self, parts: Parts, on_end: Callable[[], None], on_left: Callable[[], None] = lambda: None) -> None:
         self._parts = parts
-        self._on_end = on_end
+        self._on_end, self._on_left = on_end, on_left
         self._ends = Ends(parts)
         self._stopping = asyncio.Event()
         self._held: dict[tuple[int, int], asyncio.Task[None]] = {}
@@ -178,6 +182,8 @@ class Worker:
         self, run: LeasedRun, outcome: Outcome, error: TidegateError | None = None, retry_in: timedelta | None = None
     ) -> None:
         self._parts.observe(AttemptEnded(run, self._parts.clock.now(), outcome, error, retry_in))
+        if outcome not in NOTHING_LEFT:
+            self._on_left()
 
     async def _attempt(self, run: LeasedRun) -> None:
         self._parts.observe(AttemptStarted(run, self._parts.clock.now()))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, cast
 from uuid import NAMESPACE_URL, uuid5
@@ -112,7 +112,7 @@ class Consumer:
                 while not self._stopping:
                     if listener.is_closed():
                         raise ConnectionError("the connection that tells of new jobs is lost")
-                    await self._turn()
+                    await self._turn(listener)
                     await self._wait()
             finally:
                 self._stopping = True
@@ -136,9 +136,11 @@ class Consumer:
             self._done.append(job)
             self._changed.set()
 
-    async def _turn(self) -> None:
+    async def _turn(self, listener: Connection | None = None) -> None:
         """In one transaction let the jobs that are done leave, show that the others live, and take as many as there is
         room for.
+
+        It is the ``listener``'s, which has these statements prepared; without one, for that may be lost, any other's.
         """
         ended, self._done = self._done, []
         now = asyncio.get_running_loop().time()
@@ -150,7 +152,9 @@ class Consumer:
             self._maybe_more = False  # whoever tells us from here on tells us of others
         taken: list[Job] = []
         try:
-            async with self._pool.acquire() as connection, connection.transaction():
+            session: AbstractAsyncContextManager[Connection]
+            session = self._pool.acquire() if listener is None else nullcontext(listener)
+            async with session as connection, connection.transaction():
                 queries = Queries(AsyncpgDriver(cast(Any, connection)))
                 if ended:
                     await queries.log_jobs([(job, "successful", None) for job in ended])

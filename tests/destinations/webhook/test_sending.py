@@ -24,8 +24,11 @@ from tidegate.domain.fetch import FetchReport, Page
 from tidegate.domain.outgoing import Answer, MessageState, Verdict
 from tidegate.domain.retry import RetryPolicy
 from tidegate.engine import queries
+from tidegate.engine.dispatcher import dispatch_ready
 from tidegate.engine.messages import replay
+from tidegate.engine.planner import plan_due
 from tidegate.engine.retention import prune
+from tidegate.engine.worker import Worker
 from tidegate.store import chains, messages, outbox
 from tidegate.store import sending as store
 from tidegate.store.messages import Choice
@@ -61,6 +64,26 @@ def test_batches_arrive_signed_and_in_order_and_then_the_period_is_covered(datab
         assert [one.data["position"] for one in sending.receiver.received] == [1, 2, 3]
         assert await states(sending) == ["succeeded"]
         assert await sending.world.covered(chain) == [(utc(1, month=5), utc(14))]
+
+    in_sending(database_url, story)
+
+
+def test_a_run_tells_the_sender_only_of_what_it_may_have_left(database_url: str) -> None:
+    """SPEC 5: what is in the outbox is sent at once, and thousands of runs without anything wake nobody."""
+
+    async def story(sending: Sending) -> None:
+        left: list[str] = []
+        await prepare(sending, records=2)
+        for state, told in (("delivering", ["left"]), ("succeeded", [])):
+            left.clear()
+            await plan_due(sending.world.parts, sending.world.clock.now())
+            assert await dispatch_ready(sending.world.parts, sending.world.clock.now()) == 1
+            worker = Worker(sending.world.parts, on_end=lambda: None, on_left=lambda: left.append("left"))
+            await worker.handle((await sending.world.runs())[-1]["id"])
+            assert (await states(sending))[-1] == state
+            assert left == told
+            await sending.send()
+            sending.world.clock.set(utc(15))
 
     in_sending(database_url, story)
 

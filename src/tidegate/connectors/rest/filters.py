@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import cache
 from zoneinfo import ZoneInfo
 
 from tidegate.connectors.rest.declaration import BoundParam, Meaning, StreamDeclaration
@@ -48,14 +49,15 @@ def bounds(request: FetchRequest, stream: StreamDeclaration, oldest: datetime | 
 def render_lower(bound: BoundParam, cursor: CursorField, instant: datetime) -> tuple[str, datetime]:
     """Return the text that shows every change at or after ``instant``, and the cursor value from where it shows all."""
     shown_from = cursor.floor(instant)
-    zone = ZoneInfo(bound.time_zone)
     steps_back = 1 if bound.meaning is Meaning.EXCLUSIVE else 0
     if bound.format is CursorFormat.DATE:
+        zone = ZoneInfo(bound.time_zone)
         return (shown_from.astimezone(zone).date() - steps_back * DAY).isoformat(), shown_from
-    offset = timedelta(0)
+    wall = shown_from
     if bound.format is CursorFormat.LOCAL:
-        offset = min(_offset(zone, shown_from), _offset(zone, shown_from + DAY))
-    written = EPOCH + ((shown_from + offset - EPOCH) // bound.grain - steps_back) * bound.grain
+        zone = ZoneInfo(bound.time_zone)
+        wall += min(_offset(zone, shown_from), _offset(zone, shown_from + DAY))
+    written = EPOCH + ((wall - EPOCH) // bound.grain - steps_back) * bound.grain
     return _write(bound, written), shown_from
 
 
@@ -101,6 +103,7 @@ def _write(bound: BoundParam, written: datetime) -> str:
             return written.isoformat(timespec=_timespec(bound.grain)).replace("+00:00", "Z")
 
 
+@cache
 def _timespec(grain: timedelta) -> str:
     if grain % timedelta(seconds=1) == timedelta(0):
         return "seconds"
