@@ -182,21 +182,15 @@ def quarantined(delivered: Sequence[Delivered], there: Found, history: History) 
         yield Violation("quarantine", f"missing {poison - there.texts}, too much {there.texts - poison}")
 
 
-def pages_once(delivered: Sequence[Delivered], dialect: Dialect) -> Iterator[Violation]:
-    """Yield runs that delivered a page again, word for word, although its checkpoint had committed.
-
-    A keyset may show a page twice in a row: a bound that moves by less than the source's grain shows the same again.
-    """
+def pages_once(delivered: Sequence[Delivered]) -> Iterator[Violation]:
+    """Yield runs that delivered a page again, word for word, although its checkpoint had committed."""
     seen: set[tuple[int, bytes]] = set()
-    before: tuple[int, bytes] | None = None
     for batch in delivered:
         for page in batch.pages:
             named = (batch.key.run_id, page.records)
-            in_a_row = dialect.moves and named == before
-            if named in seen and not in_a_row and page.records != b"[]":
+            if named in seen and page.records != b"[]":
                 yield Violation("again", f"run {batch.key.run_id} delivered twice the page {page.records[:200]!r}")
             seen.add(named)
-            before = named
 
 
 def chained(links: Sequence[Link], schedule: Schedule) -> Iterator[Violation]:
