@@ -189,7 +189,9 @@ class Stage:
         if self.sending is not None:
             self.violations += receiver.in_order(self.sending.receiver)
         self.violations += evidence.quarantined(delivered, there, history)
-        shown_again = history.dialect.counted or history.dialect.moves  # a keyset's bound, one grain back, shows it again
+        shown_again = (
+            history.dialect.counted or history.dialect.moves
+        )  # a keyset's bound, one grain back, shows it again
         if not shown_again and not self.source.faults["repeated page token"]:
             self.violations += evidence.pages_once(delivered)
         self.violations += evidence.chained(await chains.links(self.world.pool, self.chain_id), self.schedule)
