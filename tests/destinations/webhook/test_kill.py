@@ -23,6 +23,8 @@ WEBHOOK_POINTS = ("batch.recorded", "batch.committed", "delivery.answered", "del
 FILES_POINTS = ("batch.recorded", "delivery.sending", "delivery.answered")
 CHANGING = ("insert into outbox", "insert into delivered", "insert into routes", "update outbox", "update routes")
 """Statements that change what is to be sent; every commit of theirs lies between two of them, or a signal."""
+RENEWING = "update routes t set lease_until = $3 from unnest"
+"""Comes by the clock, not in every round."""
 VITAL = ("insert into outbox", "update outbox")
 OTHER_KILLS = 4
 COMPLETE = "select count(*) from tidegate.runs where state not in ('succeeded', 'superseded')"
@@ -67,7 +69,7 @@ async def statements(world: World) -> list[Death]:
     world.trade()
     await world.settle()
     await world.until(lambda: child.alive and (SIGNAL, "delivery.settled") in child.trace, "a message is settled")
-    passed = dict.fromkeys(name for side, name in child.trace if side == BEFORE)
+    passed = dict.fromkeys(name for side, name in child.trace if side == BEFORE and RENEWING not in name)
     return [Death(side, name) for name in passed if any(word in name for word in CHANGING) for side in SIDES]
 
 
@@ -109,6 +111,8 @@ def test_a_process_killed_around_a_statement_repeats_ids_and_loses_nothing(
             others = [death for death in deaths if death not in vital]
             await play(world, vital + random.Random(1).sample(others, OTHER_KILLS))
             complete(world, receiver)
+            told = await world.ledger.fetchval("select sum(inserted_count + updated_count) from tidegate.runs")
+            assert told == len(world.shop.versions), "what the runs tell of entered the outbox with it"
 
     asyncio.run(whole())
 
