@@ -31,7 +31,8 @@ def test_tick_says_what_waits_behind_a_failed_piece(cli: CommandLine, api: Order
     assert cli("tick").exit_code == 1
     told = cli.ok("tick")
     assert "Nothing is due" not in told
-    assert "2 due wait: another run" in told
+    assert "1 due wait: period failed, the oldest due " in told, "the piece behind the one that failed"
+    assert "1 due wait: another run, the oldest due " in told, "and the one behind that"
 
 
 def test_tick_says_that_nothing_is_due(cli: CommandLine) -> None:
