@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from operator import attrgetter
 from typing import overload
 
 import msgspec
@@ -45,15 +47,15 @@ class Glances(Sequence[Glance]):
             return [self._reader.glance(record) for record in self._decoded[index]]
         return self._reader.glance(self._decoded[index])
 
-    @property
+    @cached_property
     def marks(self) -> list[str]:
         """Return what tells a record and its place apart, key and cursor, for an edit moves it; "" if it has neither."""
         return [(b",".join(glance.key) + b" " + glance.cursor).decode("utf-8", WRITTEN_OUT).strip() for glance in self]
 
-    @property
+    @cached_property
     def keys(self) -> list[str]:
         """Return the keys as text, in the page's order; "" for a record without one."""
-        return [b",".join(self._reader.key(record)).decode("utf-8", WRITTEN_OUT) for record in self._decoded]
+        return self._reader.keys(self._decoded)
 
 
 class RecordReader:
@@ -67,6 +69,8 @@ class RecordReader:
         fields = [(attribute, msgspec.Raw, ABSENT) for attribute in self._attributes.values()]
         record = msgspec.defstruct("Record", fields, rename={name: top for top, name in self._attributes.items()})
         self._record, self._nothing = record, record()
+        simple = len(self._key) == 1 and len(self._key[0]) == 1
+        self._only_key = attrgetter(self._attributes[self._key[0][0]]) if simple else None
         self._one: msgspec.json.Decoder[object] = msgspec.json.Decoder(record)
         self._all: msgspec.json.Decoder[list[object]] = msgspec.json.Decoder(list[record])  # type: ignore[valid-type]
 
@@ -102,6 +106,13 @@ class RecordReader:
         """Return the texts of the key's parts, empty unless all are there."""
         parts = tuple([self._value(record, path) for path in self._key])
         return parts if all(parts) else ()
+
+    def keys(self, records: Sequence[object]) -> list[str]:
+        """Return the keys of decoded records as text, "" for one without."""
+        if self._only_key is None:
+            return [b",".join(self.key(record)).decode("utf-8", WRITTEN_OUT) for record in records]
+        texts = [str(bytes(raw), "utf-8", WRITTEN_OUT) for raw in map(self._only_key, records)]
+        return ["" if text == "null" else text for text in texts] if "null" in texts else texts
 
     def _value(self, record: object, path: Path) -> bytes:
         raw = bytes(getattr(record, self._attributes[path[0]]))

@@ -184,11 +184,11 @@ class Ties:
     def _trailing(self, seen: PageSeen) -> Iterable[Glance]:
         if not self._ends_only or not len(seen.glances):
             return seen.glances
-        backwards = list(reversed(seen.glances))
-        value = next((glance.cursor for glance in backwards if _VALUE.match(glance.cursor)), b"")
-        return reversed(
-            list(takewhile(lambda glance: glance.cursor == value or not _VALUE.match(glance.cursor), backwards))
+        value = next((glance.cursor for glance in reversed(seen.glances) if _VALUE.match(glance.cursor)), b"")
+        group = takewhile(
+            lambda glance: glance.cursor == value or not _VALUE.match(glance.cursor), reversed(seen.glances)
         )
+        return reversed(list(group))
 
     def group(self) -> Group:
         """Return what a resumed fetch has to know."""
