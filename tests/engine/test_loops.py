@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from datetime import timedelta
+from typing import Any
 
 import asyncpg
 import pytest
@@ -12,6 +13,7 @@ from tests.engine.world import World, in_world
 from tidegate.domain.errors import RateLimited
 from tidegate.engine.engine import Engine, Role
 from tidegate.store import runs
+from tidegate.store.queue import Consumer
 
 DEADLINE_SECONDS = 30
 OTHERS = "from pg_stat_activity where datname = current_database() and pid <> pg_backend_pid()"
@@ -66,18 +68,23 @@ def test_roles_split_over_engines_do_the_same_work(database_url: str) -> None:
     in_world(database_url, story)
 
 
-def test_the_engine_outlives_the_loss_of_its_database_connections(database_url: str) -> None:
+def test_the_engine_outlives_the_loss_of_its_database_connections(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """SPEC 5: a PostgreSQL restart or a cut connection stops nothing for good."""
+    listening, turn = asyncio.Event(), Consumer._turn
+
+    async def turned(consumer: Consumer, *listener: Any) -> None:
+        await turn(consumer, *listener)
+        listening.set()
+
+    monkeypatch.setattr(Consumer, "_turn", turned)
 
     async def story(world: World) -> None:
         chain = await world.install()
         engine = Engine(world.parts)
         working = asyncio.create_task(engine.run())
-
-        async def listening() -> bool:
-            return bool(await world.pool.fetchval(f"select count(*) {OTHERS} and query ilike '%listen%'"))
-
-        await until(listening)
+        await asyncio.wait_for(listening.wait(), DEADLINE_SECONDS)
         await world.pool.execute(f"select pg_terminate_backend(pid) {OTHERS}")
         world.shop.put(1, world.clock.now())
         world.clock.advance(days=1)
