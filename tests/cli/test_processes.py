@@ -9,8 +9,10 @@ import select
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
@@ -253,15 +255,37 @@ def test_what_is_answered_at_applys_question_is_done(
     if child == 0:
         os.execve(sys.executable, [*TIDEGATE, "apply", "-f", path], {**os.environ, **cli.environment})
     seen = _seen_until(terminal, b"Apply these changes?")
+    _wait_until_it_waits(child)
     os.write(terminal, typed)
     seen += _seen_until(terminal, b"never said")
-    _, status = os.waitpid(child, 0)
+    status = _ended(child, seen)
     os.close(terminal)
     assert os.waitstatus_to_exitcode(status) == code, seen.decode()
     assert b"Traceback" not in seen
     assert said in seen
     assert seen.count(b"+ tenant acme") == 1
     assert len(cli.json("status")) == streams
+
+
+def _wait_until_it_waits(child: int) -> None:
+    """Return once a process has been asleep at twenty looks in a row: it has come to read the answer to its question."""
+    asleep = 0
+    while asleep < 20:
+        state = Path(f"/proc/{child}/stat").read_text().rpartition(")")[2].split()[0]
+        asleep = asleep + 1 if state == "S" else 0
+        time.sleep(0.01)
+
+
+def _ended(child: int, seen: bytes) -> int:
+    """Return the status that a process has ended with; end it, and the test, if it goes on."""
+    for _ in range(500):
+        ended, status = os.waitpid(child, os.WNOHANG)
+        if ended:
+            return status
+        time.sleep(0.02)
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    pytest.fail(f"it goes on waiting: {seen.decode()}")
 
 
 def _seen_until(terminal: int, words: bytes) -> bytes:
