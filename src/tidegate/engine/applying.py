@@ -14,6 +14,14 @@ from tidegate.domain.schedule import start_instant
 from tidegate.domain.workflow import PLAIN_SYNC
 from tidegate.engine import commands
 from tidegate.engine.changes import Action, Bridge, Change, FieldChange, Outcome, differences, secret_differences
+from tidegate.engine.compared import (
+    connection_fields,
+    installation_fields,
+    limit_fields,
+    own_schedule_fields,
+    spec_fields,
+    under,
+)
 from tidegate.engine.configuration import Configuration, ConnectionSpec, DestinationSpec, InstallationSpec, TenantSpec
 from tidegate.engine.document import Mistakes
 from tidegate.engine.parts import Parts
@@ -155,8 +163,8 @@ class _Applying:
             remedy = "Give the new destination another name, and the installations that name."
             self.mistakes.add(InvalidInput(f"destinations.{spec.name}.kind", spec.kind, problem, remedy))
         place = directory.destination_place(spec.name)
-        before = {"kind": stored.kind, **_under("settings.", stored.settings)} if stored else {}
-        fields = differences(before, {"kind": spec.kind, **_under("settings.", spec.settings)})
+        before = {"kind": stored.kind, **under("settings.", stored.settings)} if stored else {}
+        fields = differences(before, {"kind": spec.kind, **under("settings.", spec.settings)})
         fields += secret_differences(self._opened(stored.sealed, place) if stored else {}, spec.secrets)
         fingerprint = self.parts.sealer.fingerprint(spec.kind, spec.settings, spec.secrets)
         if stored and stored.fingerprint == fingerprint and not fields:
@@ -183,7 +191,7 @@ class _Applying:
         spec = self._with_limits(written)
         stored = self.state.connections.get((tenant_id, spec.name))
         place = directory.connection_place(tenant_id, spec.name)
-        fields = differences(_connection_fields(stored) if stored else {}, _spec_fields(spec))
+        fields = differences(connection_fields(stored) if stored else {}, spec_fields(spec))
         fields += secret_differences(self._opened(stored.sealed, place) if stored else {}, spec.secrets)
         fingerprint = self.parts.sealer.fingerprint(spec.connector, spec.settings, spec.secrets)
         if stored and stored.fingerprint == fingerprint and not fields:
@@ -225,7 +233,7 @@ class _Applying:
         if before is None or before == self.state.limits[account]:
             return
         if stored is None or (stored.platform, stored.account) != account:
-            fields = differences(_limit_fields(*before), _limit_fields(spec.concurrency, spec.rate_limit))
+            fields = differences(limit_fields(*before), limit_fields(spec.concurrency, spec.rate_limit))
             self._note("account", spec.account, fields, new=False)
         others = [
             f"{each.tenant_id}/{each.name}"
@@ -258,10 +266,10 @@ class _Applying:
             if (chain.connector, chain.account) == account and chain.stream in spec.streams
         }
         new_streams = [stream for stream in spec.streams if stream not in kept]
-        fields = differences(_installation_fields(stored) if stored else {}, _installation_fields(spec))
+        fields = differences(installation_fields(stored) if stored else {}, installation_fields(spec))
         if stored is None:
-            fields += differences({}, {"streams": list(spec.streams), **_under("schedule.", spec.schedule.as_json())})
-            fields += _own_schedule_fields(spec, spec.streams)
+            fields += differences({}, {"streams": list(spec.streams), **under("schedule.", spec.schedule.as_json())})
+            fields += own_schedule_fields(spec, spec.streams)
         if fields:
             self._note("installation", name, fields, new=stored is None)
         if stored is not None and stored.destination != spec.destination:
@@ -291,7 +299,7 @@ class _Applying:
             )
             await edits.begin(chain_id, stream, started, new=new)
         if streams and told:
-            fields = tuple(_own_schedule_fields(spec, streams))
+            fields = tuple(own_schedule_fields(spec, streams))
             self.changes.append(Change(Action.ADDED, "stream", f"{tenant_id}/{spec.name}", fields, tuple(streams)))
 
     async def _retire(self, name: str, those: Sequence[ScheduledChain]) -> None:
@@ -364,47 +372,3 @@ class _Applying:
     def _note(self, kind: str, name: str, fields: Sequence[FieldChange], *, new: bool) -> None:
         told = tuple(fields) or (FieldChange("secrets", None, "sealed under another key"),)
         self.changes.append(Change(Action.ADDED if new else Action.CHANGED, kind, name, told))
-
-
-def _under(prefix: str, values: object) -> dict[str, object]:
-    assert isinstance(values, dict)
-    return {f"{prefix}{key}": value for key, value in values.items()}
-
-
-def _own_schedule_fields(spec: InstallationSpec, streams: Sequence[str]) -> list[FieldChange]:
-    return [
-        made
-        for stream in streams
-        if stream in spec.own_schedules
-        for made in differences({}, spec.own_schedules[stream].as_json(), f"streams.{stream}.schedule.")
-    ]
-
-
-def _connection_fields(stored: StoredConnection) -> dict[str, object]:
-    return {
-        "connector": stored.connector,
-        "account": stored.account,
-        **_limit_fields(stored.concurrency_limit, stored.rate_limit),
-        "connection_concurrency": stored.own_concurrency_limit,
-        **_under("settings.", stored.settings),
-    }
-
-
-def _installation_fields(of: StoredInstallation | InstallationSpec) -> dict[str, object]:
-    days = of.pause_after_failing_days
-    return {"connection": of.connection, "destination": of.destination, "pause_after_failing_days": days}
-
-
-def _spec_fields(spec: ConnectionSpec) -> dict[str, object]:
-    return {
-        "connector": spec.connector,
-        "account": spec.account,
-        **_limit_fields(spec.concurrency, spec.rate_limit),
-        "connection_concurrency": spec.own_concurrency,
-        **_under("settings.", spec.settings),
-    }
-
-
-def _limit_fields(concurrency: int, rate: RateLimit | None) -> dict[str, object]:
-    rates = {} if rate is None else {"requests_per_second": rate.per_second, "burst": rate.burst}
-    return {"concurrency": concurrency, **rates}
