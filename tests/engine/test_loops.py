@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 from tests.engine.world import World, in_world
 from tidegate.domain.errors import RateLimited
 from tidegate.engine.engine import Engine, Role
+from tidegate.engine.planner import plan_due
 from tidegate.store import runs
 from tidegate.store.queue import Consumer
 
@@ -66,6 +68,35 @@ def test_roles_split_over_engines_do_the_same_work(database_url: str) -> None:
         assert {run["epoch"] for run in await world.runs()} == {1}
 
     in_world(database_url, story)
+
+
+@pytest.mark.parametrize("beside", [frozenset[Role](), frozenset({Role.WORKER})], ids=["alone", "beside a worker"])
+def test_a_dispatcher_fills_the_room_that_runs_leave_in_another_process(
+    database_url: str, beside: frozenset[Role]
+) -> None:
+    """SPEC 3: an account that lets one run go at once is used again as soon as that one has ended, not a tick later."""
+
+    async def story(world: World) -> None:
+        chains = [await world.install(f"t{number}", account="shared.example", limit=1) for number in range(4)]
+        world.clock.advance(days=1)
+        await plan_due(world.parts, world.clock.now())
+        idle = replace(world.parts, settings=replace(world.parts.settings, slots=0))
+        engines = [
+            Engine(idle, frozenset({Role.DISPATCHER}) | beside),
+            Engine(world.parts, frozenset({Role.WORKER})),
+        ]
+        tasks = [asyncio.create_task(engine.run()) for engine in engines]
+
+        async def covered() -> bool:
+            world.clock.advance(seconds=0.1)
+            return all([await world.covered(chain) for chain in chains])
+
+        await until(covered)
+        for engine in engines:
+            engine.stop()
+        await asyncio.gather(*tasks)
+
+    in_world(database_url, story, tick_every=timedelta(days=1))
 
 
 def test_the_engine_outlives_the_loss_of_its_database_connections(

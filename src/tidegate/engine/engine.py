@@ -19,7 +19,7 @@ from tidegate.engine.sender import Sender
 from tidegate.engine.sweeper import sweep
 from tidegate.engine.watch import watch
 from tidegate.engine.worker import Worker
-from tidegate.store import runs, schedules, schema, sending
+from tidegate.store import queue, runs, schedules, schema, sending
 
 log = structlog.get_logger()
 
@@ -75,6 +75,8 @@ class Engine:
                     "dispatcher", self._dispatch, settings.tick_every, self._dispatch_now, settings.dispatch_pause
                 )
             )
+            if Role.WORKER not in self._roles:
+                loops.append(self._hear_of_room())
         if Role.SWEEPER in self._roles:
             loops.append(self._repeat("sweeper", self._sweep, settings.sweep_every))
             loops.append(self._watch_later())
@@ -151,6 +153,21 @@ class Engine:
             return await dispatch_ready(self._parts, now, if_taken=self._dispatch_anew)
         least = max(1, settings.queue_depth // 2)
         return await dispatch_ready(self._parts, now, if_taken=self._dispatch_now.set, least=least)
+
+    async def _hear_of_room(self) -> None:
+        """Wake the dispatcher when runs end elsewhere, also where no worker of this process listens to the queue."""
+        hearing = asyncio.create_task(self._keep_hearing())
+        await self._stopping.wait()
+        hearing.cancel()
+        await asyncio.gather(hearing, return_exceptions=True)
+
+    async def _keep_hearing(self) -> None:
+        while True:
+            try:
+                await queue.hear_of_room(self._parts.pool, self._dispatch_now.set)
+            except Exception:
+                log.exception("queue lost")
+            await self._parts.clock.sleep(self._parts.settings.tick_every.total_seconds())
 
     async def _sweep(self, now: datetime) -> int:
         if helped := await sweep(self._parts, now):

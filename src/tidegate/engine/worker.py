@@ -39,7 +39,7 @@ NOTHING_LEFT = frozenset({Outcome.SUCCEEDED, Outcome.UNPROVEN})
 class Worker:
     """Executes the runs that the queue hands to this process, at most ``settings.slots`` at a time.
 
-    ``on_end`` is called whenever a run has left this worker's hands: there is room for another. ``on_left`` is called if it
+    ``on_end`` is called whenever a run has left a worker's hands, this one's or another process's: there is room. ``on_left`` is called if it
     may have left something in the outbox.
     """
 
@@ -66,7 +66,12 @@ class Worker:
         try:
             while not self._stopping.is_set():
                 self._consumer = Consumer(
-                    self._parts.pool, self._begin, settings.slots, self._parts.worker, lost_after=settings.lease
+                    self._parts.pool,
+                    self._begin,
+                    settings.slots,
+                    self._parts.worker,
+                    lost_after=settings.lease,
+                    on_room=self._on_end,
                 )
                 try:
                     await self._consumer.run()

@@ -27,6 +27,9 @@ LOOK_EVERY = timedelta(seconds=2)
 GATHER_SECONDS = 0.005
 """How long a worker that is nearly full waits for more of its runs to end, so that it takes and ends jobs in batches."""
 
+JOBS_CAME, JOBS_LEFT, LOST = "insert", "delete", "lost"
+"""What a listener is told: the first two as the queue's own trigger names them."""
+
 log = structlog.get_logger()
 
 
@@ -76,7 +79,8 @@ class Consumer:
 
     ``begin`` is called with the jobs of a batch, as run ids by job id, and sees to it that `done` is called for each of
     them. Jobs that are done leave the queue with the next batch that is taken, in one transaction. A job whose consumer
-    has shown no sign of life for ``lost_after`` is handed out again.
+    has shown no sign of life for ``lost_after`` is handed out again. ``on_room`` is called when jobs have left the queue,
+    by whichever process.
     """
 
     def __init__(
@@ -87,9 +91,11 @@ class Consumer:
         worker: str,
         *,
         lost_after: timedelta,
+        on_room: Callable[[], None] = lambda: None,
     ) -> None:
         self._pool = pool
         self._begin = begin
+        self._on_room = on_room
         self._slots = slots
         self._name = QueueManagerId(uuid5(NAMESPACE_URL, worker))
         self._lost_after = lost_after
@@ -107,7 +113,7 @@ class Consumer:
 
         Raises what the database raises; the jobs in hand are waited for then too.
         """
-        async with self._listening() as listener:
+        async with _listening(self._pool, self._told) as listener:
             try:
                 while not self._stopping:
                     if listener.is_closed():
@@ -198,28 +204,55 @@ class Consumer:
         if len(self._jobs) > self._slots // 2:
             await asyncio.sleep(GATHER_SECONDS)
 
-    @asynccontextmanager
-    async def _listening(self) -> AsyncGenerator[Connection]:
-        """Be told of new jobs over the connection yielded, while inside."""
+    def _told(self, what: str) -> None:
+        if what == JOBS_LEFT:
+            self._on_room()
+            return
+        self._maybe_more |= what == JOBS_CAME
+        self._changed.set()
 
-        def told(_connection: object, _pid: int, _channel: str, payload: object) -> None:
-            if '"insert"' in str(payload):
-                self._maybe_more = True
-                self._changed.set()
 
-        def lost(_connection: object) -> None:
-            self._changed.set()
+async def hear_of_room(pool: Pool, on_room: Callable[[], None]) -> None:
+    """Call ``on_room`` whenever jobs have left the queue, by whichever process, until cancelled: for one that takes none.
 
-        channel = db_settings().channel
-        async with self._pool.acquire() as connection:
-            connection.add_termination_listener(lost)
-            await connection.add_listener(channel, told)
-            try:
-                yield connection
-            finally:
-                connection.remove_termination_listener(lost)
-                if not connection.is_closed():
-                    await connection.remove_listener(channel, told)
+    Calls it as well when it begins to listen, and raises ConnectionError when it cannot hear any more.
+    """
+    lost = asyncio.Event()
+
+    def told(what: str) -> None:
+        if what == JOBS_LEFT:
+            on_room()
+        elif what == LOST:
+            lost.set()
+
+    async with _listening(pool, told):
+        on_room()
+        await lost.wait()
+        raise ConnectionError("the connection that tells of room in the queue is lost")
+
+
+@asynccontextmanager
+async def _listening(pool: Pool, told: Callable[[str], None]) -> AsyncGenerator[Connection]:
+    """Be told ``JOBS_CAME``, ``JOBS_LEFT`` or ``LOST`` over the connection yielded, while inside."""
+
+    def changed(_connection: object, _pid: int, _channel: str, payload: object) -> None:
+        for what in (JOBS_CAME, JOBS_LEFT):
+            if f'"{what}"' in str(payload):
+                told(what)
+
+    def lost(_connection: object) -> None:
+        told(LOST)
+
+    channel = db_settings().channel
+    async with pool.acquire() as connection:
+        connection.add_termination_listener(lost)
+        await connection.add_listener(channel, changed)
+        try:
+            yield connection
+        finally:
+            connection.remove_termination_listener(lost)
+            if not connection.is_closed():
+                await connection.remove_listener(channel, changed)
 
 
 async def prune(connection: Connection | Pool) -> None:
