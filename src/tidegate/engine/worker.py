@@ -39,8 +39,8 @@ NOTHING_LEFT = frozenset({Outcome.SUCCEEDED, Outcome.UNPROVEN})
 class Worker:
     """Executes the runs that the queue hands to this process, at most ``settings.slots`` at a time.
 
-    ``on_end`` is called whenever a run has left a worker's hands, this one's or another process's: there is room. ``on_left`` is called if it
-    may have left something in the outbox.
+    ``on_end`` is called whenever a run has left a worker's hands, this one's or another process's: there is room for another.
+    ``on_left`` is called if it may have left something in the outbox.
     """
 
     def __init__(self, parts: Parts, on_end: Callable[[], None], on_left: Callable[[], None] = lambda: None) -> None:
