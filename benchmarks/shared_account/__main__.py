@@ -33,7 +33,7 @@ from tidegate.bootstrap import Options, assemble
 from tidegate.domain.capacity import RateLimit
 from tidegate.domain.schedule import next_due, start_instant
 from tidegate.domain.schedule_document import parse_schedule
-from tidegate.engine import commands
+from tidegate.engine.commands import installations
 from tidegate.engine.parts import Parts
 from tidegate.store import chains, directory, schedules
 from tidegate.store.directory import StoredConnection, StoredDestination
@@ -115,7 +115,7 @@ async def measure(folder: Path, scale: Scale, *, rounds: int, with_big: bool) ->
                     due_at = first_due + number * INTERVAL
                     if with_big and number == rounds - 1:
                         await asyncio.sleep(max(0, (due_at - HEAD_START - datetime.now(UTC)).total_seconds()))
-                        await commands.request_runs(parts, BIG, "sync")
+                        await installations.request_runs(parts, BIG, "sync")
                     found.append(await play(parts, url, scale, due_at))
                     print(f"due {due_at:%H:%M:%S}: {found[-1]}", file=sys.stderr)
                 if with_big:

@@ -19,7 +19,7 @@ import uvloop
 from tidegate.bootstrap import Options, assemble
 from tidegate.domain.schedule import next_due, start_instant
 from tidegate.domain.schedule_document import parse_schedule
-from tidegate.engine.commands import request_runs
+from tidegate.engine.commands.installations import request_runs
 from tidegate.engine.engine import Engine, Role
 from tidegate.engine.parts import Parts
 from tidegate.store import chains, directory, schedules

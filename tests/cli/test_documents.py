@@ -18,7 +18,7 @@ from tests.simulated import SimulatedClock
 from tidegate.cli.main import COMMANDS, LazyGroup
 from tidegate.connectors.registry import find_connector
 from tidegate.domain.errors import DestinationUnavailable
-from tidegate.engine.configuration import load, read_file
+from tidegate.engine.configuring.configuration import load, read_file
 from tidegate.engine.parts import Parts
 from tidegate.store.retention import kept_for
 from tidegate.store.seal import Sealer
@@ -131,7 +131,7 @@ def test_the_examples_are_right(tmp_path: Path, name: str) -> None:
 def test_the_configuration_page_names_every_key_and_every_variable() -> None:
     """A key that the reader knows, or a variable in the source, is on the page; and no other variable is."""
     page = CONFIGURATION.read_text("utf-8")
-    reader = (ROOT / "src/tidegate/engine/configuration.py").read_text("utf-8")
+    reader = (ROOT / "src/tidegate/engine/configuring/configuration.py").read_text("utf-8")
     keys = {key for call in re.findall(r"require_known\(([^)]*)\)", reader) for key in re.findall(r'"(\w+)"', call)}
     assert len(keys) > 15
     assert [

@@ -26,8 +26,9 @@ from tests.connectors.changes import feed_server
 from tests.connectors.children import counter as orders
 from tests.connectors.rest.sources import serve
 from tidegate.bootstrap import Options, assemble
-from tidegate.engine import applying, commands, configuration
-from tidegate.engine.document import DocumentFile
+from tidegate.engine.commands import installations
+from tidegate.engine.configuring import applying, configuration
+from tidegate.engine.configuring.document import DocumentFile
 from tidegate.engine.engine import Engine
 from tidegate.engine.settings import Settings
 from tidegate.store.embedded import EmbeddedServer
@@ -102,7 +103,7 @@ class Proof:
         self._live()
         await asyncio.sleep(1.1)  # manual runs end at whole seconds
         before, fed = len(self.shop.asked), len(self.book.asked)
-        ids = await commands.request_runs(parts, "acme", "items") + await commands.request_runs(
+        ids = await installations.request_runs(parts, "acme", "items") + await installations.request_runs(
             parts, "acme", "contacts"
         )
         self.trap.at = sorted(self.chance.randint(1, 40) + self.trap.seen for _ in range(self.chance.randint(1, 3)))

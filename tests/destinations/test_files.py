@@ -20,8 +20,8 @@ from tests.engine.doubles import ORDERS
 from tidegate.destinations.files import names
 from tidegate.destinations.files.files import root_of
 from tidegate.domain.errors import InvalidInput, SourceUnavailable
-from tidegate.engine import backfilling
-from tidegate.engine.messages import replay
+from tidegate.engine.commands import backfilling
+from tidegate.engine.commands.messages import replay
 from tidegate.store.messages import Choice
 
 

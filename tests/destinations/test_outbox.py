@@ -27,7 +27,7 @@ from tidegate.destinations.webhook.webhook import Webhook
 from tidegate.domain.cursor import CursorField
 from tidegate.domain.errors import InvalidInput
 from tidegate.domain.stream import Stream
-from tidegate.engine import backfilling, quarantine
+from tidegate.engine.commands import backfilling, quarantine
 from tidegate.store import outbox
 from tidegate.store.quarantine import Chosen
 

@@ -13,7 +13,7 @@ from tidegate.cli.schedule import _read_yaml
 from tidegate.connectors.rest.section import Section
 from tidegate.domain import plain_yaml
 from tidegate.domain.errors import InvalidInput
-from tidegate.engine.document import DocumentFile, Mistakes, open_document
+from tidegate.engine.configuring.document import DocumentFile, Mistakes, open_document
 
 
 def read(text: str) -> Any:

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 import pytest
 
 from tidegate.domain.fetch import FetchReport, Page
-from tidegate.engine.delivery import ahead
+from tidegate.engine.attempt.delivery import ahead
 from tidegate.engine.settings import Settings
 
 MIB = 1024 * 1024

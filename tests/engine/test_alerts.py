@@ -13,7 +13,8 @@ from tests.engine.test_loops import until
 from tests.engine.world import DAILY, World, in_world
 from tidegate.domain.alert import AlertKind
 from tidegate.domain.errors import ContractBroken, SourceUnavailable, Unauthorised
-from tidegate.engine import commands, queries
+from tidegate.engine import queries
+from tidegate.engine.commands import installations
 from tidegate.engine.dispatcher import dispatch_ready
 from tidegate.engine.engine import Engine, Role
 from tidegate.engine.planner import plan_due
@@ -42,7 +43,7 @@ async def connection_unauthorised(world: World) -> None:
     (alert,) = await queries.list_alerts(world.parts)
     assert alert.message == "acme/shop is refused by acme.example: scope withdrawn"
     assert "Renew its secrets" in alert.remedy
-    await commands.resume(world.parts, "acme", "sync")
+    await installations.resume(world.parts, "acme", "sync")
 
 
 async def paused_by_failures(world: World) -> None:
@@ -54,7 +55,7 @@ async def paused_by_failures(world: World) -> None:
         await world.tick()
     assert await open_kinds(world) == [AlertKind.PAUSED_BY_FAILURES]
     world.shop.on_page = lambda _number: None
-    await commands.resume(world.parts, "acme", "sync")
+    await installations.resume(world.parts, "acme", "sync")
     await world.tick()
 
 

@@ -14,8 +14,8 @@ from tests.engine.doubles import OpenedShop
 from tests.engine.world import World, in_world
 from tidegate.domain.capacity import SHARE_OF_BURST, SHARE_OF_RATE, RateLimit
 from tidegate.domain.errors import AccountHeld, RateLimited, SourceUnavailable
-from tidegate.engine import commands
 from tidegate.engine.allowance import HORIZON, Allowances
+from tidegate.engine.commands import installations
 from tidegate.engine.dispatcher import dispatch_ready
 from tidegate.engine.parts import Ends
 from tidegate.engine.planner import plan_due
@@ -214,7 +214,7 @@ def test_what_asks_for_a_pause_and_for_how_long(database_url: str, error: Except
     async def story(world: World) -> None:
         await world.install()
         world.shop.on_page = lambda _number: error
-        await commands.request_runs(world.parts, "acme", "sync")
+        await installations.request_runs(world.parts, "acme", "sync")
         await dispatch_ready(world.parts, world.clock.now())
         await world.work()
         until = await world.pool.fetchval("select hold_until from accounts")

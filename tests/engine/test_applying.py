@@ -12,11 +12,12 @@ import pytest
 from tests.engine.world import World, in_world
 from tidegate.domain.errors import InvalidInput, Unauthorised
 from tidegate.domain.period import Period
-from tidegate.engine import applying, commands
-from tidegate.engine.changes import Action, Bridge, Change, Outcome
-from tidegate.engine.configuration import Configuration, load
+from tidegate.engine.commands import installations
+from tidegate.engine.configuring import applying
+from tidegate.engine.configuring.changes import Action, Bridge, Change, Outcome
+from tidegate.engine.configuring.configuration import Configuration, load
+from tidegate.engine.configuring.document import DocumentFile, InvalidConfiguration
 from tidegate.engine.dispatcher import dispatch_ready
-from tidegate.engine.document import DocumentFile, InvalidConfiguration
 from tidegate.engine.planner import plan_due
 from tidegate.store import chains, directory
 
@@ -329,8 +330,8 @@ def test_an_earlier_start_can_be_taken_back_or_moved_on_until_its_backfill_runs(
 
         march = text(DAILY.replace("2026-05-01", "2026-03-01"))
         await apply(world, march)
-        await commands.pause(world.parts, "acme", "sync")
-        await commands.resume(world.parts, "acme", "sync")
+        await installations.pause(world.parts, "acme", "sync")
+        await installations.resume(world.parts, "acme", "sync")
         assert await dispatch_ready(world.parts, world.clock.now()) == 1
         rows = await everything(world)
         with pytest.raises(InvalidConfiguration, match="backfill in front of the coverage is active"):
@@ -435,8 +436,8 @@ def test_a_stream_taken_off_the_list_is_planned_no_more_not_even_after_a_resume(
         assert (change.action, change.name, change.streams) == (Action.RETIRED, "acme/sync", ("events",))
         assert (await apply(world, text(streams="[orders]"))).changes == ()
 
-        await commands.pause(world.parts, "acme", "sync")
-        await commands.resume(world.parts, "acme", "sync")
+        await installations.pause(world.parts, "acme", "sync")
+        await installations.resume(world.parts, "acme", "sync")
         world.clock.set(utc(15))
         await world.tick()
         streams = await world.pool.fetch(

@@ -12,8 +12,9 @@ from tidegate.domain.errors import ContractBroken, InvalidInput, LeaseLost
 from tidegate.domain.fetch import FetchReport
 from tidegate.domain.period import Period
 from tidegate.domain.run import Lane, RunState
-from tidegate.engine import backfilling, commands, queries, waiving
-from tidegate.engine.backfilling import Backfill
+from tidegate.engine import queries
+from tidegate.engine.commands import backfilling, installations, waiving
+from tidegate.engine.commands.backfilling import Backfill
 from tidegate.engine.dispatcher import dispatch_ready
 from tidegate.engine.planner import plan_due
 from tidegate.engine.sender import Sender
@@ -122,7 +123,7 @@ def test_a_backfill_detached_in_front_is_refused_and_the_gap_named(database_url:
             await backfilling.request_backfill(world.parts, "belle", "sync", "orders", utc(1), utc(2))
         with pytest.raises(InvalidInput, match="is not a stream"):
             await backfilling.request_backfill(world.parts, "acme", "sync", "orderz", utc(1), utc(2))
-        await commands.pause(world.parts, "acme", "sync")
+        await installations.pause(world.parts, "acme", "sync")
         with pytest.raises(InvalidInput, match="is paused"):
             await backfill(world, utc(11), utc(12))
         assert await world.runs() == before
@@ -298,11 +299,11 @@ def test_a_waiver_leaves_out_what_was_booked_by_hand(database_url: str) -> None:
 
     async def story(world: World) -> None:
         chain = await covered_to(world, 14)
-        await commands.pause(world.parts, "acme", "sync", "stocktaking")
+        await installations.pause(world.parts, "acme", "sync", "stocktaking")
         world.clock.set(utc(24, 5))
         await world.tick()
         await waive(world, utc(24))
-        await commands.resume(world.parts, "acme", "sync")
+        await installations.resume(world.parts, "acme", "sync")
         await world.tick()
         assert await chains.uncovered(world.pool, world.clock.now()) == []
         world.clock.set(utc(25))
@@ -500,7 +501,7 @@ def test_a_backfill_in_front_that_failed_is_tried_again_and_told_of(database_url
         await world.tick()
         async with world.pool.acquire() as connection, connection.transaction():
             await chains.move_start(connection, chain, datetime(2026, 4, 1, tzinfo=UTC))
-            await commands.extend_to_start(connection, chain, world.clock.now())
+            await installations.extend_to_start(connection, chain, world.clock.now())
 
         def broken(_number: int) -> Exception | None:
             return ContractBroken("no records") if world.shop.asked[-1].upper is not None else None

@@ -10,7 +10,7 @@ import pytest
 
 from tests.engine.world import DAILY, World, in_world
 from tidegate.domain.errors import ContractBroken
-from tidegate.engine import backfilling, commands
+from tidegate.engine.commands import backfilling, installations
 from tidegate.engine.dispatcher import dispatch_ready
 from tidegate.engine.engine import Engine
 from tidegate.engine.planner import plan_due
@@ -251,8 +251,10 @@ def test_a_manual_run_is_cut_too(database_url: str) -> None:
 
     async def story(world: World) -> None:
         chain = await world.install(rule={**DAILY, "start_date": "2026-07-11", "max_period": "1d"})
-        asked = await commands.request_runs(world.parts, "acme", "sync")
-        assert await commands.request_runs(world.parts, "acme", "sync") == asked, "asking twice is asking once (HOLE r)"
+        asked = await installations.request_runs(world.parts, "acme", "sync")
+        assert await installations.request_runs(world.parts, "acme", "sync") == asked, (
+            "asking twice is asking once (HOLE r)"
+        )
         await world.tick()
         runs = await world.runs()
         assert [run["id"] for run in runs] == asked
@@ -273,7 +275,7 @@ def test_a_manual_run_covers_what_failed_and_what_waits_behind_it_ends_as_supers
         await world.tick()
         world.shop.on_page = lambda _number: None
         world.clock.set(utc(16, 5))
-        await commands.request_runs(world.parts, "acme", "sync")
+        await installations.request_runs(world.parts, "acme", "sync")
         await world.tick()
         assert await world.covered(chain) == [(utc(13), utc(16, 5))]
         states = [state for _, _, state in told(await world.runs())]
@@ -292,10 +294,10 @@ def test_pausing_and_resuming_under_each(database_url: str) -> None:
         chain = await world.install(rule={**EACH, "settle": "1h"})
         world.clock.set(utc(15))
         await world.tick()
-        await commands.pause(world.parts, "acme", "sync", "stocktaking")
+        await installations.pause(world.parts, "acme", "sync", "stocktaking")
         world.clock.set(utc(17, 2))
         await world.tick()
-        await commands.resume(world.parts, "acme", "sync")
+        await installations.resume(world.parts, "acme", "sync")
         await world.tick()
         assert await world.covered(chain) == [(utc(day), utc(day + 1)) for day in (13, 14, 15, 16)]
         assert await schedules.next_look_at(world.pool) == utc(18)

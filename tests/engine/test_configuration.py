@@ -13,8 +13,8 @@ from tests.engine.doubles import FakeShop
 from tests.simulated import SimulatedClock
 from tidegate.domain.errors import DestinationUnavailable, InvalidInput
 from tidegate.domain.recurrence import Frequency
-from tidegate.engine.configuration import Configuration, load
-from tidegate.engine.document import DocumentFile, InvalidConfiguration
+from tidegate.engine.configuring.configuration import Configuration, load
+from tidegate.engine.configuring.document import DocumentFile, InvalidConfiguration
 from tidegate.engine.parts import Parts
 from tidegate.store.directory import StoredDestination
 from tidegate.store.seal import Sealer

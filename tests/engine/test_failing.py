@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from tests.engine.world import DAILY, World, in_world
 from tidegate.domain.errors import ContractBroken, SourceUnavailable, Unauthorised
 from tidegate.domain.retry import RetryPolicy
-from tidegate.engine import commands
+from tidegate.engine.commands import installations
 from tidegate.engine.dispatcher import dispatch_ready
 from tidegate.engine.planner import plan_due
 from tidegate.engine.sweeper import sweep
@@ -47,7 +47,7 @@ def test_after_31_failing_days_the_installation_is_paused_and_says_so(database_u
         await days(world, 10)
         assert len(await world.runs()) == failed, "nothing more is tried"
         world.shop.on_page = lambda _number: None
-        await commands.resume(world.parts, "acme", "sync")
+        await installations.resume(world.parts, "acme", "sync")
         await world.tick()
         assert (await world.covered(chain))[-1] == (utc(14), utc(25, month=8))
 
@@ -103,7 +103,7 @@ def test_an_installation_may_have_a_number_of_its_own(database_url: str) -> None
         await days(world, 3)
         assert (await paused_by(world))[0] == "failing"
         assert await paused_by(world, "patient") == (None, "")
-        await commands.resume(world.parts, "acme", "sync")
+        await installations.resume(world.parts, "acme", "sync")
         await days(world, 2)
         assert await paused_by(world) == (None, "")
         await days(world, 1)
@@ -178,7 +178,7 @@ def test_once_one_may_try_again_all_that_the_refusal_had_paused_do(database_url:
         await sweep(world.parts, world.clock.now())
         assert {each.paused_at is None for each in await directory.installations(world.pool, "acme")} == {False}
         world.shop.on_page = lambda _number: None
-        await commands.resume(world.parts, "acme", "second")
+        await installations.resume(world.parts, "acme", "second")
         await sweep(world.parts, world.clock.now())
         found = {each.name: each.paused_by for each in await directory.installations(world.pool, "acme")}
         assert found == {"sync": None, "second": None, "third": "person"}
@@ -192,7 +192,9 @@ async def connect_third(world: World) -> None:
     """Install a third one, paused by a person before anything was refused."""
     async with world.pool.acquire() as connection, connection.transaction():
         await directory.put_installation(connection, "acme", "third", "shop", "table")
-        await commands.pause_in(connection, "acme", "third", "unauthorised: not really, a person wrote this", utc(13))
+        await installations.pause_in(
+            connection, "acme", "third", "unauthorised: not really, a person wrote this", utc(13)
+        )
 
 
 def test_under_each_failing_days_count_though_the_oldest_piece_is_tried_again(database_url: str) -> None:

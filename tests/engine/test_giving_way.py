@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 from tests.engine.test_loops import until
 from tests.engine.world import World, in_world
 from tidegate.domain.run import RunState
-from tidegate.engine import backfilling
+from tidegate.engine.commands import backfilling
 from tidegate.engine.dispatcher import dispatch_ready
 from tidegate.engine.planner import plan_due
 from tidegate.engine.worker import Worker

@@ -9,7 +9,7 @@ import pytest
 from tests.engine.test_applying import apply, fields_of, told
 from tests.engine.world import World, in_world
 from tidegate.connectors.registry import find_connector
-from tidegate.engine.identity import Identity
+from tidegate.engine.configuring.identity import Identity
 
 DOCUMENT = """
 destinations: {{table: {{kind: postgresql}}}}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 from tests.engine.world import World, in_world
-from tidegate.engine import commands
+from tidegate.engine.commands import installations
 from tidegate.engine.dispatcher import dispatch_ready
 from tidegate.engine.planner import plan_due
 
@@ -28,7 +28,7 @@ def test_a_manual_run_that_waits_is_not_merged_away(database_url: str) -> None:
 
     async def story(world: World) -> None:
         await world.install()
-        (asked,) = await commands.request_runs(world.parts, "acme", "sync")
+        (asked,) = await installations.request_runs(world.parts, "acme", "sync")
         await planned(world, 14)
         await planned(world, 15)
         assert await those_that_wait(world) == [("manual", 13), ("schedule", 15)]
@@ -59,7 +59,7 @@ def test_a_pause_drops_what_is_handed_to_the_queue_too(database_url: str) -> Non
         await planned(world, 14)
         assert await dispatch_ready(world.parts, world.clock.now()) == 1
         (run,) = await world.runs()
-        assert await commands.pause(world.parts, "acme", "sync") == 1
+        assert await installations.pause(world.parts, "acme", "sync") == 1
         assert [each["state"] for each in await world.runs()] == ["dropped"]
         await world.work()
         assert (await world.runs())[0]["state"] == "dropped"

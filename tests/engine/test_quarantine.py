@@ -18,8 +18,8 @@ from tidegate.destinations.postgres.local import LocalPostgres
 from tidegate.destinations.postgres.remote import RemotePostgres
 from tidegate.domain.errors import InvalidInput
 from tidegate.domain.stream import Stream
-from tidegate.engine import quarantine
-from tidegate.engine.quarantine import Retried
+from tidegate.engine.commands import quarantine
+from tidegate.engine.commands.quarantine import Retried
 from tidegate.store import ledger
 from tidegate.store import quarantine as stored
 from tidegate.store.directory import StoredDestination

@@ -20,7 +20,8 @@ from tests.engine.world import World, open_world
 from tidegate.destinations.postgres.remote import RemotePostgres
 from tidegate.domain.errors import SourceUnavailable
 from tidegate.domain.retry import RetryPolicy
-from tidegate.engine import commands, execution
+from tidegate.engine.attempt import execution
+from tidegate.engine.commands import installations
 from tidegate.engine.planner import plan_due
 from tidegate.engine.retention import prune
 from tidegate.store import ledger
@@ -122,11 +123,11 @@ async def numbers_given_twice(deployment: Deployment) -> dict[str, list[int]]:
     deployment.ledger = backup
     async with deployment.at_work(FIRST + DAY) as world:
         world.shop.put(9, FIRST)  # shown since the work that is lost
-        await commands.pause(world.parts, "acme", "sync")
+        await installations.pause(world.parts, "acme", "sync")
         await drain(world)
         again = {run["id"]: run["tenant_id"] for run in await world.runs()}
         assert any(lost.get(number, tenant) != tenant for number, tenant in again.items()), "the story is about this"
-        await commands.resume(world.parts, "acme", "sync")
+        await installations.resume(world.parts, "acme", "sync")
         await drain(world)
         for number in range(6, 9):
             world.shop.put(number, world.clock.now())

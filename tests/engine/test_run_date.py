@@ -9,7 +9,7 @@ import pytest
 
 from tests.engine.world import DAILY, World, in_world
 from tidegate.domain.errors import InvalidInput, SourceUnavailable
-from tidegate.engine import commands
+from tidegate.engine.commands import installations
 from tidegate.engine.dispatcher import dispatch_ready
 from tidegate.engine.planner import plan_due
 from tidegate.engine.worker import Worker
@@ -123,7 +123,7 @@ def test_a_manual_run_covers_up_to_now_and_supersedes_what_waited(database_url: 
         chain = await world.install(rule={**DAILY, "settle": "1h"})
         world.clock.set(utc(14, 0, 30))
         await plan_due(world.parts, world.clock.now())
-        await commands.request_runs(world.parts, "acme", "sync")
+        await installations.request_runs(world.parts, "acme", "sync")
         await world.tick()
         world.clock.set(utc(14, 1))
         await world.tick()
@@ -145,18 +145,18 @@ def test_manual_runs_outside_what_can_be_covered_are_refused(database_url: str) 
         await world.install(rule={**DAILY, "start_date": "2026-08-01"}, tenant="later")
         await world.install()
         with pytest.raises(InvalidInput, match="in the future"):
-            await commands.request_runs(world.parts, "acme", "sync", end=utc(14, month=8))
+            await installations.request_runs(world.parts, "acme", "sync", end=utc(14, month=8))
         with pytest.raises(InvalidInput, match="not after the start"):
-            await commands.request_runs(world.parts, "later", "sync")
+            await installations.request_runs(world.parts, "later", "sync")
         with pytest.raises(InvalidInput, match="is not a stream"):
-            await commands.request_runs(world.parts, "acme", "sync", "orderz")
+            await installations.request_runs(world.parts, "acme", "sync", "orderz")
         with pytest.raises(InvalidInput, match="does not exist"):
-            await commands.request_runs(world.parts, "acme", "nothing")
-        first = await commands.request_runs(world.parts, "acme", "sync")
-        assert await commands.request_runs(world.parts, "acme", "sync") == first
+            await installations.request_runs(world.parts, "acme", "nothing")
+        first = await installations.request_runs(world.parts, "acme", "sync")
+        assert await installations.request_runs(world.parts, "acme", "sync") == first
         await world.tick()
         with pytest.raises(InvalidInput, match="covered already"):
-            await commands.request_runs(world.parts, "acme", "sync", end=utc(12))
+            await installations.request_runs(world.parts, "acme", "sync", end=utc(12))
         assert len(await world.runs()) == 1
 
     in_world(database_url, story)
@@ -169,16 +169,16 @@ def test_pausing_drops_what_waits_and_resuming_catches_up(database_url: str) -> 
         chain = await world.install(rule={**DAILY, "settle": "1h"})
         world.clock.set(utc(14, 0, 30))
         await plan_due(world.parts, world.clock.now())
-        assert await commands.pause(world.parts, "acme", "sync", "stocktaking") == 1
+        assert await installations.pause(world.parts, "acme", "sync", "stocktaking") == 1
         assert [run["state"] for run in await world.runs()] == ["dropped"]
         stretches = [(gap.period.end, gap.reason) for _, gap in await chains.uncovered(world.pool, world.clock.now())]
         assert stretches == [(utc(14), "dropped when the installation was paused")]
         with pytest.raises(InvalidInput, match="stocktaking"):
-            await commands.request_runs(world.parts, "acme", "sync")
+            await installations.request_runs(world.parts, "acme", "sync")
         world.clock.set(utc(14, 6))
         await world.tick()
         assert await world.covered(chain) == []
-        await commands.resume(world.parts, "acme", "sync")
+        await installations.resume(world.parts, "acme", "sync")
         await world.tick()
         assert await world.covered(chain) == [(utc(1, month=5), utc(14))]
         world.clock.set(utc(15, 2))
@@ -355,12 +355,12 @@ def test_the_whole_stretch_missed_in_a_pause_is_named(database_url: str) -> None
 
     async def story(world: World) -> None:
         await world.install(rule={"every": "1h", "start_at": "2026-07-13T00:00:00Z"})
-        await commands.pause(world.parts, "acme", "sync", "stocktaking")
+        await installations.pause(world.parts, "acme", "sync", "stocktaking")
         world.clock.advance(days=10)
         await world.tick()
         ((_, gap),) = await chains.uncovered(world.pool, world.clock.now())
         assert (gap.period.start, gap.period.end, gap.reason) == (utc(13), utc(23, 16), "paused: stocktaking")
-        await commands.resume(world.parts, "acme", "sync")
+        await installations.resume(world.parts, "acme", "sync")
         await world.tick()
         assert await chains.uncovered(world.pool, world.clock.now()) == []
 

@@ -15,8 +15,8 @@ import pytest
 from benchmarks.shared_account.__main__ import Scale, install, source, stats
 from tidegate.bootstrap import Options, assemble
 from tidegate.domain.capacity import RateLimit
-from tidegate.engine import commands
 from tidegate.engine.allowance import Allowances
+from tidegate.engine.commands import installations
 from tidegate.engine.engine import Engine, Role
 from tidegate.engine.settings import Settings
 
@@ -34,7 +34,7 @@ async def play(folder: Path, database_url: str) -> tuple[int, int, float]:
         parts = [await stack.enter_async_context(assemble(options)) for _ in range(SCALE.processes)]
         await install(parts[0], url, SCALE)
         for number in range(SCALE.tenants):
-            await commands.request_runs(parts[0], f"t{number}", "sync")
+            await installations.request_runs(parts[0], f"t{number}", "sync")
         engines = [
             Engine(each, frozenset({Role.DISPATCHER, Role.WORKER, Role.SWEEPER})) for each in parts
         ]  # every run is asked for by hand

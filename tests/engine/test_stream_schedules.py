@@ -11,9 +11,9 @@ import pytest
 from tests.domain.calendar.test_preview_command import run
 from tests.engine.test_applying import apply, configuration, everything, fields_of, schedule_rows, text, told, utc
 from tests.engine.world import World, in_world
-from tidegate.engine import commands
+from tidegate.engine.commands import installations
+from tidegate.engine.configuring.document import InvalidConfiguration
 from tidegate.engine.dispatcher import dispatch_ready
-from tidegate.engine.document import InvalidConfiguration
 from tidegate.engine.planner import plan_due
 
 EACH_HOUR = "{every: 1h, start_at: 2026-07-13T00:00:00Z}"
@@ -87,11 +87,11 @@ def test_pausing_pauses_all_and_resuming_catches_each_up_by_its_own_schedule(dat
 
     async def story(world: World) -> None:
         await apply(world, text(streams=OWN))
-        await commands.pause(world.parts, "acme", "sync")
+        await installations.pause(world.parts, "acme", "sync")
         world.clock.set(utc(14, 5, 30))
         await world.tick()
         assert await world.runs() == []
-        await commands.resume(world.parts, "acme", "sync")
+        await installations.resume(world.parts, "acme", "sync")
         await world.tick()
         ends = {
             run["stream"]: run["period_end"]

@@ -12,9 +12,9 @@ import pytest
 from tests.engine.world import open_world
 from tidegate.destinations.base import Turn
 from tidegate.domain.errors import LeaseLost
+from tidegate.engine.attempt.underway import Underway
 from tidegate.engine.dispatcher import dispatch_ready
 from tidegate.engine.planner import plan_due
-from tidegate.engine.underway import Underway
 from tidegate.store import leases
 from tidegate.store.leases import Counts
 

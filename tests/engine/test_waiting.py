@@ -13,7 +13,8 @@ import pytest
 from tests.engine.world import DAILY, World, in_world
 from tidegate.domain.errors import ContractBroken, RateLimited, SourceUnavailable, Unauthorised
 from tidegate.domain.waiting import WaitReason
-from tidegate.engine import commands, queries
+from tidegate.engine import queries
+from tidegate.engine.commands import installations
 from tidegate.engine.dispatcher import dispatch_ready
 from tidegate.engine.planner import plan_due
 from tidegate.store import accounts, waiting
@@ -101,7 +102,7 @@ async def account_held(world: World) -> None:
     chain = await world.install("second", account="shared.example", rule=EVERY_HOUR)
     world.shop.on_page = lambda _number: RateLimited("slow down", retry_after_seconds=5400)
     world.clock.set(utc(13, 17))
-    await commands.request_runs(world.parts, "first", "sync")
+    await installations.request_runs(world.parts, "first", "sync")
     await dispatch_ready(world.parts, world.clock.now())
     await world.work()
     await plan_due(world.parts, world.clock.now())
@@ -164,13 +165,13 @@ async def retrying(world: World) -> None:
 
 async def paused(world: World) -> None:
     chain = await world.install()
-    await commands.pause(world.parts, "acme", "sync", "stocktaking")
+    await installations.pause(world.parts, "acme", "sync", "stocktaking")
     await due(world)
     assert not await starts(world, chain)
     found = await told(world, chain)
     assert (found.run_id, found.due_at, found.wait.reason) == (None, utc(14), WaitReason.PAUSED)
     assert found.wait.detail == "stocktaking"
-    await commands.resume(world.parts, "acme", "sync")
+    await installations.resume(world.parts, "acme", "sync")
     assert (await told(world, chain)).wait.reason == WaitReason.UNPLANNED
     await plan_due(world.parts, world.clock.now())
     assert await starts(world, chain)
@@ -185,7 +186,7 @@ async def unauthorised(world: World) -> None:
     assert not await starts(world, chain)
     found = await told(world, chain)
     assert (found.due_at, found.wait.reason) == (utc(14), WaitReason.UNAUTHORISED)
-    await commands.resume(world.parts, "acme", "sync")
+    await installations.resume(world.parts, "acme", "sync")
     await plan_due(world.parts, world.clock.now())
     assert await starts(world, chain)
 
@@ -267,7 +268,7 @@ def test_what_a_tenant_has_in_hand_counts(database_url: str) -> None:
         assert await dispatch_ready(world.parts, world.clock.now()) == 2
         for tenant in ("y", "z"):
             await world.install(tenant)
-            await commands.request_runs(world.parts, tenant, "sync")
+            await installations.request_runs(world.parts, tenant, "sync")
         world.with_settings(queue_depth=4)
         assert await dispatch_ready(world.parts, world.clock.now()) == 2
         assert sorted(run["tenant_id"] for run in await world.runs() if run["state"] == "queued") == [

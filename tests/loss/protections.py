@@ -32,8 +32,8 @@ from tidegate.domain.fetch import FetchReport, FetchRequest, Page
 from tidegate.domain.outgoing import Answer, Verdict, Version
 from tidegate.domain.period import Period
 from tidegate.domain.stream import Stream
-from tidegate.engine import execution
-from tidegate.engine.fetching import request_for
+from tidegate.engine.attempt import execution
+from tidegate.engine.attempt.fetching import request_for
 from tidegate.store import ending, leases, outbox, sending
 
 Patch = pytest.MonkeyPatch

@@ -22,10 +22,11 @@ from tests.model import ledger
 from tests.model.ledger import Look
 from tidegate.domain.errors import ContractBroken, InvalidInput, LeaseLost, SourceUnavailable
 from tidegate.domain.fetch import FetchReport
-from tidegate.engine import applying, backfilling, commands, waiving
-from tidegate.engine.configuration import load
+from tidegate.engine.commands import backfilling, installations, waiving
+from tidegate.engine.configuring import applying
+from tidegate.engine.configuring.configuration import load
+from tidegate.engine.configuring.document import DocumentFile
 from tidegate.engine.dispatcher import dispatch_ready
-from tidegate.engine.document import DocumentFile
 from tidegate.engine.planner import plan_due
 from tidegate.engine.sweeper import sweep
 from tidegate.store import compaction, ending, leases
@@ -240,15 +241,15 @@ class ChainStory(RuleBasedStateMachine):
 
     @rule()
     def pause(self) -> None:
-        self.ask("paused", commands.pause(self.world.parts, "acme", "sync"))
+        self.ask("paused", installations.pause(self.world.parts, "acme", "sync"))
 
     @rule()
     def resume(self) -> None:
-        self.ask("resumed", commands.resume(self.world.parts, "acme", "sync"))
+        self.ask("resumed", installations.resume(self.world.parts, "acme", "sync"))
 
     @rule(ago=st.integers(0, 3))
     def run_by_hand(self, ago: int) -> None:
-        asked = commands.request_runs(self.world.parts, "acme", "sync", end=self.instant - ago * HOUR)
+        asked = installations.request_runs(self.world.parts, "acme", "sync", end=self.instant - ago * HOUR)
         self.ask("run by hand", asked)
 
     @rule(ago=hours_ago)
@@ -286,7 +287,7 @@ class ChainStory(RuleBasedStateMachine):
             self.runner.close()
 
     async def _settle(self) -> None:
-        await commands.resume(self.world.parts, "acme", "sync")
+        await installations.resume(self.world.parts, "acme", "sync")
         for _ in range(ROUNDS_TO_SETTLE):
             self.world.clock.advance(hours=9)
             await sweep(self.world.parts, self.now)
@@ -298,8 +299,8 @@ class ChainStory(RuleBasedStateMachine):
                 break
         ledger.check_at_rest(look)
         if look.in_front is not None:  # its backfill has failed: that is named, and asking for it again covers it
-            await commands.pause(self.world.parts, "acme", "sync")
-            await commands.resume(self.world.parts, "acme", "sync")
+            await installations.pause(self.world.parts, "acme", "sync")
+            await installations.resume(self.world.parts, "acme", "sync")
             await self.world.tick()
             look = await ledger.look(self.world)
         assert look.in_front is None

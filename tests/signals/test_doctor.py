@@ -20,8 +20,8 @@ from tests.cli.test_commands import in_database, make_due
 from tests.engine.world import World, in_world, open_world
 from tidegate.bootstrap import anchored_clock
 from tidegate.domain.errors import ContractBroken, RateLimited
-from tidegate.engine.checks import Check, check_machine
-from tidegate.engine.checkup import check_all
+from tidegate.engine.checkup.checks import Check, check_machine
+from tidegate.engine.checkup.diagnosis import check_all
 from tidegate.store import database
 
 ROOT = Path(__file__).parents[2]
@@ -211,7 +211,7 @@ def test_this_machine(tmp_path: Path) -> None:
 
 def test_zone_data_that_lacks_zones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As a stripped image leaves it."""
-    monkeypatch.setattr("tidegate.engine.checks.zone_names", lambda: frozenset({"Etc/UTC"}))
+    monkeypatch.setattr("tidegate.engine.checkup.checks.zone_names", lambda: frozenset({"Etc/UTC"}))
     caused("zone_data_missing", list(check_machine(tmp_path, NOW)))
 
 
@@ -250,7 +250,7 @@ def test_each_connection_is_asked_for_a_stream_of_its_own(cli: CommandLine) -> N
 
 def test_a_source_that_is_silent_is_not_waited_for(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A time-out for each, and the others are asked meanwhile."""
-    monkeypatch.setattr("tidegate.engine.reaching.PATIENCE_SECONDS", 0.05)
+    monkeypatch.setattr("tidegate.engine.checkup.reaching.PATIENCE_SECONDS", 0.05)
 
     async def story(world: World) -> list[Check]:
         await world.install()
@@ -349,7 +349,12 @@ def test_the_page_lists_every_code_and_every_code_is_caused_here() -> None:
     """docs/reference/doctor.md, the code and this module say the same."""
     listed = set(re.findall(r"^\| `(\w+)` \|", (ROOT / "docs" / "reference" / "doctor.md").read_text(), re.M))
     used = {f"{name}_idle" for name in ("planner", "dispatcher", "queue")}
-    for module in ("engine/checks.py", "engine/checkup.py", "engine/reaching.py", "cli/doctor.py"):
+    for module in (
+        "engine/checkup/checks.py",
+        "engine/checkup/diagnosis.py",
+        "engine/checkup/reaching.py",
+        "cli/doctor.py",
+    ):
         used |= set(_codes(ast.parse((ROOT / "src" / "tidegate" / module).read_text())))
     assert listed == used
     here = Path(__file__).read_text()

@@ -9,7 +9,7 @@ import asyncpg
 
 from tests.engine.world import World, in_world
 from tidegate.domain.coverage import breaks
-from tidegate.engine import backfilling
+from tidegate.engine.commands import backfilling
 from tidegate.engine.sweeper import sweep
 from tidegate.store import chains, compaction, reports
 from tidegate.store.compaction import Compacted

@@ -17,8 +17,8 @@ from tidegate.domain.errors import InvalidInput
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from tidegate.engine.changes import Bridge, Change, FieldChange, Outcome
-    from tidegate.engine.document import DocumentFile
+    from tidegate.engine.configuring.changes import Bridge, Change, FieldChange, Outcome
+    from tidegate.engine.configuring.document import DocumentFile
     from tidegate.engine.parts import Parts
 
 app = typer.Typer()
@@ -38,7 +38,7 @@ def apply(
     All or nothing, in one transaction; applying again changes nothing. What the files do not name is left alone. At a
     terminal it asks first.
     """
-    from tidegate.engine.configuration import read_file
+    from tidegate.engine.configuring.configuration import read_file
 
     try:
         files = [read_file(path) for path in file]
@@ -73,7 +73,7 @@ def _applied(
     """Return what applying changes; ``expected``: what was shown, without which nothing is changed."""
 
     async def work(parts: Parts) -> Outcome:
-        from tidegate.engine import applying, configuration
+        from tidegate.engine.configuring import applying, configuration
 
         wanted = await configuration.load(files, os.environ, parts)
         return await applying.apply(parts, wanted, dry_run=dry_run, expected=expected)

@@ -12,7 +12,7 @@ from tidegate.domain.errors import InvalidInput
 
 if TYPE_CHECKING:
     from tidegate.domain.period import Period
-    from tidegate.engine.backfilling import Backfill
+    from tidegate.engine.commands.backfilling import Backfill
     from tidegate.engine.parts import Parts
 
 app = typer.Typer()
@@ -39,7 +39,7 @@ def backfill(
         fail(error, as_json=as_json)
 
     async def work(parts: Parts) -> Backfill:
-        from tidegate.engine import backfilling
+        from tidegate.engine.commands import backfilling
 
         return await backfilling.request_backfill(parts, tenant_id, name or "", stream, begin, until)
 

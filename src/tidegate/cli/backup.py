@@ -27,7 +27,7 @@ def backup(
     key_to = file.with_name(f"{file.name}.key") if with_key else None
 
     def work(data_dir: Path) -> int:
-        from tidegate.engine import backup as engine
+        from tidegate.engine.commands import backup as engine
 
         return engine.back_up(data_dir, file, key_to=key_to)
 
@@ -52,7 +52,7 @@ def restore(
     """Restore a backup into an empty data directory."""
 
     def work(data_dir: Path) -> Path:
-        from tidegate.engine import backup as engine
+        from tidegate.engine.commands import backup as engine
 
         engine.restore(data_dir, file, key_from=key)
         return data_dir
@@ -71,7 +71,7 @@ def stop(as_json: AsJson = False) -> None:
     """Stop the embedded server that killed processes have left running; refused while it is in use."""
 
     def work(data_dir: Path) -> bool:
-        from tidegate.engine import backup as engine
+        from tidegate.engine.commands import backup as engine
 
         return engine.stop(data_dir)
 

@@ -12,7 +12,7 @@ from tidegate.cli.process import exit_unless
 
 if TYPE_CHECKING:
     from tidegate.domain.clock import Clock
-    from tidegate.engine.checks import Check
+    from tidegate.engine.checkup.checks import Check
 
 app = typer.Typer()
 
@@ -54,8 +54,8 @@ async def _checks(host: Clock, *, outside: bool, as_json: bool) -> list[Check]:
     from tidegate.bootstrap import assemble, from_environment
     from tidegate.cli import logs
     from tidegate.domain.errors import InvalidInput, TidegateError
-    from tidegate.engine.checks import check_machine, wrong
-    from tidegate.engine.checkup import check_all
+    from tidegate.engine.checkup.checks import check_machine, wrong
+    from tidegate.engine.checkup.diagnosis import check_all
 
     found: list[Check] = []
     try:

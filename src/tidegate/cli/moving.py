@@ -12,8 +12,8 @@ from tidegate.cli.process import with_parts
 from tidegate.domain.errors import InvalidInput
 
 if TYPE_CHECKING:
-    from tidegate.engine.changes import Outcome
-    from tidegate.engine.moving import Exported
+    from tidegate.engine.configuring.changes import Outcome
+    from tidegate.engine.configuring.moving import Exported
     from tidegate.engine.parts import Parts
 
 app = typer.Typer()
@@ -40,7 +40,7 @@ def export(
         fail(error, as_json=as_json)
 
     async def work(parts: Parts) -> Exported:
-        from tidegate.engine import moving
+        from tidegate.engine.configuring import moving
 
         return await moving.export(parts, tenant_id, name or "", output, with_quarantine=with_quarantine)
 
@@ -68,7 +68,7 @@ def import_(
     async def work(parts: Parts) -> tuple[Outcome, Exported]:
         import os
 
-        from tidegate.engine import moving
+        from tidegate.engine.configuring import moving
 
         return await moving.import_(parts, file, os.environ), moving.read_export(file)
 

@@ -67,7 +67,7 @@ def fail(error: TidegateError, *, as_json: bool, mask: Mask | None = None) -> No
 
 
 def _lines(error: TidegateError) -> list[str]:
-    from tidegate.engine.document import InvalidConfiguration
+    from tidegate.engine.configuring.document import InvalidConfiguration
 
     if isinstance(error, InvalidConfiguration):
         return [line for inner in error.errors for line in _lines(inner)]

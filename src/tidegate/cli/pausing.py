@@ -26,9 +26,9 @@ def pause(
     tenant_id, name = _split(installation, as_json=as_json)
 
     async def work(parts: Parts) -> int:
-        from tidegate.engine import commands
+        from tidegate.engine.commands import installations
 
-        return await commands.pause(parts, tenant_id, name, reason)
+        return await installations.pause(parts, tenant_id, name, reason)
 
     dropped = with_parts(work, as_json=as_json)
     if as_json:
@@ -49,9 +49,9 @@ def resume(
     tenant_id, name = _split(installation, as_json=as_json)
 
     async def work(parts: Parts) -> None:
-        from tidegate.engine import commands
+        from tidegate.engine.commands import installations
 
-        await commands.resume(parts, tenant_id, name, not_imported=not_imported)
+        await installations.resume(parts, tenant_id, name, not_imported=not_imported)
 
     with_parts(work, as_json=as_json)
     if as_json:

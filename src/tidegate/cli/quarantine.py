@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
     from rich.table import Table
 
+    from tidegate.engine.commands.quarantine import Retried, Shown
     from tidegate.engine.parts import Parts
-    from tidegate.engine.quarantine import Retried, Shown
     from tidegate.store.quarantine import Chosen, Exit, Kept
 
 app = typer.Typer(no_args_is_help=True)
@@ -51,7 +51,7 @@ def list_(
     """List records in quarantine with their reasons; with --gone, what became of those that were."""
 
     async def work(parts: Parts) -> tuple[list[Kept], list[Exit]]:
-        from tidegate.engine import quarantine
+        from tidegate.engine.commands import quarantine
 
         chosen = _chosen(tenant, installation, stream, matching)
         if gone:
@@ -72,7 +72,7 @@ def show(number: Annotated[int, typer.Argument(metavar="NUMBER")], as_json: AsJs
     """Show one record as its source sent it, and why it is in quarantine; secrets are masked."""
 
     async def work(parts: Parts) -> Shown:
-        from tidegate.engine import quarantine
+        from tidegate.engine.commands import quarantine
 
         return await quarantine.show(parts, number)
 
@@ -103,7 +103,7 @@ def retry(
     """Deliver records again, under the version rule. What lands leaves the quarantine; exit code 1 if something stays."""
 
     async def work(parts: Parts) -> list[Retried]:
-        from tidegate.engine import quarantine
+        from tidegate.engine.commands import quarantine
 
         chosen = _chosen(tenant, installation, stream, matching, numbers)
         return await quarantine.retry(parts, chosen, by or _user())
@@ -135,7 +135,7 @@ def drop(
         fail(InvalidInput("--reason", reason, "is empty", "Say why they are not wanted; it is kept."), as_json=as_json)
 
     async def work(parts: Parts) -> int:
-        from tidegate.engine import quarantine
+        from tidegate.engine.commands import quarantine
 
         chosen = _chosen(tenant, installation, stream, matching, numbers)
         return await quarantine.drop(parts, chosen, by or _user(), reason)

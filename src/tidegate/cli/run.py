@@ -46,9 +46,9 @@ def run(
         fail(error, as_json=as_json)
 
     async def work(parts: Parts) -> list[RunRow]:
-        from tidegate.engine import commands
+        from tidegate.engine.commands import installations
 
-        ids = await commands.request_runs(parts, tenant_id, name or "", stream or None, end=end)
+        ids = await installations.request_runs(parts, tenant_id, name or "", stream or None, end=end)
         return await execute(parts, ids, shown=not as_json)
 
     ended = with_parts(work, as_json=as_json, fast=True)
@@ -90,14 +90,14 @@ def say_stopping(text: str) -> None:
 async def _until_ended(
     parts: Parts, run_ids: Sequence[int], display: Display, working: asyncio.Task[None]
 ) -> list[RunRow]:
-    from tidegate.engine import commands
+    from tidegate.engine.commands import installations
     from tidegate.store import reports
 
     while True:
         found = await reports.runs_by_id(parts.pool, run_ids)
         display.update(found)
         if any(each.state in BAD_ENDS for each in found) and any(each.state is RunState.WAITING for each in found):
-            await commands.give_up_behind(parts, run_ids)
+            await installations.give_up_behind(parts, run_ids)
         if all(each.state in FINISHED for each in found):
             return found
         if working.done():

@@ -38,7 +38,7 @@ def waive(
         fail(error, as_json=as_json)
 
     async def work(parts: Parts) -> Period:
-        from tidegate.engine import waiving
+        from tidegate.engine.commands import waiving
 
         return await waiving.waive(parts, tenant_id, name or "", stream, end, reason)
 

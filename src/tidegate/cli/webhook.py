@@ -53,7 +53,7 @@ def _list(of: str, states: Sequence[MessageState], limit: int, *, as_json: bool)
     tenant_id, installation = _split(of, as_json=as_json)
 
     async def work(parts: Parts) -> list[MessageRow]:
-        from tidegate.engine import messages
+        from tidegate.engine.commands import messages
 
         choice = Choice(states=states, tenant_id=tenant_id, installation=installation)
         return await messages.list_messages(parts, choice, limit)
@@ -72,7 +72,7 @@ def show(message_id: Annotated[str, typer.Argument(metavar="ID")], as_json: AsJs
     """Show one message: where it stands, the last answer, and its body as it is sent."""
 
     async def work(parts: Parts) -> tuple[MessageRow, bytes]:
-        from tidegate.engine import messages
+        from tidegate.engine.commands import messages
 
         return await messages.show(parts, message_id)
 
@@ -114,7 +114,7 @@ def replay(
     )
 
     async def work(parts: Parts) -> int:
-        from tidegate.engine import messages
+        from tidegate.engine.commands import messages
 
         return await messages.replay(parts, choice)
 

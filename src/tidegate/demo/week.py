@@ -21,8 +21,8 @@ from tidegate.demo.shop_cost import Bucket
 from tidegate.demo.shop_server import ACCESS_TOKEN, serve
 from tidegate.destinations.postgres.reading import cursor_values
 from tidegate.domain.retry import RetryPolicy
-from tidegate.engine.applying import apply
-from tidegate.engine.configuration import load, read_file
+from tidegate.engine.configuring.applying import apply
+from tidegate.engine.configuring.configuration import load, read_file
 from tidegate.engine.parts import Parts
 from tidegate.engine.settings import Settings
 from tidegate.store import chains

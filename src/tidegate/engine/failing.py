@@ -10,7 +10,7 @@ import structlog
 
 from tidegate.domain.failing import PausedBy, failing_days
 from tidegate.domain.instant import render_instant
-from tidegate.engine import commands
+from tidegate.engine.commands import installations
 from tidegate.engine.parts import Parts
 from tidegate.store import directory, failures
 from tidegate.store.failures import Failing
@@ -30,7 +30,7 @@ async def note_failed(parts: Parts, connection: Connection, run_ids: Sequence[in
         if failing_days(each.failing_since, each.due_at) < most:
             continue
         reason = _reason(each)
-        await commands.pause_in(connection, each.tenant_id, each.installation, reason, now, PausedBy.FAILING)
+        await installations.pause_in(connection, each.tenant_id, each.installation, reason, now, PausedBy.FAILING)
         log.warning("paused by failures", tenant_id=each.tenant_id, installation=each.installation, reason=reason)
 
 
@@ -47,6 +47,6 @@ async def resume_authorised(parts: Parts, now: datetime) -> int:
     found = await directory.authorised_again(parts.pool)
     for tenant_id, name in found:
         async with parts.pool.acquire() as connection, connection.transaction():
-            await commands.resume_in(connection, tenant_id, name, now, paused_by=PausedBy.UNAUTHORISED)
+            await installations.resume_in(connection, tenant_id, name, now, paused_by=PausedBy.UNAUTHORISED)
         log.info("resumed", tenant_id=tenant_id, installation=name, reason="authorised again")
     return len(found)

@@ -13,7 +13,8 @@ import structlog
 from tidegate.destinations.base import Sends
 from tidegate.domain.errors import DestinationUnavailable, InternalError, LeaseLost, TidegateError
 from tidegate.domain.outgoing import Answer, MessageState, Sending, Verdict
-from tidegate.engine import commands, failing
+from tidegate.engine import failing
+from tidegate.engine.commands import installations
 from tidegate.engine.observing import BatchesSent, Outcome, RunDelivered, SendOutcome
 from tidegate.engine.parts import Ends, Parts
 from tidegate.store import sending as store
@@ -169,7 +170,7 @@ class Sender:
     async def _pause(self, sent: Sending, now: datetime) -> None:
         reason = "its receiver answered 410 Gone"
         async with self._parts.pool.acquire() as connection, connection.transaction():
-            await commands.pause_in(connection, sent.tenant_id, sent.installation, reason, now)
+            await installations.pause_in(connection, sent.tenant_id, sent.installation, reason, now)
         log.error("paused", tenant_id=sent.tenant_id, installation=sent.installation, reason=reason)
 
     async def _stumbled(self, route: LeasedRoute, error: TidegateError) -> None:

@@ -22,8 +22,8 @@ from tidegate.domain.errors import (
 )
 from tidegate.domain.run import Lane
 from tidegate.engine import failing
-from tidegate.engine.delivery import Stopped
-from tidegate.engine.execution import execute
+from tidegate.engine.attempt.delivery import Stopped
+from tidegate.engine.attempt.execution import execute
 from tidegate.engine.observing import AttemptEnded, AttemptStarted, Outcome, Stepped
 from tidegate.engine.parts import Ends, Parts
 from tidegate.store import accounts, directory, leases, runs, schedules, waiting

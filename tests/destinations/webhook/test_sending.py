@@ -24,8 +24,8 @@ from tidegate.domain.fetch import FetchReport, Page
 from tidegate.domain.outgoing import Answer, MessageState, Verdict
 from tidegate.domain.retry import RetryPolicy
 from tidegate.engine import queries
+from tidegate.engine.commands.messages import replay
 from tidegate.engine.dispatcher import dispatch_ready
-from tidegate.engine.messages import replay
 from tidegate.engine.planner import plan_due
 from tidegate.engine.retention import prune
 from tidegate.engine.worker import Worker

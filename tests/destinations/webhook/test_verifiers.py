@@ -27,7 +27,7 @@ from tidegate.destinations.webhook.message import Body
 from tidegate.destinations.webhook.settings import WebhookSettings
 from tidegate.destinations.webhook.signing import SigningKeys
 from tidegate.domain.errors import InvalidInput
-from tidegate.engine.messages import replay
+from tidegate.engine.commands.messages import replay
 from tidegate.store.messages import Choice
 
 DOCS = Path(__file__).parents[3] / "docs"

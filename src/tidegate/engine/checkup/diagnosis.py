@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from datetime import datetime, timedelta
 
 from tidegate.domain.errors import InvalidInput
-from tidegate.engine.checks import Check, well, wrong
+from tidegate.engine.checkup.checks import Check, well, wrong
+from tidegate.engine.checkup.reaching import check_destinations, check_sources
 from tidegate.engine.parts import Parts
-from tidegate.engine.reaching import check_destinations, check_sources
 from tidegate.store import directory, fleet, schema, server
 from tidegate.store.fleet import Standing
 from tidegate.store.server import ServerFacts

@@ -10,7 +10,7 @@ from tidegate.domain.coverage import LinkKind
 from tidegate.domain.errors import InvalidInput
 from tidegate.domain.instant import render_instant
 from tidegate.domain.period import Period
-from tidegate.engine import commands
+from tidegate.engine.commands import installations
 from tidegate.engine.parts import Parts
 from tidegate.store import chains, runs
 from tidegate.store.chains import Chain
@@ -47,8 +47,8 @@ async def request_backfill(
     if end > now:
         raise InvalidInput("to", render_instant(end), "is in the future", f"Use {render_instant(now)} at the latest.")
     async with parts.pool.acquire() as connection, connection.transaction():
-        await commands.require_not_paused(connection, tenant_id, installation)
-        (chain,) = await commands.find_chains(connection, tenant_id, installation, stream)
+        await installations.require_not_paused(connection, tenant_id, installation)
+        (chain,) = await installations.find_chains(connection, tenant_id, installation, stream)
         head = await _require_touching(connection, chain, Period(start, end))
         found = await runs.request_backfill(connection, chain.id, Period(start, end), now)
         if found.period_start != start:

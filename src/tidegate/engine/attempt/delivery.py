@@ -15,9 +15,9 @@ from tidegate.destinations.base import DeliveryKey, Turn, Writer, Written
 from tidegate.domain.fetch import FetchReport, Page
 from tidegate.domain.instant import render_instant
 from tidegate.domain.run import RunState
+from tidegate.engine.attempt.underway import Underway
 from tidegate.engine.observing import BatchCommitted
 from tidegate.engine.parts import Ends
-from tidegate.engine.underway import Underway
 from tidegate.store import ending, leases, quarantine
 from tidegate.store.ending import Finish
 from tidegate.store.leases import Counts, LeasedRun

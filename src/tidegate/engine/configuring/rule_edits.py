@@ -13,9 +13,9 @@ from tidegate.domain.period import Period
 from tidegate.domain.recurrence import Frequency
 from tidegate.domain.schedule import Schedule, next_due, same_due_dates, start_instant
 from tidegate.domain.schedule_document import parse_schedule
-from tidegate.engine import commands
-from tidegate.engine.changes import Action, Bridge, Change, FieldChange, differences
-from tidegate.engine.document import Mistakes
+from tidegate.engine.commands import installations
+from tidegate.engine.configuring.changes import Action, Bridge, Change, FieldChange, differences
+from tidegate.engine.configuring.document import Mistakes
 from tidegate.store import chains, runs, schedules
 from tidegate.store.reports import ScheduledChain
 from tidegate.store.schedules import Move
@@ -62,7 +62,7 @@ class RuleEdits:
                 return
             wanted = settled
         await self._put(chain_id, wanted, watermark)
-        await commands.extend_to_start(self.connection, chain_id, self.now)
+        await installations.extend_to_start(self.connection, chain_id, self.now)
 
     async def edit(self, chain: ScheduledChain, wanted: Schedule) -> None:
         """Replace the rule of a chain by ``wanted``, or by as much of it as its coverage allows; the same rule stays.
@@ -155,7 +155,7 @@ class RuleEdits:
             self._refuse(stream, wanted, "cannot change while the backfill in front of the coverage is active", remedy)
             return False
         await chains.move_start(self.connection, chain_id, wanted_at)
-        await commands.extend_to_start(self.connection, chain_id, self.now)
+        await installations.extend_to_start(self.connection, chain_id, self.now)
         if wanted_at < head:
             self._in_front[chain_id] = Period(wanted_at, head)
         return True

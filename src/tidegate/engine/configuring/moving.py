@@ -22,10 +22,11 @@ from tidegate.domain.failing import PausedBy
 from tidegate.domain.instant import render_instant
 from tidegate.domain.schedule import next_due
 from tidegate.domain.schedule_document import parse_schedule
-from tidegate.engine import applying, commands
-from tidegate.engine.changes import Action, Outcome
-from tidegate.engine.configuration import load
-from tidegate.engine.document import DocumentFile
+from tidegate.engine.commands import installations
+from tidegate.engine.configuring import applying
+from tidegate.engine.configuring.changes import Action, Outcome
+from tidegate.engine.configuring.configuration import load
+from tidegate.engine.configuring.document import DocumentFile
 from tidegate.engine.parts import Parts
 from tidegate.store import chains, database, directory, moves, schedules
 from tidegate.store.directory import StoredConnection, StoredInstallation
@@ -96,14 +97,16 @@ def _require_free(file: Path) -> None:
 
 async def _stopped(connection: Connection, tenant_id: str, installation: str, now: datetime) -> StoredInstallation:
     """Pause an installation as exported. Raises InvalidInput if it is not there, or a run of it is at work."""
-    await commands.pause_in(connection, tenant_id, installation, "", now)
+    await installations.pause_in(connection, tenant_id, installation, "", now)
     (found,) = await directory.installations(connection, tenant_id, installation)
     active = await moves.end_retrying(connection, found.id, now)
     if active:
         name = f"{tenant_id}/{installation}"
         remedy = f"Wait for it to end, or `tidegate pause {name}` first so that no other starts."
         raise InvalidInput("installation", name, f"has a run at work (run {active[0]})", remedy)
-    reason = f"{commands.EXPORTED} at {render_instant(now.replace(microsecond=0))}: it goes on where it is imported"
+    reason = (
+        f"{installations.EXPORTED} at {render_instant(now.replace(microsecond=0))}: it goes on where it is imported"
+    )
     await directory.set_paused(connection, found.id, found.paused_at or now, PausedBy.PERSON, reason)
     return found
 
@@ -249,4 +252,4 @@ async def _put_chain(connection: Connection, exported: Exported, chain: MovedCha
         following = next_due(parse_schedule(chain.rule), after)
         await schedules.put(connection, chain_id, chain.rule, chain.received_at, following)
         await schedules.advance(connection, [Move(chain_id, after, following)])
-    await commands.extend_to_start(connection, chain_id, now)
+    await installations.extend_to_start(connection, chain_id, now)

@@ -18,7 +18,7 @@ from tidegate.domain.errors import (
     Unauthorised,
 )
 from tidegate.domain.fetch import FetchRequest, Page
-from tidegate.engine.checks import Check, well, wrong
+from tidegate.engine.checkup.checks import Check, well, wrong
 from tidegate.engine.parts import Ends, Parts, stream_of
 from tidegate.store import directory, reports
 from tidegate.store.directory import StoredConnection, StoredDestination

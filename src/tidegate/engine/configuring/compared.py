@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tidegate.domain.capacity import RateLimit
-from tidegate.engine.changes import FieldChange, differences
-from tidegate.engine.configuration import ConnectionSpec, InstallationSpec
+from tidegate.engine.configuring.changes import FieldChange, differences
+from tidegate.engine.configuring.configuration import ConnectionSpec, InstallationSpec
 from tidegate.store.directory import StoredConnection, StoredInstallation
 
 

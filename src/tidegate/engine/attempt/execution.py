@@ -18,8 +18,8 @@ from tidegate.domain.errors import InternalError
 from tidegate.domain.fetch import Page
 from tidegate.domain.run import RunState
 from tidegate.domain.workflow import PLAIN_SYNC, Workflow
-from tidegate.engine.delivery import Checkpoint, Delivery, ahead, asked_of
-from tidegate.engine.fetching import fetch, request_for
+from tidegate.engine.attempt.delivery import Checkpoint, Delivery, ahead, asked_of
+from tidegate.engine.attempt.fetching import fetch, request_for
 from tidegate.engine.observing import PageFetched
 from tidegate.engine.parts import Ends, Parts, target_of
 from tidegate.store import leases

@@ -12,9 +12,17 @@ from tidegate.domain.errors import InvalidInput
 from tidegate.domain.failing import PausedBy
 from tidegate.domain.schedule import start_instant
 from tidegate.domain.workflow import PLAIN_SYNC
-from tidegate.engine import commands
-from tidegate.engine.changes import Action, Bridge, Change, FieldChange, Outcome, differences, secret_differences
-from tidegate.engine.compared import (
+from tidegate.engine.commands import installations
+from tidegate.engine.configuring.changes import (
+    Action,
+    Bridge,
+    Change,
+    FieldChange,
+    Outcome,
+    differences,
+    secret_differences,
+)
+from tidegate.engine.configuring.compared import (
     connection_fields,
     installation_fields,
     limit_fields,
@@ -22,10 +30,16 @@ from tidegate.engine.compared import (
     spec_fields,
     under,
 )
-from tidegate.engine.configuration import Configuration, ConnectionSpec, DestinationSpec, InstallationSpec, TenantSpec
-from tidegate.engine.document import Mistakes
+from tidegate.engine.configuring.configuration import (
+    Configuration,
+    ConnectionSpec,
+    DestinationSpec,
+    InstallationSpec,
+    TenantSpec,
+)
+from tidegate.engine.configuring.document import Mistakes
+from tidegate.engine.configuring.rule_edits import RuleEdits
 from tidegate.engine.parts import Parts
-from tidegate.engine.rule_edits import RuleEdits
 from tidegate.store import chains, database, directory, reports, runs, schedules
 from tidegate.store.directory import StoredConnection, StoredDestination, StoredInstallation
 from tidegate.store.reports import ScheduledChain
@@ -321,11 +335,11 @@ class _Applying:
         renewed = (tenant_id, spec.connection) in self.renewed_connections
         resumes = spec.paused is not True and paused and (renewed if refused else spec.paused is False)
         if resumes:
-            await commands.resume_in(self.connection, tenant_id, spec.name, self.now)
+            await installations.resume_in(self.connection, tenant_id, spec.name, self.now)
             self._note("installation", name, [FieldChange("paused", reason, False)], new=False)
         elif paused or spec.paused is True:  # streams added to a paused installation are paused too
             why = "paused in the configuration"
-            await commands.pause_in(self.connection, tenant_id, spec.name, why, self.now)
+            await installations.pause_in(self.connection, tenant_id, spec.name, why, self.now)
             if not paused:
                 self._note("installation", name, [FieldChange("paused", False, why)], new=False)
             elif spec.paused is False:
@@ -355,7 +369,7 @@ class _Applying:
                     f"{tenant_id}/{name} uses {stored.connection} too: apply it to go on with the new account."
                 )
             if stored.paused_by is PausedBy.UNAUTHORISED and key in self.renewed_connections:
-                await commands.resume_in(self.connection, tenant_id, name, self.now)
+                await installations.resume_in(self.connection, tenant_id, name, self.now)
                 self._note(
                     "installation",
                     f"{tenant_id}/{name}",

@@ -10,7 +10,7 @@ from tidegate.domain.instant import render_instant
 from tidegate.domain.period import Period
 from tidegate.domain.schedule import next_due
 from tidegate.domain.schedule_document import parse_schedule
-from tidegate.engine import commands
+from tidegate.engine.commands import installations
 from tidegate.engine.parts import Parts
 from tidegate.store import coverage, runs, schedules
 from tidegate.store.schedules import Move
@@ -34,11 +34,11 @@ async def waive(parts: Parts, tenant_id: str, installation: str, stream: str, un
         remedy = "Waive up to now at the latest; `tidegate pause` keeps it from going on."
         raise InvalidInput("until", render_instant(until), "is in the future", remedy)
     async with parts.pool.acquire() as connection, connection.transaction():
-        await commands.find_installation(connection, tenant_id, installation)
-        (chain,) = await commands.find_chains(connection, tenant_id, installation, stream)
+        await installations.find_installation(connection, tenant_id, installation)
+        (chain,) = await installations.find_chains(connection, tenant_id, installation, stream)
         kept = await schedules.rule_of(connection, chain.id, hold=True)
         await _require_idle(connection, chain)
-        (chain,) = await commands.find_chains(connection, tenant_id, installation, stream)  # nothing moves it now
+        (chain,) = await installations.find_chains(connection, tenant_id, installation, stream)  # nothing moves it now
         begin = chain.watermark or chain.start_at
         if until <= begin:
             where = "covered to" if chain.watermark else "to start at"

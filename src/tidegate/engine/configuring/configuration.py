@@ -18,8 +18,8 @@ from tidegate.domain.capacity import RateLimit
 from tidegate.domain.errors import DestinationError, InvalidInput
 from tidegate.domain.schedule import Schedule
 from tidegate.domain.schedule_document import parse_schedule
-from tidegate.engine.document import HIDDEN, DocumentFile, Mistakes, Part, open_document, suggest
-from tidegate.engine.identity import Identity
+from tidegate.engine.configuring.document import HIDDEN, DocumentFile, Mistakes, Part, open_document, suggest
+from tidegate.engine.configuring.identity import Identity
 from tidegate.engine.parts import Parts
 from tidegate.store.directory import StoredDestination
 

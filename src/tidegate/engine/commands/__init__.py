@@ -1,0 +1,1 @@
+"""What a person asks of installations, records, messages and the data directory."""

@@ -1,0 +1,1 @@
+"""What operators write: read, compared with what is there, applied, exported and imported."""
