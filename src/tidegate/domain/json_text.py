@@ -12,7 +12,38 @@ from collections.abc import Iterator
 
 _PUNCTUATION = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|[\[\]{},:]', re.DOTALL)
 _TOKEN = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"?|[\[\]{},:]|[^\s"\[\]{},:]+', re.DOTALL)
+_BRACKET = re.compile(rb"[\[{]")
+_DEEPEST = 16
+"""How many levels below the outermost value a container is tried as a whole; further down each token is looked at."""
 _CLOSED_BY = {b"[": b"]", b"{": b"}"}
+
+
+def _nothing(_: object) -> None:
+    """Stand for any value: only where it ends is asked."""
+
+
+_SCAN = json.JSONDecoder(
+    strict=False, object_pairs_hook=_nothing, parse_float=_nothing, parse_int=_nothing, parse_constant=_nothing
+).raw_decode
+
+
+class _Wholes:
+    """Where containers end, found by the decoder of the standard library: some ten times as fast as token by token.
+
+    It reads bytes as Latin-1, so that places are places in the text; what it does not take is looked at more closely.
+    """
+
+    def __init__(self, text: bytes) -> None:
+        self._text = text.decode("latin-1")
+
+    def end(self, start: int, depth: int) -> int | None:
+        """Return where the container that begins at ``start`` ends, None if it is to be looked at more closely."""
+        if depth > _DEEPEST:
+            return None
+        try:
+            return int(_SCAN(self._text, start)[1])
+        except (ValueError, RecursionError):
+            return None
 
 
 class CutOff(ValueError):
@@ -44,21 +75,22 @@ def members(text: bytes) -> dict[str, bytes]:
 
 def _parts(text: bytes) -> Iterator[bytes]:
     """Yield what stands between the commas of the outermost array or object. Raises CutOff if it never closes."""
-    depth, start = 0, 0
-    for token in _PUNCTUATION.finditer(text):
-        match token[0][:1]:
-            case b"[" | b"{":
-                depth += 1
-                if depth == 1:
-                    start = token.end()
-            case b"]" | b"}":
-                depth -= 1
-                if depth == 0:
-                    yield text[start : token.start()].strip()
-                    return
-            case b"," if depth == 1:
+    opening = _BRACKET.search(text)
+    wholes, depth, start = _Wholes(text), 1, opening.end() if opening else len(text)
+    at = start
+    while token := _PUNCTUATION.search(text, at):
+        mark, at = token[0][:1], token.end()
+        if mark in _CLOSED_BY:
+            end = wholes.end(token.start(), depth)
+            depth, at = (depth, end) if end else (depth + 1, at)
+        elif mark in (b"]", b"}"):
+            depth -= 1
+            if depth == 0:
                 yield text[start : token.start()].strip()
-                start = token.end()
+                return
+        elif mark == b"," and depth == 1:
+            yield text[start : token.start()].strip()
+            start = at
     raise CutOff("is never closed")
 
 
@@ -67,9 +99,14 @@ def require_structure(text: bytes) -> None:
 
     So what is taken apart is what the sender meant: a stray quotation mark cannot hide what follows it.
     """
-    open_, wanted = list[bytes](), "value"
-    for token in _TOKEN.finditer(text):
-        word, mark = token[0], token[0][:1]
+    wholes, open_, wanted, at = _Wholes(text), list[bytes](), "value", 0
+    while token := _TOKEN.search(text, at):
+        word, mark, at = token[0], token[0][:1], token.end()
+        if mark in _CLOSED_BY and wanted in ("value", "first value"):
+            end = wholes.end(token.start(), len(open_))
+            if end:
+                wanted, at = "more" if open_ else "end", end
+                continue
         if mark == b'"' and (len(word) == 1 or word[-1:] != b'"' or _ends_escaped(word)):
             raise CutOff("ends inside a string")
         wanted = _next_wanted(wanted, mark, open_, token.start())
