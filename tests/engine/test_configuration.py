@@ -112,7 +112,7 @@ def test_every_mistake_is_told_at_once_with_path_line_and_nearest_key() -> None:
     """SPEC 8: one round of corrections, not one per mistake."""
     text = SHOP.replace("name: Acme", "nam: Acme").replace("connector: fake", "connector: fike")
     text = text.replace("destination: warehouse", "destination: wherehouse").replace(
-        "daily: true", "daily: yes, sync_hour: 24"
+        "daily: true", "daily: true, sync_hour: 24"
     )
     found = mistakes(text)
     assert set(found) == {

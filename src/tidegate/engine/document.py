@@ -228,7 +228,7 @@ class _Reader:
         plain_yaml.flatten(node)
         values: dict[str, object] = {}
         for key_node, value_node in node.value:
-            name = str(plain_yaml.scalar(key_node)) if isinstance(key_node, yaml.ScalarNode) else ""
+            name = plain_yaml.name(key_node) if isinstance(key_node, yaml.ScalarNode) else ""
             inner = f"{path}.{name}" if path else name
             self._lines[inner] = key_node.start_mark.line + 1
             values[name] = self.value(value_node, inner)

@@ -33,7 +33,7 @@ class Section:
             plain_yaml.flatten(node)
         except ValueError as error:
             raise InvalidInput(path or "document", "<<", str(error), "Name a mapping by its anchor.") from None
-        self._nodes = {str(_scalar(key, path)): value for key, value in node.value}
+        self._nodes = {_name(key, path): value for key, value in node.value}
 
     def _refuse_doubles(self, node: yaml.MappingNode) -> None:
         seen: set[str] = set()
@@ -215,6 +215,13 @@ def suggest(word: str, known: Iterable[str]) -> str:
     if nearest:
         return f"Did you mean {nearest[0]!r}? Known are: {', '.join(names)}."
     return f"Known are: {', '.join(names)}."
+
+
+def _name(node: yaml.Node, field: str) -> str:
+    try:
+        return plain_yaml.name(node)
+    except ValueError:
+        raise _invalid(field, node, "is not a name", "Write a plain text before the colon.") from None
 
 
 def _scalar(node: yaml.Node, field: str) -> Scalar:
