@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -187,6 +188,16 @@ def suggest(word: str, known: Iterable[str]) -> str:
     near = difflib.get_close_matches(word, names, n=1)
     listed = f"Known are: {', '.join(names[:20])}{', …' * (len(names) > 20)}." if names else "There is none."
     return f"Did you mean {near[0]!r}? {listed}" if near else listed
+
+
+def variable_name(text: str) -> str:
+    """Return the name of an environment variable that ``${NAME}`` can refer to, made of ``text``.
+
+    >>> variable_name("2nd-shop_token")
+    '_2ND_SHOP_TOKEN'
+    """
+    name = re.sub(r"[^A-Za-z0-9_]", "_", text).upper()
+    return f"_{name}" if name[:1].isdigit() else name
 
 
 def open_document(file: DocumentFile, mistakes: Mistakes) -> Part:
