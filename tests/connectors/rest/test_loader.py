@@ -58,6 +58,11 @@ CURSOR = PLAIN + "    cursor: {field: updated_at}\n"
             "streams.orders.pager",
             "inside",
         ),
+        (
+            "    path: /x\n    records: data\n    pager: {type: offset, param: offset}\n    page_size: {param: limit, value: 1}",
+            "streams.orders.page_size.value",
+            "leaves no room",
+        ),
     ],
 )
 def test_a_mistake_is_named(stream: str, field: str, said: str) -> None:

@@ -203,10 +203,8 @@ def _stream(name: str, section: Section, settings: Mapping[str, str | None]) -> 
     lookback = timedelta(seconds=section.number("lookback_seconds", 0))
     history = section.number("history_seconds", 0)
     params = _templates(section, "params", settings, secrets_allowed=False)
-    page_size = section.section("page_size")
-    if page_size is not None:
-        params[page_size.text("param")] = page_size.integer("value", least=1)
-        page_size.finish()
+    pager = PagerDeclaration() if pager_section is None else read_pager(pager_section)
+    params.update(_page_size(section.section("page_size"), pager))
     lower = _bound(section, "lower", cursor)
     feed = "changes" in section
     made = StreamDeclaration(
@@ -219,7 +217,7 @@ def _stream(name: str, section: Section, settings: Mapping[str, str | None]) -> 
         lower=lower,
         upper=_bound(section, "upper", cursor),
         history=timedelta(seconds=history) or None,
-        pager=(asked and asked.pager) or (PagerDeclaration() if pager_section is None else read_pager(pager_section)),
+        pager=(asked and asked.pager) or pager,
         body=section.tree("body"),
         query=asked.query if asked else None,
         inside=asked.inside if asked else "",
@@ -231,6 +229,19 @@ def _stream(name: str, section: Section, settings: Mapping[str, str | None]) -> 
     _check_stream(section, made)
     check_asked(section, made)
     check_bodies(section, made, settings)
+    return made
+
+
+def _page_size(section: Section | None, pager: PagerDeclaration) -> dict[str, Param]:
+    """Return the parameter that asks for the page size. Raises InvalidInput for pages too small for the pager."""
+    if section is None:
+        return {}
+    size, counted = section.integer("value", least=1), pager.within or pager
+    if size == 1 and counted.kind is PagerKind.OFFSET and not counted.stable:
+        problem = "leaves no room for the record that each page of an offset pager repeats"
+        raise section.refuse("value", problem, "Write 2 or more; the larger, the fewer requests.")
+    made: dict[str, Param] = {section.text("param"): size}
+    section.finish()
     return made
 
 
