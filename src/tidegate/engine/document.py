@@ -232,7 +232,17 @@ class _Reader:
             return self._mapping(node, path)
         if isinstance(node, yaml.SequenceNode):
             return [self.value(item, f"{path}.{index}") for index, item in enumerate(node.value)]
-        return plain_yaml.scalar(node)
+        value = plain_yaml.scalar(node)
+        if isinstance(value, str):
+            self._refuse_nul(value, node, path)
+        return value
+
+    def _refuse_nul(self, text: str, node: yaml.Node, path: str) -> None:
+        if "\x00" in text:
+            problem = (
+                f"({self._file.name}, line {node.start_mark.line + 1}) holds a NUL character, which PostgreSQL cannot"
+            )
+            self._mistakes.add(InvalidInput(path, text, problem, "Leave it out."))
 
     def _mapping(self, node: yaml.MappingNode, path: str) -> dict[str, object]:
         self._refuse_doubles(node, path)
@@ -241,6 +251,7 @@ class _Reader:
         for key_node, value_node in node.value:
             name = plain_yaml.name(key_node) if isinstance(key_node, yaml.ScalarNode) else ""
             inner = f"{path}.{name}" if path else name
+            self._refuse_nul(name, key_node, inner)
             self._lines[inner] = key_node.start_mark.line + 1
             values[name] = self.value(value_node, inner)
         return values

@@ -273,6 +273,11 @@ def _open(yaml: str, settings: dict[str, object], secrets: dict[str, str] | None
         ({"url": "https://"}, {"key": "x"}, "base_url"),
         ({"url": "https://user:pw@x"}, {"key": "x"}, "base_url"),
         ({"url": "https://x?y=z"}, {"key": "x"}, "base_url"),
+        ({"url": "https://[::1"}, {"key": "x"}, "base_url"),
+        ({"url": "https://x:99999"}, {"key": "x"}, "base_url"),
+        ({"url": "https://x:none"}, {"key": "x"}, "base_url"),
+        ({"url": "https://x y/"}, {"key": "x"}, "base_url"),
+        ({"url": "https://x/\n"}, {"key": "x"}, "base_url"),
     ],
 )
 def test_a_connection_that_lacks_something_is_refused_when_opened(

@@ -185,8 +185,13 @@ def secret_names(declared: Declaration) -> list[str]:
 
 
 def _check_address(field: str, address: str) -> None:
-    parts = urlsplit(address)
-    if parts.scheme not in ("https", "http") or not parts.hostname or parts.query or parts.fragment or parts.username:
+    try:
+        parts = urlsplit(address)
+        usable = parts.scheme in ("https", "http") and bool(parts.hostname) and parts.port != 0
+        usable = usable and not (parts.query or parts.fragment or parts.username)
+    except ValueError:  # no IPv6 address, no port
+        usable = False
+    if not usable or not address.isprintable() or " " in address:
         raise InvalidInput(
             field, address, "is not the address of a server", "Write https://host, and a path where needed."
         )
