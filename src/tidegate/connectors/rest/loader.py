@@ -200,8 +200,7 @@ def _stream(name: str, section: Section, settings: Mapping[str, str | None]) -> 
     cursor_section, pager_section = section.section("cursor"), section.section("pager")
     asked, parent = read_asked(section), read_parent(section)
     cursor = None if cursor_section is None else _cursor(cursor_section)
-    lookback = timedelta(seconds=section.number("lookback_seconds", 0))
-    history = section.number("history_seconds", 0)
+    lookback, history = section.seconds("lookback_seconds"), section.seconds("history_seconds")
     params = _templates(section, "params", settings, secrets_allowed=False)
     pager = PagerDeclaration() if pager_section is None else read_pager(pager_section)
     params.update(_page_size(section.section("page_size"), pager))
@@ -216,7 +215,7 @@ def _stream(name: str, section: Section, settings: Mapping[str, str | None]) -> 
         filters=_templates(section, "filters", settings, secrets_allowed=False),
         lower=lower,
         upper=_bound(section, "upper", cursor),
-        history=timedelta(seconds=history) or None,
+        history=history or None,
         pager=(asked and asked.pager) or pager,
         body=section.tree("body"),
         query=asked.query if asked else None,
@@ -304,7 +303,7 @@ def _cursor(section: Section) -> CursorField:
     kind = section.choice("format", CursorFormat, CursorFormat.ISO)
     least = FORMAT_GRAIN[kind]
     default = max(least, SECOND) if kind is not CursorFormat.EPOCH_MILLISECONDS else least
-    precision = timedelta(seconds=section.number("precision_seconds", default.total_seconds(), least=0.000001))
+    precision = section.seconds("precision_seconds", default.total_seconds(), least=0.000001)
     if precision < least:
         raise section.refuse(
             "precision_seconds", f"is finer than {kind} can write", f"Write {least.total_seconds():g} or more."
@@ -346,7 +345,7 @@ def _bound(stream: Section, key: str, cursor: CursorField | None) -> BoundParam 
     least = max(FORMAT_GRAIN[kind], cursor.precision)
     if cursor.format not in ON_THE_WALL and "time_zone" not in stream.required_section("cursor"):
         _require_zone(section, kind)
-    grain = timedelta(seconds=section.number("grain_seconds", least.total_seconds()))
+    grain = section.seconds("grain_seconds", least.total_seconds())
     bound = BoundParam(
         param=section.text("param"),
         meaning=section.choice("meaning", Meaning),
