@@ -288,6 +288,23 @@ def test_a_connection_that_lacks_something_is_refused_when_opened(
     assert caught.value.field == field
 
 
+@pytest.mark.parametrize(
+    ("top", "field"),
+    [
+        ("headers: {X-Shop: '{settings.url}'}", "headers.X-Shop"),
+        ("headers: {'X Shop': a}", "headers.X Shop"),
+        ("headers: {'': a}", "headers."),
+        ("authentication: {type: header, name: 'X:Key', value: '{secrets.key}'}", "headers.X:Key"),
+    ],
+)
+def test_a_header_that_cannot_be_sent_is_refused_when_opened(top: str, field: str) -> None:
+    """It would be refused at every request, as a bug of ours that sixty attempts may get over."""
+    yaml = declaration("    path: /orders", top).replace("base_url: '{settings.url}'", "base_url: https://x")
+    with pytest.raises(InvalidInput) as caught:
+        _open(yaml, {"url": "a\r\nX-Admin: 1"}, {"key": "x"})
+    assert caught.value.field == field
+
+
 @pytest.mark.parametrize("shop", ["evil.example/", "x@evil.example", "x#", "x?y", "a b", "..", "x\\y", "x:80", ""])
 def test_a_setting_inside_an_address_cannot_lead_elsewhere(shop: str) -> None:
     yaml = "name: x\nbase_url: https://{settings.shop}.example.com\nsettings: {shop: null}\nstreams: {a: {path: /a}}"
