@@ -24,6 +24,7 @@ from tidegate.connectors.registry import find_connector
 from tidegate.destinations.base import Destination
 from tidegate.destinations.files.files import Files, root_of
 from tidegate.destinations.postgres.local import DEFAULT_SCHEMA, LocalPostgres
+from tidegate.destinations.postgres.names import check_schema
 from tidegate.destinations.postgres.remote import RemotePostgres
 from tidegate.destinations.webhook.settings import WebhookSettings
 from tidegate.destinations.webhook.webhook import Webhook
@@ -155,7 +156,8 @@ async def open_destination(
     """
     match stored.kind:
         case "postgresql":
-            schema = str(stored.settings.get("schema", DEFAULT_SCHEMA))
+            schema = stored.settings.get("schema", DEFAULT_SCHEMA)
+            schema = str(schema) if stored.id else check_schema(schema)
             if url := secrets.get("url"):
                 this = await ledger.identity(pool, clock.now())
                 return await RemotePostgres.connect(url, pool, this.id, alone=this.alone, schema=schema)

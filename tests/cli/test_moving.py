@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -279,3 +280,54 @@ def test_tokens_that_stay_behind_are_told_of(cli: CommandLine, other: CommandLin
     result = other("import", str(other.folder / "orders.json"))
     assert (result.exit_code, "Authorise anew" in result.stderr) == (0, True)
     assert "RENEWED AT THE OLD SERVER" in result.stderr
+
+
+def test_a_tenant_without_a_name_and_names_that_no_variable_has_move_too(cli: CommandLine, other: CommandLine) -> None:
+    """A tenant's name may be left out, and a connection may be called `2nd-shöp`: what is exported can be imported."""
+    text = ELSEWHERE.replace("    name: Acme Ltd\n", "").replace("      shop:\n", "      2nd-shöp:\n")
+    cli.apply(text.replace("connection: shop", "connection: 2nd-shöp"))
+    path = other.folder / "orders.json"
+    told = cli.json("export", "acme/orders", "-o", str(path))
+    assert told["environment"] == ["OWN_URL", "_2ND_SH_P_TOKEN"]
+    other.environment["_2ND_SH_P_TOKEN"] = cli.environment["SHOP_TOKEN"]
+    other.ok("import", str(path))
+    assert other.json("run", "acme/orders")[0]["state"] == "succeeded"
+
+
+def test_no_two_secrets_are_taken_from_one_variable(cli: CommandLine, other: CommandLine) -> None:
+    """A destination and a connection of one name, with secrets of one name: one's credentials are never sent to the other."""
+    cli.write("shop.yaml", CONNECTOR.replace("{secrets.token}", "{secrets.url}"))
+    text = ELSEWHERE.replace("  own:", "  shop:").replace("destination: own", "destination: shop")
+    cli.apply(text.replace("secrets: {token:", "secrets: {url:"))
+    path = other.folder / "orders.json"
+    assert cli.json("export", "acme/orders", "-o", str(path))["environment"] == ["SHOP_URL", "SHOP_URL_2"]
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        (lambda file: file.update(installation="another"), "does not hold the installation that it names"),
+        (lambda file: file.update(configuration={}), "does not hold the installation that it names"),
+        (lambda file: file["chains"][0].update(stream="another"), "does not hold the installation that it names"),
+        (lambda file: file["chains"][0].update(workflow="another"), "does not hold the installation that it names"),
+        (
+            lambda file: file["chains"][0]["coverage"][1].update(period_start="2026-05-02T01:00:00Z"),
+            "a ledger that cannot be",
+        ),
+        (lambda file: file["chains"][0]["coverage"][0].update(kind="another"), "a ledger that cannot be"),
+        (lambda file: file["chains"][0]["coverage"][0].update(reason="a\x00b"), "a ledger that cannot be"),
+        (lambda file: file["chains"][0]["coverage"][0].update(period_start="2026-05-01T00:00:00"), "is no export"),
+    ],
+)
+def test_a_file_that_was_altered_is_refused_whole(
+    cli: CommandLine, other: CommandLine, change: Callable[[Any], object], problem: str
+) -> None:
+    """SPEC 5, 8: bad input is 2 and changes nothing; no gap, no other stream's ledger and no host's time gets into the chain."""
+    synced(cli)
+    path = Path(exported(cli, other))
+    document = json.loads(path.read_text())
+    change(document)
+    path.write_text(json.dumps(document))
+    result = other("import", str(path))
+    assert (result.exit_code, problem in result.output) == (2, True), result.output
+    assert other.json("status") == []

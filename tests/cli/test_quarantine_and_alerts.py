@@ -48,6 +48,15 @@ def test_records_go_in_and_out_of_quarantine(cli: CommandLine, api: OrdersApi) -
     assert number in (47, 48)
     assert f'"id": {number}' in cli.ok("quarantine", "show", first)
 
+    execute(
+        cli,
+        f"update quarantine set record = record || '\\x7fc29b3a783a'::bytea, reason = e'\\x1b[2J:x:' where id = {first}",
+    )
+    told = cli.ok("quarantine", "show", first)
+    assert "\ufffd[2J:x:" in told, "what a source sent does not steer the terminal, and is shown as it is"
+    assert "\ufffd\ufffd:x:" in told
+    execute(cli, f"update quarantine set record = substr(record, 1, length(record) - 6) where id = {first}")
+
     failed = cli("quarantine", "retry", first)
     assert failed.exit_code == 1
     assert "0 delivered, 1 stay." in failed.output

@@ -77,7 +77,11 @@ def test_nothing_can_be_changed_by_it(synced: CommandLine, statement: str) -> No
         ("selekt 1", "selekt"),
         ("select 1/0", "division by zero"),
         ("select 'a'::int", "invalid input syntax"),
-        ("delete from shop_orders", "read-only"),
+        ("delete from shop_orders returning id", "read-only"),
+        ("delete from shop_orders", "shows no rows"),
+        (";", "shows no rows"),
+        ("select '4713-01-01 BC'::timestamptz", "cannot be shown"),
+        ("select '0001-01-01'::date - 1", "cannot be shown"),
         ("select 1; select 2", "multiple commands"),
         ("select $1::int", "SQL"),
         ("select 1 as a, 2 as a", "two columns"),
@@ -136,6 +140,21 @@ def test_every_type_can_be_shown(synced: CommandLine) -> None:
     assert result.exit_code == 0
     assert "[bold]" in result.stdout
     assert '{"a":[1]}' in result.stdout
+
+
+def test_no_program_is_started_by_it(synced: CommandLine) -> None:
+    """It changes nothing: PostgreSQL lets a superuser start one in a read-only transaction."""
+    mark = synced.folder / "mark"
+    result = synced("query", f"copy (select 1) to program 'touch {mark}'")
+    assert (result.exit_code, mark.exists()) == (2, False)
+    assert synced("query", f"copy (select 1) to '{mark}'").exit_code == 2
+    assert not mark.exists()
+
+
+def test_records_are_shown_as_they_are_and_do_not_steer_the_terminal(synced: CommandLine) -> None:
+    statement = """select 'root:x:0' as a, e'\\x1b[2J\\u009b' as b, '{"a": "\x7f"}'::jsonb as c"""
+    shown = synced.ok("query", statement)
+    assert shown.splitlines()[1].split() == ["root:x:0", "\ufffd[2J\ufffd", '{"a":"\ufffd"}']
 
 
 def test_a_schema_of_any_name_is_found(synced: CommandLine) -> None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.destinations.loading import LISTED, Run, column_types, local, page, rows, target
-from tidegate.destinations.postgres.names import MAX_BYTES, column_name, quoted, table_name
+from tidegate.destinations.postgres.names import MAX_BYTES, check_schema, column_name, quoted, table_name
+from tidegate.domain.errors import InvalidInput
 
 WORDS = st.text("ab_", max_size=5) | st.text(max_size=80)
 
@@ -62,3 +64,17 @@ def test_every_field_name_keeps_its_value(database_url: str) -> None:
             assert await column_types(pool) == types
 
     asyncio.run(run())
+
+
+@pytest.mark.parametrize(
+    "name", ["", "x" * 64, "ü" * 32, "pg_shop", "information_schema", "a\x00b", "a\nb", "\ud800", 5, None, ["a"]]
+)
+def test_a_schema_that_postgresql_cannot_have_or_would_cut_is_refused(name: object) -> None:
+    """SPEC 5: cut to 63 bytes two schemas become one; the others fail at the first run, long after `apply` said yes."""
+    with pytest.raises(InvalidInput, match=r"settings\.schema"):
+        check_schema(name)
+
+
+@pytest.mark.parametrize("name", ["shop", "Shop", "x" * 63, 'a "quoted" one', "ü", "public"])
+def test_any_other_schema_is_taken_as_it_is(name: str) -> None:
+    assert check_schema(name) == name

@@ -48,6 +48,10 @@ def by_all(text: str) -> list[object]:
         ("0.5", 0.5),
         ("1e3", 1000.0),
         ("true", True),
+        ("FALSE", False),
+        ("NO", "NO"),  # YAML 1.1: false, and Norway's code
+        ("yes", "yes"),
+        ("off", "off"),
         ("null", None),
         ("~", None),
         ("plain", "plain"),
@@ -60,6 +64,13 @@ def test_apply_preview_and_connectors_read_the_same(written: str, meant: object)
         assert found == {"it": meant}
         assert isinstance(found, dict)
         assert type(found["it"]) is type(meant)
+
+
+@pytest.mark.parametrize("key", ["no", "on", "1.10", "5e10", "010", "True", "null", "~", "'7'"])
+def test_keys_are_names_and_stay_as_they_are_written(key: str) -> None:
+    """Tenants 1.10 and 1.1 are two; a parameter `on` is not one called `True`."""
+    assert by_all(f"value: {{{key}: x}}\n") == [{key.strip("'"): "x"}] * 3
+    assert list(Section.parse(f"value: {{{key}: x}}").values("value")) == [key.strip("'")]
 
 
 @pytest.mark.parametrize("number", [0, -0.5, 12, 1e300, 1.25e-7, 10**30, -1])

@@ -650,3 +650,20 @@ def test_a_limit_is_no_renewal_of_a_refused_connection(database_url: str) -> Non
         assert (await directory.installations(world.pool))[0].paused_at is None
 
     in_world(database_url, story)
+
+
+def test_a_destination_that_is_moved_says_what_stays_behind(database_url: str) -> None:
+    """SPEC 5: the ledger goes on as covered, and the new place has only what comes; another password is no other place."""
+
+    def moved(settings: str) -> str:
+        return text().replace("{kind: postgresql}", f"{{kind: postgresql, {settings}}}")
+
+    async def story(world: World) -> list[tuple[str, ...]]:
+        url = 'secrets: {url: "postgresql://u:${TOKEN}@h/'
+        steps = [(text(), "one"), (moved("settings: {schema: synced}"), "one"), (moved("settings: {schema: other}"), "one"),
+                 (moved(f'{url}db"}}'), "one"), (moved(f'{url}db"}}'), "two"), (moved(f'{url}db2"}}'), "two")]  # fmt: skip
+        return [(await apply(world, document, token)).warnings for document, token in steps]
+
+    found = in_world(database_url, story)
+    assert [len(warnings) for warnings in found] == [0, 0, 1, 1, 0, 1]
+    assert "destination table: what was delivered until now stays where it was" in found[2][0]

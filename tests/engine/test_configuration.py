@@ -108,11 +108,27 @@ def test_secrets_do_not_show_in_the_values_text() -> None:
     assert "pa55" not in repr(read(SHOP))
 
 
+@pytest.mark.parametrize(
+    ("before", "after", "path"),
+    [
+        ("name: Acme Ltd", r'name: "Ac\0me"', "tenants.acme.name"),
+        ('region: "$', r'region: "\0$', "tenants.acme.connections.shop.settings.region"),
+        ("region:", r'"re\0gion":', "tenants.acme.connections.shop.settings.re\0gion"),
+    ],
+)
+def test_a_nul_character_is_a_mistake_with_its_line_and_no_trouble_with_the_database(
+    before: str, after: str, path: str
+) -> None:
+    """SPEC 8: bad input exits with 2 and names its place; PostgreSQL would refuse it with words about an encoding."""
+    assert before in SHOP
+    assert "file1.yaml, line" in mistakes(SHOP.replace(before, after))[path].problem
+
+
 def test_every_mistake_is_told_at_once_with_path_line_and_nearest_key() -> None:
     """SPEC 8: one round of corrections, not one per mistake."""
     text = SHOP.replace("name: Acme", "nam: Acme").replace("connector: fake", "connector: fike")
     text = text.replace("destination: warehouse", "destination: wherehouse").replace(
-        "daily: true", "daily: yes, sync_hour: 24"
+        "daily: true", "daily: true, sync_hour: 24"
     )
     found = mistakes(text)
     assert set(found) == {

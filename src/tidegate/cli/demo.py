@@ -154,11 +154,10 @@ async def _screen(week: Week) -> RenderableType:
 
 
 async def _table(week: Week, streams: list[StreamStatus]) -> Table:
-    from zoneinfo import ZoneInfo
-
     from rich.table import Table
 
     from tidegate.demo.week import TENANTS, rows
+    from tidegate.domain.zone_data import zone_info
 
     table = Table(box=None, pad_edge=False, header_style="dim")
     for heading in ("tenant", "its schedule", "stream", "covered to (local)", "in the shop", "in the table", "state"):
@@ -167,7 +166,7 @@ async def _table(week: Week, streams: list[StreamStatus]) -> Table:
     last = ""
     for each in streams:
         tenant = tenants[each.tenant_id]
-        watermark = each.watermark.astimezone(ZoneInfo(tenant.time_zone)) if each.watermark else None
+        watermark = each.watermark.astimezone(zone_info(tenant.time_zone)) if each.watermark else None
         held = len(await rows(week.parts, each.tenant_id, each.stream))
         table.add_row(
             tenant.name if tenant.id != last else "",

@@ -36,7 +36,8 @@ def _console(*, stderr: bool) -> Console:
     from rich.console import Console
 
     stream = sys.stderr if stderr else sys.stdout
-    return Console(stderr=stderr, width=None if stream.isatty() else WIDTH_OF_PIPES, highlight=False, soft_wrap=False)
+    width = None if stream.isatty() else WIDTH_OF_PIPES
+    return Console(stderr=stderr, width=width, highlight=False, soft_wrap=False, emoji=False)
 
 
 def print_json(value: object) -> None:

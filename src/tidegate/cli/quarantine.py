@@ -9,6 +9,7 @@ import typer
 from tidegate.cli.output import AsJson, fail, instant, out, print_json, split_installation
 from tidegate.cli.process import exit_unless, with_parts
 from tidegate.domain.errors import InvalidInput
+from tidegate.domain.http_reply import printable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -84,8 +85,8 @@ def show(number: Annotated[int, typer.Argument(metavar="NUMBER")], as_json: AsJs
     out().print(
         f"{kept.tenant_id}/{kept.installation} {kept.stream}, run {kept.run_id}, {instant(kept.quarantined_at)}"
     )
-    out().print(f"{kept.reason}", markup=False)
-    out().print(found.record[:MOST_SHOWN], markup=False)
+    out().print(printable(kept.reason), markup=False)
+    out().print(printable(found.record[:MOST_SHOWN]), markup=False)
     if rest > 0:
         out().print(f"… and {rest:,} more characters: --json shows all.")
 

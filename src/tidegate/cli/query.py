@@ -11,6 +11,7 @@ import typer
 from tidegate.cli.output import AsJson, err, fail, instant, out, print_json
 from tidegate.cli.process import with_parts
 from tidegate.domain.errors import InvalidInput
+from tidegate.domain.http_reply import printable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -118,5 +119,5 @@ def _cell(value: object) -> str:
     if isinstance(value, dict | list | bool):
         import msgspec
 
-        return msgspec.json.encode(value).decode()
-    return str(value)
+        return printable(msgspec.json.encode(value).decode())
+    return printable(str(value))

@@ -12,6 +12,8 @@ from functools import cached_property
 from typing import TypeAlias
 from zoneinfo import ZoneInfo
 
+from tidegate.domain.zone_data import zone_info
+
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _NONE = timedelta(0)
 _MICROSECOND = timedelta(microseconds=1)
@@ -48,7 +50,7 @@ class CursorField:
 
     @cached_property
     def _zone(self) -> ZoneInfo:
-        return ZoneInfo(self.time_zone)
+        return zone_info(self.time_zone)
 
     def parse(self, value: object) -> datetime:
         """Return ``value`` as an aware UTC instant, to the microsecond.

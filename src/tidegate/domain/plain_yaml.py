@@ -1,6 +1,7 @@
 """YAML as people write it here: one reading for schedules, configurations and connectors, by the rules of JSON.
 
-Dates and times stay text, and so does every number that JSON does not know: to YAML 1.1 ``010`` is 8 and ``1:30`` is 90.
+Dates and times stay text, and so does every number and truth value that JSON does not know: to YAML 1.1 ``010`` is 8,
+``1:30`` is 90 and ``NO`` is false. Keys are names and stay as they are written: ``1.10`` is not ``1.1``.
 Anchors, aliases and merge keys (``<<``) work.
 """
 
@@ -16,7 +17,8 @@ MOST_VALUES: Final = 2_000_000
 """Values of one document, aliases written out: a bound, so that a small file cannot fill the memory."""
 _TAG: Final = "tag:yaml.org,2002:"
 _MERGE: Final = f"{_TAG}merge"
-_NOT_OURS: Final = (f"{_TAG}timestamp", f"{_TAG}int", f"{_TAG}float")
+_NOT_OURS: Final = (f"{_TAG}timestamp", f"{_TAG}int", f"{_TAG}float", f"{_TAG}bool")
+_TRUTH: Final = {"true": True, "false": False}
 _PARSER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
@@ -33,6 +35,7 @@ _Loader.add_implicit_resolver(f"{_TAG}int", re.compile(rf"{_WHOLE}$"), _DIGITS)
 _Loader.add_implicit_resolver(
     f"{_TAG}float", re.compile(rf"{_WHOLE}(?:\.[0-9]+)?(?:[eE][-+]?[0-9]+)?$"), _DIGITS
 )  # whatever the first has taken is whole
+_Loader.add_implicit_resolver(f"{_TAG}bool", re.compile("true|True|TRUE|false|False|FALSE"), list("tTfF"))
 
 
 def compose(text: str) -> yaml.Node | None:
@@ -71,13 +74,20 @@ def scalar(node: yaml.Node) -> str | int | float | bool | None:
                 return str(node.value)
             case "null":
                 return None
-            case "bool" if node.value.lower() in yaml.constructor.SafeConstructor.bool_values:
-                return bool(yaml.constructor.SafeConstructor.bool_values[node.value.lower()])
+            case "bool" if node.value.lower() in _TRUTH:
+                return _TRUTH[node.value.lower()]
             case "int":
                 return int(node.value)
             case "float":
                 return float(node.value)
     raise ValueError(f"line {node.start_mark.line + 1}: {kind} is not a plain value")
+
+
+def name(node: yaml.Node) -> str:
+    """Return a key as it is written. Raises ValueError, saying the line, if it is not plain text."""
+    if not isinstance(node, yaml.ScalarNode):
+        raise ValueError(f"line {node.start_mark.line + 1}: a key that is not plain text")
+    return str(node.value)
 
 
 def read(node: yaml.Node | None) -> Any:
@@ -100,5 +110,5 @@ class _Reader:
             return [self.value(item) for item in node.value]
         if isinstance(node, yaml.MappingNode):
             flatten(node)
-            return {str(scalar(key)): self.value(value) for key, value in node.value}
+            return {name(key): self.value(value) for key, value in node.value}
         return scalar(node)

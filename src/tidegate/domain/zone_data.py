@@ -11,7 +11,9 @@ import struct
 from datetime import UTC, date, datetime
 from functools import lru_cache
 from importlib import resources
+from importlib.abc import Traversable
 from typing import Final, NamedTuple
+from zoneinfo import ZoneInfo
 
 from tidegate.domain.instant import DAY_SECONDS, EPOCH, whole_seconds
 
@@ -42,13 +44,27 @@ def zone_names() -> tuple[str, ...]:
 
 def read_zone(name: str) -> ZoneData:
     """Return the data of a zone named in `zone_names()`, in order and with no transition that changes nothing."""
-    content = resources.files("tzdata").joinpath("zoneinfo", *name.split("/")).read_bytes()
+    content = _file(name).read_bytes()
     _, block = _block(content, 0, time_bytes=4)
     data, end = _block(content, block, time_bytes=8)
     footer = content[end:].strip(b"\n").decode("ascii")
     last = data.transitions[-1] if data.transitions else Transition(0, data.first_offset)
     forever = [later for later in _written_out(footer, EPOCH.year + last.at // 31_556_952 - 1) if later.at > last.at]
     return ZoneData(data.first_offset, _changes_only(data.first_offset, (*data.transitions, *forever)))
+
+
+@lru_cache(maxsize=1024)
+def zone_info(name: str) -> ZoneInfo:
+    """Return the standard library's reading of a zone named in `zone_names()`: the same data as due dates have.
+
+    ``ZoneInfo(name)`` would go by the system's files, which may have other rules, here and not on the next machine.
+    """
+    with _file(name).open("rb") as content:
+        return ZoneInfo.from_file(content, key=name)
+
+
+def _file(name: str) -> Traversable:
+    return resources.files("tzdata").joinpath("zoneinfo", *name.split("/"))
 
 
 def _block(content: bytes, at: int, *, time_bytes: int) -> tuple[ZoneData, int]:

@@ -5,24 +5,32 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
+
+import asyncpg
+import msgspec
 
 from tidegate.store.database import from_json, to_json
 
 if TYPE_CHECKING:
     from tidegate.store.database import Connection
 
+Instant = Annotated[datetime, msgspec.Meta(tz=True)]
+"""Read from a file it has its offset; without one it would be the host's time."""
+REFUSED = (asyncpg.IntegrityConstraintViolationError, asyncpg.DataError)
+"""What the database raises for chains that no ledger can hold."""
+
 
 @dataclass(frozen=True, slots=True)
 class MovedLink:
     """One row of a chain's coverage; ``periods``: how many compaction made it of."""
 
-    period_start: datetime
-    period_end: datetime
+    period_start: Instant
+    period_end: Instant
     kind: str
     reason: str
     records: int
-    committed_at: datetime
+    committed_at: Instant
     periods: int = 1
 
 
@@ -32,9 +40,9 @@ class MovedRecord:
 
     reason: str
     record: bytes
-    quarantined_at: datetime
+    quarantined_at: Instant
     run: dict[str, Any]
-    requested_at: datetime | None = None
+    requested_at: Instant | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +53,7 @@ class MovedDrop:
     reason: str
     note: str
     person: str
-    at: datetime
+    at: Instant
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,9 +65,9 @@ class MovedChain:
 
     workflow: str
     stream: str
-    start_at: datetime
+    start_at: Instant
     rule: dict[str, Any] | None
-    received_at: datetime | None
+    received_at: Instant | None
     coverage: tuple[MovedLink, ...]
     last_run: dict[str, Any] | None = None
     quarantine: tuple[MovedRecord, ...] = ()

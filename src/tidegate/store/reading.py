@@ -67,6 +67,9 @@ async def read(pool: Pool, statement: str, schemas: Sequence[str], *, seconds: f
         said = str(getattr(error, "message", None) or error)
         hint = getattr(error, "hint", None) or "`tidegate query` without SQL lists the tables and their columns."
         raise InvalidInput("SQL", statement, f"is refused by PostgreSQL: {said}", hint) from error
+    except (OverflowError, ValueError) as error:
+        remedy = "Show what is before the year 1 or after 9999 as text: value::text."
+        raise InvalidInput("SQL", statement, f"finds a value that cannot be shown ({error})", remedy) from error
 
 
 async def tables(pool: Pool, schemas: Sequence[str]) -> Answer:
@@ -78,6 +81,9 @@ async def tables(pool: Pool, schemas: Sequence[str]) -> Answer:
 async def _answer(connection: Any, statement: str, most: int) -> Answer:
     prepared = await connection.prepare(statement)
     attributes = prepared.get_attributes()
+    if not attributes:  # COPY … TO PROGRAM executes something even where nothing can be written
+        remedy = "Write one SELECT; this is read-only."
+        raise InvalidInput("SQL", statement, "shows no rows", remedy)
     cursor = await prepared.cursor()
     found = await cursor.fetch(most + 1)
     documents = [attribute.type.name in ("json", "jsonb") for attribute in attributes]

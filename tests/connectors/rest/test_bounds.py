@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import zoneinfo
+from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
+from importlib import resources
+from pathlib import Path
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -385,3 +389,30 @@ def test_a_stream_declared_ascending_that_is_not_is_read_to_the_end(listed: list
     pages = asyncio.run(fetched(source, ASCENDING, asked(NOW - timedelta(days=1))))
     assert asks == list(range(len(listed)))
     assert pages[-1].report.upper is None
+
+
+@pytest.mark.usefixtures("another_system")
+def test_wall_time_and_dates_go_by_the_pinned_zone_data_whatever_the_system_has() -> None:
+    """SPEC 2.12, 4: one installation, one answer; a system whose rules are years old would shift bounds by an hour."""
+    assert ZoneInfo("America/Havana").utcoffset(datetime(2026, 7, 1)) == timedelta(hours=9)
+    local = CursorField(("at",), CursorFormat.LOCAL, "America/Havana", changes=False)
+    day = CursorField(("at",), CursorFormat.DATE, "America/Havana", timedelta(days=1))
+    noon = datetime(2026, 7, 1, 16, tzinfo=UTC)
+    assert local.parse("2026-07-01 12:00:00") == noon
+    assert day.parse("2026-07-01") == datetime(2026, 7, 1, 4, tzinfo=UTC)
+    bound = BoundParam("to", Meaning.INCLUSIVE, CursorFormat.LOCAL, timedelta(seconds=1), "America/Havana")
+    assert render_lower(bound, local, noon) == ("2026-07-01T12:00:00", noon)
+    assert render_upper(bound, local, noon) == "2026-07-01T12:00:00"
+
+
+@pytest.fixture
+def another_system(tmp_path: Path) -> Iterator[None]:
+    """A system whose file for Havana has Tokyo's rules."""
+    (tmp_path / "America").mkdir()
+    tokyo = resources.files("tzdata").joinpath("zoneinfo", "Asia", "Tokyo").read_bytes()
+    (tmp_path / "America" / "Havana").write_bytes(tokyo)
+    ZoneInfo.clear_cache()
+    zoneinfo.reset_tzpath(to=[tmp_path])
+    yield
+    zoneinfo.reset_tzpath()
+    ZoneInfo.clear_cache()

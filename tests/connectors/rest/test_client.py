@@ -273,6 +273,11 @@ def _open(yaml: str, settings: dict[str, object], secrets: dict[str, str] | None
         ({"url": "https://"}, {"key": "x"}, "base_url"),
         ({"url": "https://user:pw@x"}, {"key": "x"}, "base_url"),
         ({"url": "https://x?y=z"}, {"key": "x"}, "base_url"),
+        ({"url": "https://[::1"}, {"key": "x"}, "base_url"),
+        ({"url": "https://x:99999"}, {"key": "x"}, "base_url"),
+        ({"url": "https://x:none"}, {"key": "x"}, "base_url"),
+        ({"url": "https://x y/"}, {"key": "x"}, "base_url"),
+        ({"url": "https://x/\n"}, {"key": "x"}, "base_url"),
     ],
 )
 def test_a_connection_that_lacks_something_is_refused_when_opened(
@@ -280,6 +285,23 @@ def test_a_connection_that_lacks_something_is_refused_when_opened(
 ) -> None:
     with pytest.raises(InvalidInput) as caught:
         _open(declaration(PLAIN, "authentication: {type: bearer, token: '{secrets.key}'}"), settings, secrets)
+    assert caught.value.field == field
+
+
+@pytest.mark.parametrize(
+    ("top", "field"),
+    [
+        ("headers: {X-Shop: '{settings.url}'}", "headers.X-Shop"),
+        ("headers: {'X Shop': a}", "headers.X Shop"),
+        ("headers: {'': a}", "headers."),
+        ("authentication: {type: header, name: 'X:Key', value: '{secrets.key}'}", "headers.X:Key"),
+    ],
+)
+def test_a_header_that_cannot_be_sent_is_refused_when_opened(top: str, field: str) -> None:
+    """It would be refused at every request, as a bug of ours that sixty attempts may get over."""
+    yaml = declaration("    path: /orders", top).replace("base_url: '{settings.url}'", "base_url: https://x")
+    with pytest.raises(InvalidInput) as caught:
+        _open(yaml, {"url": "a\r\nX-Admin: 1"}, {"key": "x"})
     assert caught.value.field == field
 
 

@@ -51,12 +51,31 @@ CURSOR = PLAIN + "    cursor: {field: updated_at}\n"
             "streams.orders.cursor.precision_seconds",
             "finer than date",
         ),
+        (PLAIN + "    lookback_seconds: 1e300", "streams.orders.lookback_seconds", "hundred years"),
+        (PLAIN + "    lookback_seconds: 1e11", "streams.orders.lookback_seconds", "hundred years"),
+        (PLAIN + "    history_seconds: 1e11", "streams.orders.history_seconds", "hundred years"),
+        (
+            PLAIN + "    cursor: {field: a, precision_seconds: 1e300}",
+            "streams.orders.cursor.precision_seconds",
+            "hundred",
+        ),
+        (
+            CURSOR + "    lower: {param: a, meaning: inclusive, grain_seconds: 1e300}",
+            "streams.orders.lower.grain_seconds",
+            "hun",
+        ),
+        (PLAIN + "    page_size: {param: limit, value: 1e300}", "streams.orders.page_size.value", "too large"),
         (PLAIN + "    key: [a, b]\n    pager: {type: last_id, param: p}", "streams.orders.pager", "several fields"),
         (PLAIN + "    pager: {type: cursor, param: p, token: next}", "streams.orders.pager", "is a list itself"),
         (
             PLAIN + "    records: data\n    pager: {type: cursor, param: p, token: data.next}",
             "streams.orders.pager",
             "inside",
+        ),
+        (
+            "    path: /x\n    records: data\n    pager: {type: offset, param: offset}\n    page_size: {param: limit, value: 1}",
+            "streams.orders.page_size.value",
+            "leaves no room",
         ),
     ],
 )
@@ -90,6 +109,7 @@ def test_a_document_that_is_no_declaration(text: str, field: str, said: str) -> 
     ("top", "field"),
     [
         ("rate_limit: {requests_per_second: 0}", "rate_limit.requests_per_second"),
+        ("rate_limit: {requests_per_second: 5, burst: 3000000000}", "rate_limit.burst"),
         ("rate_limit: {requests_per_second: 5, brust: 2}", "rate_limit.brust"),
         ("rate_limit: {requests_per_second: 5, texts: [slow down, '']}", "rate_limit.texts"),
         ("rate_limit: {requests_per_second: 5, texts: [429]}", "rate_limit.texts"),

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from dataclasses import replace
 from functools import cache, partial
+from typing import Final
 from urllib.parse import urlsplit
 
 import aiohttp
@@ -33,6 +35,8 @@ from tidegate.domain.clock import Clock
 from tidegate.domain.errors import InvalidInput
 from tidegate.domain.fetch import FetchRequest, Page
 from tidegate.domain.stream import Stream
+
+_HEADER_NAME: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 
 
 class RestConnector:
@@ -83,6 +87,7 @@ class RestConnector:
         authentication = _filled_authentication(declared.authentication, settings, secrets)
         held = credentials(authentication, secrets)
         headers = {name: fill(str(value), settings, secrets) for name, value in declared.headers.items()}
+        _check_headers({**held.headers, **headers})
         rules = ReplyRules(
             declared.retryable_statuses,
             declared.rate_limit_statuses,
@@ -185,11 +190,24 @@ def secret_names(declared: Declaration) -> list[str]:
 
 
 def _check_address(field: str, address: str) -> None:
-    parts = urlsplit(address)
-    if parts.scheme not in ("https", "http") or not parts.hostname or parts.query or parts.fragment or parts.username:
+    try:
+        parts = urlsplit(address)
+        usable = parts.scheme in ("https", "http") and bool(parts.hostname) and parts.port != 0
+        usable = usable and not (parts.query or parts.fragment or parts.username)
+    except ValueError:  # no IPv6 address, no port
+        usable = False
+    if not usable or not address.isprintable() or " " in address:
         raise InvalidInput(
             field, address, "is not the address of a server", "Write https://host, and a path where needed."
         )
+
+
+def _check_headers(headers: Mapping[str, str]) -> None:
+    """Raise InvalidInput for a header that cannot be sent; its value, which may hold a secret, is not shown."""
+    for name, value in headers.items():
+        if not _HEADER_NAME.fullmatch(name) or not value.isprintable():
+            remedy = "Use letters, digits and '-' for its name, and no line break in its value."
+            raise InvalidInput(f"headers.{name}", "***", "cannot be sent as a header", remedy)
 
 
 def _filled_authentication(

@@ -118,7 +118,11 @@ class PagePager:
 
 @dataclass(frozen=True, slots=True)
 class OffsetPager:
-    """Pages by a count of records. Each page begins with the last record of the one before, or the listing drifted."""
+    """Pages by a count of records. Each page begins with the last record of the one before, or the listing drifted.
+
+    A page of one record has no room for that one and a further one: the next page is asked for without it, and shows
+    something only if the source's pages are that small.
+    """
 
     param: str
     has_more: Path | None
@@ -152,6 +156,8 @@ class OffsetPager:
         last = position.get("last", "")
         if last and last not in seen.glances.marks:
             raise Drifted("records moved between two pages", onward)
+        if position.get("alone") and seen.glances.marks:
+            raise Drifted("pages of one record do not show whether records move between them", onward)
         return onward
 
     def _onward(self, position: Position, seen: PageSeen) -> Position | None:
@@ -168,8 +174,10 @@ class OffsetPager:
             return None
         if not further:
             raise ContractBroken(f"The source says there is more after {reached} records and shows none.")
-        last = "" if self.stable else marks[-1]
-        return {"offset": reached, "last": last, "before": self._offset(position), **_shown(seen)}
+        alone = not self.stable and len(marks) == 1 and not position.get("last")
+        last = "" if self.stable or alone else marks[-1]
+        noted = {"alone": True} if alone else {}
+        return {"offset": reached, "last": last, "before": self._offset(position), **noted, **_shown(seen)}
 
     def doubts(self, position: Position, seen: PageSeen) -> list[Position]:
         """Return the page before, to be read again, if the page at ``position`` goes on and shows what that one did."""

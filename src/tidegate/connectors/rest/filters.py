@@ -18,6 +18,7 @@ from zoneinfo import ZoneInfo
 from tidegate.connectors.rest.declaration import BoundParam, Meaning, StreamDeclaration
 from tidegate.domain.cursor import EPOCH, CursorField, CursorFormat
 from tidegate.domain.fetch import FetchRequest
+from tidegate.domain.zone_data import zone_info
 
 DAY = timedelta(days=1)
 TICK = timedelta(microseconds=1)
@@ -51,11 +52,11 @@ def render_lower(bound: BoundParam, cursor: CursorField, instant: datetime) -> t
     shown_from = cursor.floor(instant)
     steps_back = 1 if bound.meaning is Meaning.EXCLUSIVE else 0
     if bound.format is CursorFormat.DATE:
-        zone = ZoneInfo(bound.time_zone)
+        zone = zone_info(bound.time_zone)
         return (shown_from.astimezone(zone).date() - steps_back * DAY).isoformat(), shown_from
     wall = shown_from
     if bound.format is CursorFormat.LOCAL:
-        zone = ZoneInfo(bound.time_zone)
+        zone = zone_info(bound.time_zone)
         wall += min(_offset(zone, shown_from), _offset(zone, shown_from + DAY))
     written = EPOCH + ((wall - EPOCH) // bound.grain - steps_back) * bound.grain
     return _write(bound, written), shown_from
@@ -74,7 +75,7 @@ def overshoot(bound: BoundParam | None) -> timedelta | None:
 def render_upper(bound: BoundParam, cursor: CursorField, instant: datetime) -> str:
     """Return the text that shows every record with a cursor value before ``instant``."""
     reached = cursor.ceiling(instant)
-    zone = ZoneInfo(bound.time_zone)
+    zone = zone_info(bound.time_zone)
     if bound.format is CursorFormat.DATE:
         return ((reached - TICK).astimezone(zone).date() + DAY).isoformat()
     if bound.format is CursorFormat.LOCAL:

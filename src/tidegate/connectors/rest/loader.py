@@ -200,13 +200,10 @@ def _stream(name: str, section: Section, settings: Mapping[str, str | None]) -> 
     cursor_section, pager_section = section.section("cursor"), section.section("pager")
     asked, parent = read_asked(section), read_parent(section)
     cursor = None if cursor_section is None else _cursor(cursor_section)
-    lookback = timedelta(seconds=section.number("lookback_seconds", 0))
-    history = section.number("history_seconds", 0)
+    lookback, history = section.seconds("lookback_seconds"), section.seconds("history_seconds")
     params = _templates(section, "params", settings, secrets_allowed=False)
-    page_size = section.section("page_size")
-    if page_size is not None:
-        params[page_size.text("param")] = page_size.integer("value", least=1)
-        page_size.finish()
+    pager = PagerDeclaration() if pager_section is None else read_pager(pager_section)
+    params.update(_page_size(section.section("page_size"), pager))
     lower = _bound(section, "lower", cursor)
     feed = "changes" in section
     made = StreamDeclaration(
@@ -218,8 +215,8 @@ def _stream(name: str, section: Section, settings: Mapping[str, str | None]) -> 
         filters=_templates(section, "filters", settings, secrets_allowed=False),
         lower=lower,
         upper=_bound(section, "upper", cursor),
-        history=timedelta(seconds=history) or None,
-        pager=(asked and asked.pager) or (PagerDeclaration() if pager_section is None else read_pager(pager_section)),
+        history=history or None,
+        pager=(asked and asked.pager) or pager,
         body=section.tree("body"),
         query=asked.query if asked else None,
         inside=asked.inside if asked else "",
@@ -231,6 +228,19 @@ def _stream(name: str, section: Section, settings: Mapping[str, str | None]) -> 
     _check_stream(section, made)
     check_asked(section, made)
     check_bodies(section, made, settings)
+    return made
+
+
+def _page_size(section: Section | None, pager: PagerDeclaration) -> dict[str, Param]:
+    """Return the parameter that asks for the page size. Raises InvalidInput for pages too small for the pager."""
+    if section is None:
+        return {}
+    size, counted = section.integer("value", least=1), pager.within or pager
+    if size == 1 and counted.kind is PagerKind.OFFSET and not counted.stable:
+        problem = "leaves no room for the record that each page of an offset pager repeats"
+        raise section.refuse("value", problem, "Write 2 or more; the larger, the fewer requests.")
+    made: dict[str, Param] = {section.text("param"): size}
+    section.finish()
     return made
 
 
@@ -293,7 +303,7 @@ def _cursor(section: Section) -> CursorField:
     kind = section.choice("format", CursorFormat, CursorFormat.ISO)
     least = FORMAT_GRAIN[kind]
     default = max(least, SECOND) if kind is not CursorFormat.EPOCH_MILLISECONDS else least
-    precision = timedelta(seconds=section.number("precision_seconds", default.total_seconds(), least=0.000001))
+    precision = section.seconds("precision_seconds", default.total_seconds(), least=0.000001)
     if precision < least:
         raise section.refuse(
             "precision_seconds", f"is finer than {kind} can write", f"Write {least.total_seconds():g} or more."
@@ -335,7 +345,7 @@ def _bound(stream: Section, key: str, cursor: CursorField | None) -> BoundParam 
     least = max(FORMAT_GRAIN[kind], cursor.precision)
     if cursor.format not in ON_THE_WALL and "time_zone" not in stream.required_section("cursor"):
         _require_zone(section, kind)
-    grain = timedelta(seconds=section.number("grain_seconds", least.total_seconds()))
+    grain = section.seconds("grain_seconds", least.total_seconds())
     bound = BoundParam(
         param=section.text("param"),
         meaning=section.choice("meaning", Meaning),

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Iterator, Mapping
+from datetime import timedelta
 from enum import StrEnum
 from typing import Any, TypeVar
 
 import yaml
 
 from tidegate.domain import plain_yaml
+from tidegate.domain.duration import LONGEST
 from tidegate.domain.errors import InvalidInput
 
 Choice = TypeVar("Choice", bound=StrEnum)
@@ -33,7 +35,7 @@ class Section:
             plain_yaml.flatten(node)
         except ValueError as error:
             raise InvalidInput(path or "document", "<<", str(error), "Name a mapping by its anchor.") from None
-        self._nodes = {str(_scalar(key, path)): value for key, value in node.value}
+        self._nodes = {_name(key, path): value for key, value in node.value}
 
     def _refuse_doubles(self, node: yaml.MappingNode) -> None:
         seen: set[str] = set()
@@ -131,11 +133,20 @@ class Section:
         return value
 
     def integer(self, key: str, default: int | None = None, *, least: int = 0) -> int:
-        """Return the whole number of ``key``, ``least`` or more."""
+        """Return the whole number of ``key``, ``least`` or more, that PostgreSQL's ``integer`` can hold."""
         value = self.number(key, default, least=least)
         if value != int(value):
             raise self.refuse(key, "is not a whole number", "Write it without a fraction.")
+        if value >= 2**31:
+            raise self.refuse(key, "is too large", "Write a smaller number.")
         return int(value)
+
+    def seconds(self, key: str, default: float = 0.0, *, least: float = 0.0) -> timedelta:
+        """Return the duration whose seconds ``key`` gives, ``least`` or more and no more than a hundred years."""
+        value = self.number(key, default, least=least)
+        if value > LONGEST.total_seconds():
+            raise self.refuse(key, "is more than a hundred years", "Write fewer seconds.")
+        return timedelta(seconds=value)
 
     def choice(self, key: str, kind: type[Choice], default: Choice | None = None) -> Choice:
         """Return the member of ``kind`` that ``key`` names."""
@@ -215,6 +226,13 @@ def suggest(word: str, known: Iterable[str]) -> str:
     if nearest:
         return f"Did you mean {nearest[0]!r}? Known are: {', '.join(names)}."
     return f"Known are: {', '.join(names)}."
+
+
+def _name(node: yaml.Node, field: str) -> str:
+    try:
+        return plain_yaml.name(node)
+    except ValueError:
+        raise _invalid(field, node, "is not a name", "Write a plain text before the colon.") from None
 
 
 def _scalar(node: yaml.Node, field: str) -> Scalar:

@@ -6,6 +6,8 @@ import re
 
 import xxhash
 
+from tidegate.domain.errors import InvalidInput
+
 MAX_BYTES = 63
 """PostgreSQL cuts longer identifiers silently, which would let two fields share a column."""
 
@@ -17,6 +19,18 @@ _HASHED = re.compile(r"_[0-9a-f]{12}\Z")
 def quoted(identifier: str) -> str:
     """Return ``identifier`` as SQL; case is preserved."""
     return '"' + identifier.replace('"', '""') + '"'
+
+
+def check_schema(name: object) -> str:
+    """Return ``name`` if a schema of ours can have it. Raises InvalidInput naming ``settings.schema``."""
+    if not isinstance(name, str):
+        raise InvalidInput("settings.schema", name, "is not text", "Write it in quotes.")
+    if not name or not name.isprintable() or not _encodable(name) or len(name.encode()) > MAX_BYTES:
+        problem = f"is not a name of 1 to {MAX_BYTES} bytes"
+        raise InvalidInput("settings.schema", name, problem, "PostgreSQL cuts longer ones; choose a shorter one.")
+    if name.startswith("pg_") or name == "information_schema":
+        raise InvalidInput("settings.schema", name, "is PostgreSQL's own", "Choose another one.")
+    return name
 
 
 def column_name(field: str) -> str | None:

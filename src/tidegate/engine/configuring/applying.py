@@ -27,6 +27,7 @@ from tidegate.engine.configuring.compared import (
     installation_fields,
     limit_fields,
     own_schedule_fields,
+    place_of,
     spec_fields,
     under,
 )
@@ -176,14 +177,20 @@ class _Applying:
             problem = f"cannot take the place of {stored.kind}, for which batches may still wait"
             remedy = "Give the new destination another name, and the installations that name."
             self.mistakes.add(InvalidInput(f"destinations.{spec.name}.kind", spec.kind, problem, remedy))
-        place = directory.destination_place(spec.name)
+        sealed_for = directory.destination_place(spec.name)
         before = {"kind": stored.kind, **under("settings.", stored.settings)} if stored else {}
         fields = differences(before, {"kind": spec.kind, **under("settings.", spec.settings)})
-        fields += secret_differences(self._opened(stored.sealed, place) if stored else {}, spec.secrets)
+        known = self._opened(stored.sealed, sealed_for) if stored else {}
+        fields += secret_differences(known, spec.secrets)
         fingerprint = self.parts.sealer.fingerprint(spec.kind, spec.settings, spec.secrets)
         if stored and stored.fingerprint == fingerprint and not fields:
             return
-        sealed = self.parts.sealer.seal(spec.secrets, place)
+        if stored and known is not None and place_of(stored.settings, known) != place_of(spec.settings, spec.secrets):
+            self.warnings.append(
+                f"destination {spec.name}: what was delivered until now stays where it was, and so may a part of what a run "
+                "at work delivers. `tidegate backfill` brings a period to the new place."
+            )
+        sealed = self.parts.sealer.seal(spec.secrets, sealed_for)
         await directory.put_destination(
             self.connection, StoredDestination(0, spec.name, spec.kind, spec.settings, sealed, fingerprint)
         )

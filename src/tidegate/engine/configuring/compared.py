@@ -1,9 +1,11 @@
-"""What connections and installations are compared by, field by field, when they are applied."""
+"""What destinations, connections and installations are compared by when they are applied."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from urllib.parse import urlsplit
 
+from tidegate.destinations.postgres.local import DEFAULT_SCHEMA
 from tidegate.domain.capacity import RateLimit
 from tidegate.engine.configuring.changes import FieldChange, differences
 from tidegate.engine.configuring.configuration import ConnectionSpec, InstallationSpec
@@ -58,3 +60,13 @@ def limit_fields(concurrency: int, rate: RateLimit | None) -> dict[str, object]:
     """Return a platform account's limits, field by field; no rate where none is known."""
     rates = {} if rate is None else {"requests_per_second": rate.per_second, "burst": rate.burst}
     return {"concurrency": concurrency, **rates}
+
+
+def place_of(settings: Mapping[str, object], secrets: Mapping[str, str]) -> tuple[object, ...]:
+    """Return where a destination is, whoever signs in there and however it is written."""
+    try:
+        address = urlsplit(str(secrets.get("url", settings.get("url", ""))))
+        where = (address.hostname, address.port, address.path)
+    except ValueError:
+        where = (None, None, "")
+    return settings.get("schema", DEFAULT_SCHEMA), settings.get("root"), *where

@@ -18,7 +18,15 @@ from tidegate.domain.capacity import RateLimit
 from tidegate.domain.errors import DestinationError, InvalidInput
 from tidegate.domain.schedule import Schedule
 from tidegate.domain.schedule_document import parse_schedule
-from tidegate.engine.configuring.document import HIDDEN, DocumentFile, Mistakes, Part, open_document, suggest
+from tidegate.engine.configuring.document import (
+    HIDDEN,
+    DocumentFile,
+    Mistakes,
+    Part,
+    open_document,
+    suggest,
+    variable_name,
+)
 from tidegate.engine.configuring.identity import Identity
 from tidegate.engine.parts import Parts
 from tidegate.store.directory import StoredDestination
@@ -328,8 +336,7 @@ class _Reading:
         filled = {}
         for key, value in secrets.values.items():
             if not isinstance(value, str) or not _REFERENCE.search(value):
-                variable = re.sub(r"\W", "_", key).upper()
-                remedy = f"Put it into an environment variable and write ${{{variable}}} here."
+                remedy = f"Put it into an environment variable and write ${{{variable_name(key)}}} here."
                 secrets.refuse(key, "is a secret in the clear", remedy, value=HIDDEN)
                 continue
             filled[key] = str(self._filled(secrets, key, value))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -189,6 +190,16 @@ def suggest(word: str, known: Iterable[str]) -> str:
     return f"Did you mean {near[0]!r}? {listed}" if near else listed
 
 
+def variable_name(text: str) -> str:
+    """Return the name of an environment variable that ``${NAME}`` can refer to, made of ``text``.
+
+    >>> variable_name("2nd-shop_token")
+    '_2ND_SHOP_TOKEN'
+    """
+    name = re.sub(r"[^A-Za-z0-9_]", "_", text).upper()
+    return f"_{name}" if name[:1].isdigit() else name
+
+
 def open_document(file: DocumentFile, mistakes: Mistakes) -> Part:
     """Return the root mapping of a file; text that is not YAML, and a key written twice, are recorded as mistakes."""
     lines: dict[str, int] = {}
@@ -221,15 +232,26 @@ class _Reader:
             return self._mapping(node, path)
         if isinstance(node, yaml.SequenceNode):
             return [self.value(item, f"{path}.{index}") for index, item in enumerate(node.value)]
-        return plain_yaml.scalar(node)
+        value = plain_yaml.scalar(node)
+        if isinstance(value, str):
+            self._refuse_nul(value, node, path)
+        return value
+
+    def _refuse_nul(self, text: str, node: yaml.Node, path: str) -> None:
+        if "\x00" in text:
+            problem = (
+                f"({self._file.name}, line {node.start_mark.line + 1}) holds a NUL character, which PostgreSQL cannot"
+            )
+            self._mistakes.add(InvalidInput(path, text, problem, "Leave it out."))
 
     def _mapping(self, node: yaml.MappingNode, path: str) -> dict[str, object]:
         self._refuse_doubles(node, path)
         plain_yaml.flatten(node)
         values: dict[str, object] = {}
         for key_node, value_node in node.value:
-            name = str(plain_yaml.scalar(key_node)) if isinstance(key_node, yaml.ScalarNode) else ""
+            name = plain_yaml.name(key_node) if isinstance(key_node, yaml.ScalarNode) else ""
             inner = f"{path}.{name}" if path else name
+            self._refuse_nul(name, key_node, inner)
             self._lines[inner] = key_node.start_mark.line + 1
             values[name] = self.value(value_node, inner)
         return values

@@ -7,11 +7,11 @@ does. What it holds stands in docs/reference/export.md.
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -22,11 +22,12 @@ from tidegate.domain.failing import PausedBy
 from tidegate.domain.instant import render_instant
 from tidegate.domain.schedule import next_due
 from tidegate.domain.schedule_document import parse_schedule
+from tidegate.domain.workflow import PLAIN_SYNC
 from tidegate.engine.commands import installations
 from tidegate.engine.configuring import applying
 from tidegate.engine.configuring.changes import Action, Outcome
-from tidegate.engine.configuring.configuration import load
-from tidegate.engine.configuring.document import DocumentFile
+from tidegate.engine.configuring.configuration import Configuration, load
+from tidegate.engine.configuring.document import DocumentFile, variable_name
 from tidegate.engine.parts import Parts
 from tidegate.store import chains, database, directory, moves, schedules
 from tidegate.store.directory import StoredConnection, StoredInstallation
@@ -124,17 +125,18 @@ async def _configuration(
         name = f"{found.tenant_id}/{found.name}"
         raise InvalidInput("installation", name, "has no stream that is planned", "Apply it with a stream first.")
     connector = f"./{Path(link.connector).name}" if link.connector.endswith((".yaml", ".yml")) else link.connector
+    named = _Named()
     return {
         "destinations": {
             target.name: {
                 "kind": target.kind,
                 "settings": target.settings,
-                "secrets": _named(parts.sealer.unseal(target.sealed, directory.destination_place(target.name)), target.name),
+                "secrets": named(parts.sealer.unseal(target.sealed, directory.destination_place(target.name)), target.name),
             }
         },
         "tenants": {
             found.tenant_id: {
-                "name": (await directory.tenants(connection))[found.tenant_id],
+                **_given(name=(await directory.tenants(connection))[found.tenant_id] or None),
                 "connections": {
                     link.name: {
                         "connector": connector,
@@ -142,7 +144,7 @@ async def _configuration(
                         "concurrency": link.concurrency_limit,
                         **_limits(link),
                         "settings": link.settings,
-                        "secrets": _named(parts.sealer.unseal(link.sealed, link.place), link.name),
+                        "secrets": named(parts.sealer.unseal(link.sealed, link.place), link.name),
                     }
                 },
                 "installations": {
@@ -178,9 +180,20 @@ def _given(**values: object) -> dict[str, Any]:
     return {key: value for key, value in values.items() if value is not None}
 
 
-def _named(secrets: Mapping[str, str], owner: str) -> dict[str, str]:
-    """Return for each secret the environment variable to take it from; never its value."""
-    return {key: "${" + re.sub(r"\W", "_", f"{owner}_{key}").upper() + "}" for key in secrets}
+class _Named:
+    """Returns for each secret the environment variable to take it from, no two from the same one; never its value."""
+
+    def __init__(self) -> None:
+        self._taken: set[str] = set()
+
+    def __call__(self, secrets: Mapping[str, str], owner: str) -> dict[str, str]:
+        return {key: "${" + self._free(variable_name(f"{owner}_{key}")) + "}" for key in secrets}
+
+    def _free(self, name: str) -> str:
+        names = (f"{name}_{nth}" if nth > 1 else name for nth in count(1))
+        free = next(each for each in names if each not in self._taken)
+        self._taken.add(free)
+        return free
 
 
 def _write(file: Path, text: bytes) -> None:
@@ -218,6 +231,7 @@ async def import_(parts: Parts, file: Path, environment: Mapping[str, str]) -> O
     """
     exported = read_export(file)
     wanted = await load([_document(exported, file)], environment, parts)
+    _require_what_it_names(exported, wanted, file)
     async with parts.pool.acquire() as connection, connection.transaction():
         await database.lock(connection, database.APPLY_LOCK)
         if await directory.installations(connection, exported.tenant, exported.installation):
@@ -230,9 +244,24 @@ async def import_(parts: Parts, file: Path, environment: Mapping[str, str]) -> O
                 raise InvalidInput(
                     change.kind, change.name, f"is here and different ({fields})", "Make the two the same first."
                 )
-        for chain in exported.chains:
-            await _put_chain(connection, exported, chain, parts.clock.now())
+        try:
+            for chain in exported.chains:
+                await _put_chain(connection, exported, chain, parts.clock.now())
+        except moves.REFUSED as error:
+            problem = f"holds a ledger that cannot be ({error})"
+            raise InvalidInput("file", str(file), problem, "Give what `tidegate export` wrote, as it is.") from error
     return outcome
+
+
+def _require_what_it_names(exported: Exported, wanted: Configuration, file: Path) -> None:
+    """Raise InvalidInput unless the file holds the one installation that it names, with the ledger of its streams."""
+    there = [(tenant.id, spec.name) for tenant in wanted.tenants for spec in tenant.installations]
+    streams = {stream for tenant in wanted.tenants for spec in tenant.installations for stream in spec.streams}
+    planned = {chain.stream for chain in exported.chains if chain.rule is not None}
+    ours = all(chain.workflow == PLAIN_SYNC.name for chain in exported.chains)
+    if there != [(exported.tenant, exported.installation)] or streams != planned or not ours:
+        problem = "does not hold the installation that it names, and the ledger of each of its streams"
+        raise InvalidInput("file", str(file), problem, "Give what `tidegate export` wrote, as it is.")
 
 
 async def _put_chain(connection: Connection, exported: Exported, chain: MovedChain, now: datetime) -> None:
