@@ -37,6 +37,7 @@ class Dialect:
     after creation. ``lookback``: the longest that a change may take to show, in seconds of the source's clock.
     ``moves``: the reader moves the lower bound from page to page, and pages within one cursor value only.
     ``shuffles``: records of one cursor value come in another order on each page, as a database without tie-breaker has them.
+    ``counts``: the token or link that it names is the next page's number.
     """
 
     name: str
@@ -55,15 +56,21 @@ class Dialect:
     lookback: int = 90
     moves: bool = False
     shuffles: bool = False
+    counts: bool = False
 
     @property
     def counted(self) -> bool:
         """Whether pages are counted, so that records slip between them when the order shifts."""
-        return self.pager in ("page", "offset")
+        return self.counts or self.pager in ("page", "offset")
 
     @property
     def has_token(self) -> bool:
-        """Whether the source names the next page, so that it may repeat or withhold itself."""
+        """Whether the source keeps a bookmark for the next page, so that it may repeat or withhold itself."""
+        return self.names_next and not self.counts
+
+    @property
+    def names_next(self) -> bool:
+        """Whether the source names the next page."""
         return self.pager in ("cursor", "link")
 
     @property
@@ -164,6 +171,10 @@ DIALECTS = (
     Dialect("created_keyset", "cursor", _OLDEST, Ends.TOKEN, "created_at", changes=False, meaning="exclusive"),
     Dialect("link", "link", meaning="exclusive", compares_kept=False),
     Dialect("link_newest", "link", _NEWEST, format="epoch_milliseconds", precision=0.001),
+    Dialect("link_of_pages", "link", meaning="exclusive", counts=True),
+    Dialect("link_of_pages_newest", "link", _NEWEST, precision=0.001, counts=True),
+    Dialect("token_of_pages", "cursor", ends=Ends.MORE, counts=True),
+    Dialect("token_of_shuffled", "cursor", precision=600, compares_kept=False, shuffles=True, counts=True),
     Dialect("page", "page", ends=Ends.TOTAL),
     Dialect("page_newest", "page", _NEWEST, Ends.HEADER, format="epoch_milliseconds", precision=0.001),
     Dialect("page_unsaid", "page", _OLDEST, Ends.EMPTY, meaning="exclusive", compares_kept=False),

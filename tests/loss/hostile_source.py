@@ -157,7 +157,7 @@ class HostileSource:
             envelope |= {"pages": -(-len(listed) // self.page_size), "total": len(listed)}
         if self.dialect.ends is Ends.HEADER:
             headers["X-Pages"] = str(-(-len(listed) // self.page_size))
-        if more and self.dialect.has_token:
+        if more and self.dialect.names_next:
             token = request.query.get("after", "") if fault == "repeated page token" else self._token(request, shown)
             envelope["next"] = {"token": token}
             if self.dialect.pager == "link":
@@ -191,7 +191,7 @@ class HostileSource:
 
     def _shuffled(self, version: Version, request: web.Request) -> bytes:
         """The record's place among those of one cursor value: it depends on the page asked for, and on nothing else."""
-        page = request.query.get("page") or request.query.get("offset")
+        page = request.query.get("page") or request.query.get("offset") or request.query.get("after")
         return blake2b(f"{version.id} {page}".encode(), digest_size=4).digest()
 
     def _start(self, request: web.Request, listed: list[Version]) -> int:
@@ -205,6 +205,8 @@ class HostileSource:
             case "last_id" if after is not None:
                 return sum(str(key(version.id, self.dialect)) <= after if self.dialect.text_keys
                            else version.id <= int(after) for version in listed)  # fmt: skip
+            case "cursor" | "link" if self.dialect.counts:
+                return (int(after or 1) - 1) * self.page_size
             case "cursor" | "link" if after is not None:
                 _, at, number = json.loads(after)
                 reached = (at, number)
@@ -214,7 +216,9 @@ class HostileSource:
         return 0
 
     def _token(self, request: web.Request, shown: list[Version]) -> str:
-        """An opaque token: the last record's place, and a number that makes each token another one."""
+        """The next page's number, or opaque: the last record's place, and a number that makes each token another one."""
+        if self.dialect.counts:
+            return str(int(request.query.get("after", 1)) + 1)
         if shown:
             return json.dumps([self.requests, *self._position(shown[-1])])
         before = request.query.get("after")

@@ -20,6 +20,7 @@ from tidegate.connectors.rest.declaration import BoundParam, Meaning
 from tidegate.connectors.rest.envelope import Envelope, EnvelopeReader
 from tidegate.connectors.rest.listing import Listing
 from tidegate.connectors.rest.pagers import CursorPager, PageSeen, Position
+from tidegate.connectors.rest.placed import PlacedPager
 from tidegate.connectors.rest.ties import Ties
 from tidegate.connectors.rest.trail import Trail
 from tidegate.destinations.postgres import careful, upsert
@@ -127,6 +128,10 @@ def _moved(trail: Trail, at: Position, page: int) -> Trail:
 
 def _drift_of_pages(patch: Patch) -> None:
     patch.setattr(PagePager, "doubts", lambda _pager, _position, _seen: [])
+
+
+def _drift_of_places(patch: Patch) -> None:
+    patch.setattr(PlacedPager, "doubts", lambda _pager, _position, _seen: [])
 
 
 def _drift_of_offsets(patch: Patch) -> None:
@@ -274,6 +279,12 @@ PROTECTIONS = (
         "repeated page token (SPEC 4)", _circle_check, replace(CALM, circle=True, faults=0.01), frozenset({"stuck"})
     ),
     Protection("drift between numbered pages (HOLE gg)", _drift_of_pages, replace(BUSY, dialect="page", seed=5), LOSS),
+    Protection(
+        "drift between pages that a link numbers (HOLE gg)",
+        _drift_of_places,
+        replace(BUSY, dialect="link_of_pages", seed=5),
+        LOSS,
+    ),
     Protection("drift between offsets (HOLE gg)", _drift_of_offsets, replace(BUSY, dialect="offset", seed=21), LOSS),
     Protection(
         "records that come twice hide others (HOLE gg)",

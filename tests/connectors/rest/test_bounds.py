@@ -338,7 +338,7 @@ ASCENDING = declaration("""
     records: data
     cursor: {field: updated_at, ascending: true}
     lower: {param: since, meaning: inclusive}
-    pager: {type: cursor, param: after, token: next}
+    pager: {type: cursor, param: after, token: next, stable: true}
 """)
 
 

@@ -20,8 +20,25 @@ OFFSET = "{type: offset, param: offset, total_records: total}"
 OFFSET_UNSAID = "{type: offset, param: offset}"
 PAGE = "{type: page, param: page, total_pages: pages}"
 PAGE_UNSAID = "{type: page, param: page}"
-ALL = [OFFSET, OFFSET_UNSAID, PAGE, PAGE_UNSAID]
+LINKED_PAGE = "{type: link, url: page_link}"
+LINKED_OFFSET = "{type: link, url: offset_link}"
+PAGE_TOKEN = "{type: cursor, param: page, token: next_page}"
+OFFSET_TOKEN = "{type: cursor, param: offset, token: next_offset}"
+PLACES = [LINKED_PAGE, LINKED_OFFSET, PAGE_TOKEN, OFFSET_TOKEN]
+ALL = [OFFSET, OFFSET_UNSAID, PAGE, PAGE_UNSAID, *PLACES]
+FIRST_ASKS = ("", "offset=0", "page=1")
 Change = Callable[[list[int], int], None]
+
+
+def _envelope(request: web.Request, count: int) -> tuple[int, dict[str, object]]:
+    """Return where a page starts, and all that a source may say of what follows it."""
+    page = int(request.query.get("page", 1))
+    start = int(request.query.get("offset", (page - 1) * SIZE))
+    said: dict[str, object] = {"total": count, "pages": -(-count // SIZE)}
+    if start + SIZE < count:
+        said |= {"page_link": f"/orders?page={page + 1}&per={SIZE}", "offset_link": f"/orders?offset={start + SIZE}"}
+        said |= {"next_page": page + 1, "next_offset": start + SIZE}
+    return start, said
 
 
 def _source(records: list[int], change: Change) -> tuple[Handler, list[str]]:
@@ -31,10 +48,8 @@ def _source(records: list[int], change: Change) -> tuple[Handler, list[str]]:
     async def source(request: web.Request) -> web.Response:
         asks.append(request.query_string)
         assert len(asks) < 200, "ran on for ever"
-        page = int(request.query.get("page", 1))
-        start = int(request.query.get("offset", (page - 1) * SIZE))
-        shown = [{"id": n} for n in records[start : start + SIZE]]
-        reply = replied({"data": shown, "total": len(records), "pages": -(-len(records) // SIZE)})
+        start, said = _envelope(request, len(records))
+        reply = replied({"data": [{"id": n} for n in records[start : start + SIZE]], **said})
         change(records, len(asks))
         return reply
 
@@ -135,8 +150,7 @@ def test_a_listing_that_never_holds_still_ends_and_proves_nothing(pager: str) ->
         records += [next(fresh), next(fresh)]
 
     pages, asks = _list(pager, list(range(20)), churn)
-    first = "offset=0" if "offset" in pager else "page=1"
-    begun = sum(ask == first for ask in asks)
+    begun = sum(ask in FIRST_ASKS for ask in asks)
     assert begun >= MAX_LISTINGS
     assert len(asks) < 100
     report = pages[-1].report
@@ -149,7 +163,7 @@ def test_the_third_listing_is_read_to_its_end_although_it_moved(pager: str) -> N
     """What can be shown is shown, even if the run will be unproven."""
 
     def move_once_per_listing(records: list[int], reply: int) -> None:
-        if asks[-1] in ("offset=0", "page=1"):
+        if asks[-1] in FIRST_ASKS:
             records.append(records.pop(0))
 
     records = list(range(20))
@@ -184,15 +198,16 @@ def test_a_drift_between_attempts_is_noticed_on_resuming(pager: str) -> None:
     asyncio.run(check())
 
 
-@pytest.mark.parametrize("pager", [*ALL, *(f"{pager[:-1]}, stable: true}}" for pager in ALL)])
+@pytest.mark.parametrize("pager", [*ALL, *(f"{pager[:-1]}, stable: true}}" for pager in ALL if pager not in PLACES)])
 @pytest.mark.parametrize("keyed", [True, False])
 def test_a_source_that_ignores_where_a_page_starts_is_an_error(pager: str, keyed: bool) -> None:
     """It would be read for ever, or its first page as often as there are pages, and called complete."""
 
     async def source(request: web.Request) -> web.Response:
-        return replied({"data": [{"id" if keyed else "name": n} for n in range(SIZE)], "total": 40, "pages": 10})
+        _, said = _envelope(request, 40)
+        return replied({"data": [{"id" if keyed else "name": n} for n in range(SIZE)], **said})
 
-    with pytest.raises(ContractBroken, match=r"ignores '(page|offset)', or shows its last page"):
+    with pytest.raises(ContractBroken, match=r"ignores ('page'|'offset'|the place in .*), or shows its last page"):
         asyncio.run(fetched(source, declaration(f"    path: /orders\n    records: data\n    pager: {pager}")))
 
 
@@ -212,10 +227,8 @@ def test_pages_of_records_that_their_key_does_not_tell_apart_are_no_error(pager:
     """The latest event of each customer is kept, and one customer fills pages; or poison does."""
 
     async def source(request: web.Request) -> web.Response:
-        page = int(request.query.get("page", 1))
-        start = int(request.query.get("offset", (page - 1) * SIZE))
-        shown = [{"id": key, "event": n} for n in range(20)[start : start + SIZE]]
-        return replied({"data": shown, "total": 20, "pages": 5})
+        start, said = _envelope(request, 20)
+        return replied({"data": [{"id": key, "event": n} for n in range(20)[start : start + SIZE]], **said})
 
     pages = asyncio.run(fetched(source, declaration(f"    path: /orders\n    records: data\n    pager: {pager}")))
     assert {record["event"] for page in pages for record in msgspec.json.decode(page.records)} == set(range(20))
@@ -257,3 +270,76 @@ def test_a_deletion_taken_back_by_an_insertion_skips_nothing(pager: str, count: 
 def test_a_quiet_numbered_listing_is_read_twice_and_no_more(count: int, requests: int) -> None:
     _, asks = _list(PAGE, list(range(count)), _nothing)
     assert len(asks) == requests
+
+
+@pytest.mark.parametrize(
+    ("tokens", "again"),
+    [
+        (["2", "3", "4"], True),
+        (["1", "2", "3"], True),
+        (["4", "8", "12"], True),
+        (["100", "200", "300"], False),
+        (["bm9w", "MTIz", "eHl6"], False),
+        (["41", "42", "43"], True),
+    ],
+    ids=["pages", "pages from 0", "offsets", "numbers in no step with the records", "bookmarks", "steps of one"],
+)
+def test_a_token_is_looked_at_twice_if_it_is_a_place(tokens: list[str], again: bool) -> None:
+    """HOLE gg: a count of what stands before is blind, a bookmark is not; and what is looked at costs further requests."""
+    asks: list[str] = []
+
+    async def source(request: web.Request) -> web.Response:
+        asks.append(request.query.get("after", ""))
+        page = ["", *tokens].index(asks[-1])
+        following = {"next": tokens[page]} if page < len(tokens) else {}
+        return replied({"data": [{"id": 1000 + page * SIZE + n} for n in range(SIZE)], **following})
+
+    yaml = declaration("    path: /orders\n    records: data\n    pager: {type: cursor, param: after, token: next}")
+    pages = asyncio.run(fetched(source, yaml))
+    assert len(ids(pages)) == 16
+    assert (len(asks) > 4) is again
+
+
+@pytest.mark.parametrize(
+    ("link", "again"),
+    [
+        ("/orders?sort=id&page={page}", True),
+        ("/orders/page/{page}", True),
+        ("/orders?per_page=4&offset={offset}", True),
+        ("/orders?page={page}&cursor=x{page}", False),
+        ("/orders?since_id={last}", False),
+        ("/orders?from={last}", True),
+    ],
+)
+def test_a_link_is_looked_at_twice_if_it_is_a_place(link: str, again: bool) -> None:
+    """HOLE gg; keys from 1 on look like offsets, so only a parameter named for keys is taken for one."""
+    asks: list[str] = []
+
+    async def source(request: web.Request) -> web.Response:
+        asks.append(str(request.rel_url))
+        page = pages_of.index(asks[-1]) + 1 if asks[-1] in pages_of else 1
+        following = {"next": pages_of[page]} if page < 4 else {}
+        return replied({"data": [{"id": (page - 1) * SIZE + n} for n in range(1, SIZE + 1)], **following})
+
+    pages_of = [link.format(page=n, offset=(n - 1) * SIZE, last=(n - 1) * SIZE) for n in range(1, 5)]
+    yaml = declaration("    path: /orders\n    records: data\n    pager: {type: link, url: next}")
+    pages = asyncio.run(fetched(source, yaml))
+    assert set(ids(pages)) == set(range(1, 17))
+    assert (len(asks) > 4) is again
+
+
+def test_a_token_that_is_good_for_one_request_is_trusted() -> None:
+    """A scroll refuses its own past: what cannot be asked again proves nothing, and fails nothing."""
+    used: set[str] = set()
+
+    async def source(request: web.Request) -> web.Response:
+        page = int(request.query.get("scroll", 1))
+        if request.query_string in used:
+            return replied({"error": "gone"}, status=410)
+        used.add(request.query_string)
+        following = {"next": page + 1} if page < 4 else {}
+        return replied({"data": [{"id": page * SIZE + n} for n in range(SIZE)], **following})
+
+    yaml = declaration("    path: /orders\n    records: data\n    pager: {type: cursor, param: scroll, token: next}")
+    pages = asyncio.run(fetched(source, yaml))
+    assert len(ids(pages)) == 16

@@ -4,22 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from hashlib import blake2b
 
+from tidegate.connectors.rest import joints
 from tidegate.connectors.rest.envelope import whole_number
-from tidegate.connectors.rest.pagers import Drifted, PageRepeated, PageSeen, Position, next_link
+from tidegate.connectors.rest.pagers import Drifted, PageSeen, Position, next_link
 from tidegate.domain.cursor import Path
 from tidegate.domain.errors import ContractBroken
 
 
 @dataclass(frozen=True, slots=True)
 class PagePager:
-    """Pages by number. The page before is read again after each one, unless the source promises a ``stable`` listing.
-
-    Two pages are believed if the first of them shows the same before and after the second was read, and the second one does
-    when it is read again in its turn. So one movement between them is noticed, and one that is taken back as well; three
-    that cancel one another out are not.
-    """
+    """Pages by number. The page before is read again after each one, unless the source promises a ``stable`` listing."""
 
     param: str
     first: int
@@ -50,12 +45,8 @@ class PagePager:
         if seen.envelope.ended or self._ends(number, position, seen):
             return None
         counted = {} if self.total_records is None else {"seen": _reached(position, seen)}
-        onward: Position = {"page": number + 1, **counted, **_shown(seen)}
-        if self.stable or seen.envelope.empty:
-            return onward
-        unproven = self._is_unproven(position, seen)
-        joint = {"after": position["tail"], "first": seen.keys[0]} if unproven and "tail" in position else {}
-        return {**onward, "last": seen.glances.marks[-1], "tail": seen.keys[-1], **joint}
+        kept = joints.shown(seen) if self.stable else joints.remembered(position, seen)
+        return {"page": number + 1, **counted, **kept}
 
     def _ends(self, number: int, position: Position, seen: PageSeen) -> bool:
         if self.has_more is not None:
@@ -76,43 +67,21 @@ class PagePager:
         return seen.envelope.empty
 
     def doubts(self, position: Position, seen: PageSeen) -> list[Position]:
-        """Return the pages to read again, in this order, before the one at ``position`` is believed.
-
-        The one before it, if records may have moved towards the beginning, if how that one joins its own predecessor is still
-        to be seen (``first`` came right ``after`` another), or if both pages show the same. And the last page itself: no other
-        one will show how it joins.
-        """
-        number, unproven = self._number(position), self._is_unproven(position, seen)
-        before = unproven or "first" in position or _repeats(position, seen)
-        itself = unproven and (seen.envelope.ended or self._ends(number, position, seen))
-        return [{"page": each} for each in [*([number - 1] if before else []), *([number] if itself else [])]]
-
-    def _is_unproven(self, position: Position, seen: PageSeen) -> bool:
-        """Return whether a record may have been passed over between the page before and the one at ``position``.
-
-        None has where the last record before the page, unedited, is now on it: records have only moved towards the end.
-        """
-        if self.stable or "keys" not in position:
-            return False
-        return not (position.get("last") and position["last"] in seen.glances.marks)
+        """Return the pages to read again before the one at ``position`` is believed (`joints.doubts`)."""
+        number = self._number(position)
+        before: Position = {"page": number - 1}
+        if self.stable:
+            return [before] if joints.repeats(position, seen) else []
+        ends = seen.envelope.ended or self._ends(number, position, seen)
+        return joints.doubts(position, seen, before, {"page": number}, ends=ends)
 
     def verify(self, position: Position, seen: PageSeen, again: Sequence[PageSeen]) -> None:
         """Raise Drifted unless the page before the one at ``position`` still shows the same records, read ``again``.
 
-        That its last one is still there does not suffice: it may have moved away and back. Raises ContractBroken if it shows
-        what the page does: the source ignores the number, or shows its last page for ever.
+        Raises ContractBroken if it shows what the page does: the source ignores the number, or shows its last page for ever.
         """
-        before, *itself = again
-        _require_another(self.param, position, seen, before)
-        moved = self._is_unproven(position, seen) and _digest(before) != position["keys"]
-        if "first" in position:
-            moved = moved or not _joins(before.keys, position["after"], position["first"])
-        for page in itself:
-            shown = seen.keys[0] if seen.keys else None
-            moved = moved or not (
-                _joins(page.keys, position.get("tail"), shown) if shown is not None else page.envelope.empty
-            )
-        if moved:
+        joints.require_another(repr(self.param), position, seen, again[0])
+        if not self.stable and joints.moved(position, seen, again):
             raise Drifted("records moved between two pages", self.following(position, seen))
 
 
@@ -177,16 +146,16 @@ class OffsetPager:
         alone = not self.stable and len(marks) == 1 and not position.get("last")
         last = "" if self.stable or alone else marks[-1]
         noted = {"alone": True} if alone else {}
-        return {"offset": reached, "last": last, "before": self._offset(position), **noted, **_shown(seen)}
+        return {"offset": reached, "last": last, "before": self._offset(position), **noted, **joints.shown(seen)}
 
     def doubts(self, position: Position, seen: PageSeen) -> list[Position]:
         """Return the page before, to be read again, if the page at ``position`` goes on and shows what that one did."""
         further = self._offset(position) + len(seen.keys) > self._passed(position)
-        return [{"offset": position["before"]}] if further and _repeats(position, seen) else []
+        return [{"offset": position["before"]}] if further and joints.repeats(position, seen) else []
 
     def verify(self, position: Position, seen: PageSeen, again: Sequence[PageSeen]) -> None:
         """Raise ContractBroken if the page before, read ``again``, shows what the page does: the source ignores the offset."""
-        _require_another(self.param, position, seen, again[0])
+        joints.require_another(repr(self.param), position, seen, again[0])
 
 
 def _reached(position: Position, seen: PageSeen) -> int:
@@ -194,40 +163,3 @@ def _reached(position: Position, seen: PageSeen) -> int:
     before = position.get("seen", 0)
     assert isinstance(before, int)
     return before + len(seen.glances)
-
-
-def _digest(seen: PageSeen) -> str:
-    """Return what tells whether a page shows the same records in the same order."""
-    return blake2b("\n".join(seen.keys).encode(), digest_size=12).hexdigest()
-
-
-def _text(seen: PageSeen) -> str:
-    return blake2b(seen.envelope.records, digest_size=12).hexdigest()
-
-
-def _shown(seen: PageSeen) -> Position:
-    """Return what a page shows, as a position remembers it: the text as well where the keys do not tell records apart."""
-    told_apart = all(seen.keys) and len(set(seen.keys)) == len(seen.keys)
-    return {"keys": _digest(seen)} if told_apart else {"keys": _digest(seen), "text": _text(seen)}
-
-
-def _joins(keys: Sequence[str], after: object, first: object) -> bool:
-    """Return whether ``keys`` begin with ``first``, or show it right ``after`` the record that was the last one before it."""
-    at = keys.index(str(first)) if first in keys else -1
-    return at == 0 or (at > 0 and keys[at - 1] == after)
-
-
-def _repeats(position: Position, seen: PageSeen) -> bool:
-    """Return whether the page at ``position`` shows the records that the page before it did; records may just have moved."""
-    if seen.envelope.empty or position.get("keys") != _digest(seen):
-        return False
-    return "text" not in position or position["text"] == _text(seen)
-
-
-def _require_another(param: str, position: Position, seen: PageSeen, before: PageSeen) -> None:
-    """Raise PageRepeated if the page ``before`` the one at ``position`` shows the same records now, and did when first read."""
-    if _repeats(position, seen) and _repeats(position, before):
-        raise PageRepeated(
-            f"Two pages in a row show the same records: the source ignores {param!r}, or shows its last page for ever.",
-            remedy="Correct the pager's `param`, or declare what says that a page is the last one.",
-        )

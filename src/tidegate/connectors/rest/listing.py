@@ -26,6 +26,7 @@ from tidegate.connectors.rest.filters import bounds
 from tidegate.connectors.rest.keyset import KeysetPager, drifted, inner, moved_to, outer
 from tidegate.connectors.rest.pagers import Drifted, Pager, PageSeen, Position
 from tidegate.connectors.rest.paging import pager
+from tidegate.connectors.rest.placed import PlacedPager
 from tidegate.connectors.rest.records import Glance, RecordReader
 from tidegate.connectors.rest.ties import Tied, Ties, counted
 from tidegate.connectors.rest.trail import Trail
@@ -198,6 +199,8 @@ class Listing:
 
     async def _check_boundary(self, seen: PageSeen) -> None:
         at, counted = self._trail.at, self._listed.pager
+        if self._trail.feed:
+            return  # changes are told in their own order, and stay where they are
         if isinstance(counted, KeysetPager):
             before = await self._recheck(counted.within, inner(at), seen, lambda position: outer(at, position))
             if before is not None:
@@ -211,9 +214,14 @@ class Listing:
         self, counted: Pager, at: Position, seen: PageSeen, whole: Callable[[Position], Position]
     ) -> Drifted | None:
         """Return how a counted listing moved, None if it did not: pages are read again where need be."""
-        if not isinstance(counted, PagePager | OffsetPager):
+        if not isinstance(counted, PagePager | OffsetPager | PlacedPager):
             return None
-        again = [(await self._read(whole(place)))[1] for place in counted.doubts(at, seen)]
+        try:
+            again = [(await self._read(whole(place)))[1] for place in counted.doubts(at, seen)]
+        except ContractBroken:
+            if isinstance(counted, PlacedPager):
+                return None  # a token that is good for one request only: nothing more can be known
+            raise
         if not again:
             return None
         try:

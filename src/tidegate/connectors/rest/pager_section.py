@@ -23,7 +23,11 @@ def read_pager(section: Section) -> PagerDeclaration:
     match kind:
         case PagerKind.CURSOR:
             made = PagerDeclaration(
-                kind, section.text("param"), token=path_of(section.text("token")), has_more=path("has_more")
+                kind,
+                section.text("param"),
+                token=path_of(section.text("token")),
+                has_more=path("has_more"),
+                stable=section.flag("stable", False),
             )
         case PagerKind.LAST_ID:
             made = PagerDeclaration(kind, section.text("param"), has_more=path("has_more"))
@@ -51,7 +55,7 @@ def read_pager(section: Section) -> PagerDeclaration:
         case PagerKind.KEYSET:
             made = read_keyset(section, read_pager)
         case PagerKind.LINK:
-            made = PagerDeclaration(kind, token=path("url"))
+            made = PagerDeclaration(kind, token=path("url"), stable=section.flag("stable", False))
         case PagerKind.NONE:
             made = PagerDeclaration(kind)
     section.finish()

@@ -11,8 +11,9 @@
     offset    `has_more`, or the number of records, says the end; where the source says neither, a page without a
               further record
 
-A short page never ends a listing, and an empty one only where this table says so. A pager that counts
-(page, offset) is blind to records that move while it reads (HOLE gg); it raises Drifted where one may have been skipped.
+A short page never ends a listing, and an empty one only where this table says so. A pager that counts (page, offset, and a token
+or link that is a place: `tidegate.connectors.rest.placed`) is blind to records that move while it reads (HOLE gg); it raises
+Drifted where one may have been skipped.
 """
 
 from __future__ import annotations

@@ -5,6 +5,7 @@ from __future__ import annotations
 from tidegate.connectors.rest.counting import OffsetPager, PagePager
 from tidegate.connectors.rest.declaration import PagerDeclaration, PagerKind
 from tidegate.connectors.rest.pagers import CursorPager, LastIdPager, LinkPager, NoPager, Pager
+from tidegate.connectors.rest.placed import PlacedPager
 
 
 def pager(declaration: PagerDeclaration) -> Pager:
@@ -14,11 +15,13 @@ def pager(declaration: PagerDeclaration) -> Pager:
             return NoPager()
         case PagerKind.CURSOR:
             assert declaration.token is not None
-            return CursorPager(declaration.param, declaration.token, declaration.has_more)
+            cursor = CursorPager(declaration.param, declaration.token, declaration.has_more)
+            return cursor if declaration.stable else PlacedPager(cursor)
         case PagerKind.LAST_ID:
             return LastIdPager(declaration.param, declaration.has_more)
         case PagerKind.LINK:
-            return LinkPager(declaration.token)
+            link = LinkPager(declaration.token)
+            return link if declaration.stable else PlacedPager(link)
         case PagerKind.PAGE:
             return PagePager(
                 declaration.param,

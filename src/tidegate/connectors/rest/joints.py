@@ -1,0 +1,94 @@
+"""How a counted page joins the one before it: whether a record may have been passed over between them (HOLE gg).
+
+Two pages are believed if the first of them shows the same before and after the second was read, and the second one does when
+it is read again in its turn. So one movement between them is noticed, and one that is taken back as well; three that cancel one
+another out are not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from hashlib import blake2b
+
+from tidegate.connectors.rest.pagers import PageRepeated, PageSeen, Position
+
+
+def shown(seen: PageSeen) -> Position:
+    """Return what a page shows, as a position remembers it: the text as well where the keys do not tell records apart."""
+    told_apart = all(seen.keys) and len(set(seen.keys)) == len(seen.keys)
+    return {"keys": _digest(seen)} if told_apart else {"keys": _digest(seen), "text": _text(seen)}
+
+
+def remembered(position: Position, seen: PageSeen) -> Position:
+    """Return what the position of the next page holds of the one at ``position``, for `doubts` and `moved`."""
+    if seen.envelope.empty:
+        return shown(seen)
+    unproven = is_unproven(position, seen)
+    joint = {"after": position["tail"], "first": seen.keys[0]} if unproven and "tail" in position else {}
+    return {**shown(seen), "last": seen.glances.marks[-1], "tail": seen.keys[-1], **joint}
+
+
+def is_unproven(position: Position, seen: PageSeen) -> bool:
+    """Return whether a record may have been passed over between the page before and the one at ``position``.
+
+    None has where the last record before the page, unedited, is now on it: records have only moved towards the end.
+    """
+    return "keys" in position and not (position.get("last") and position["last"] in seen.glances.marks)
+
+
+def doubts(position: Position, seen: PageSeen, before: Position, itself: Position, *, ends: bool) -> list[Position]:
+    """Return the pages to read again, in this order, before the one at ``position`` is believed.
+
+    The one before it, if records may have moved towards the beginning, if how that one joins its own predecessor is still
+    to be seen (``first`` came right ``after`` another), or if both pages show the same. And the last page itself: no other
+    one will show how it joins.
+    """
+    unproven = is_unproven(position, seen)
+    again = unproven or "first" in position or repeats(position, seen)
+    return [*([before] if again else []), *([itself] if unproven and ends else [])]
+
+
+def moved(position: Position, seen: PageSeen, again: Sequence[PageSeen]) -> bool:
+    """Return whether the page before the one at ``position``, read ``again``, does not show the same records any more.
+
+    That its last one is still there does not suffice: it may have moved away and back.
+    """
+    before, *itself = again
+    if is_unproven(position, seen) and _digest(before) != position["keys"]:
+        return True
+    if "first" in position and not _joins(before.keys, position["after"], position["first"]):
+        return True
+    first = seen.keys[0] if seen.keys else None
+    return not all(
+        _joins(page.keys, position.get("tail"), first) if first is not None else page.envelope.empty for page in itself
+    )
+
+
+def repeats(position: Position, seen: PageSeen) -> bool:
+    """Return whether the page at ``position`` shows the records that the page before it did; records may just have moved."""
+    if seen.envelope.empty or position.get("keys") != _digest(seen):
+        return False
+    return "text" not in position or position["text"] == _text(seen)
+
+
+def require_another(whose: str, position: Position, seen: PageSeen, before: PageSeen) -> None:
+    """Raise PageRepeated if the page ``before`` the one at ``position`` shows the same records now, and did when first read."""
+    if repeats(position, seen) and repeats(position, before):
+        raise PageRepeated(
+            f"Two pages in a row show the same records: the source ignores {whose}, or shows its last page for ever.",
+            remedy="Correct the pager, or declare what says that a page is the last one.",
+        )
+
+
+def _digest(seen: PageSeen) -> str:
+    return blake2b("\n".join(seen.keys).encode(), digest_size=12).hexdigest()
+
+
+def _text(seen: PageSeen) -> str:
+    return blake2b(seen.envelope.records, digest_size=12).hexdigest()
+
+
+def _joins(keys: Sequence[str], after: object, first: object) -> bool:
+    """Return whether ``keys`` begin with ``first``, or show it right ``after`` the record that was the last one before it."""
+    at = keys.index(str(first)) if first in keys else -1
+    return at == 0 or (at > 0 and keys[at - 1] == after)
