@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
-from zoneinfo import ZoneInfo
+
+from tidegate.domain.zone_data import zone_info
 
 EPOCH = datetime(1970, 1, 1)
 WALL = ("local", "date")
@@ -80,7 +81,7 @@ class Dialect:
 
     def kept(self, instant: datetime) -> datetime:
         """What the source keeps of an instant: wall time or UTC, without a zone."""
-        zone = ZoneInfo(self.zone) if self.format in WALL else UTC
+        zone = zone_info(self.zone) if self.format in WALL else UTC
         return instant.astimezone(zone).replace(tzinfo=None, fold=0)
 
     def compared(self, instant: datetime) -> datetime:

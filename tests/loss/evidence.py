@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any, NamedTuple
-from zoneinfo import ZoneInfo
 
 import asyncpg
 
@@ -18,6 +17,7 @@ from tests.loss.tap import Delivered
 from tidegate.destinations.postgres import pieces
 from tidegate.domain.coverage import Link, breaks
 from tidegate.domain.schedule import Schedule, latest_due, start_instant
+from tidegate.domain.zone_data import zone_info
 
 Name = tuple[int, int]
 
@@ -137,7 +137,7 @@ def _fits(text: str, version: Version, dialect: Dialect) -> bool:
     instant = datetime.fromisoformat(text)
     at = version.changed_at if dialect.cursor == "updated_at" else version.created_at
     floored = EPOCH + (dialect.kept(at) - EPOCH) // dialect.grain * dialect.grain
-    zone = ZoneInfo(dialect.zone) if dialect.format in WALL else UTC
+    zone = zone_info(dialect.zone) if dialect.format in WALL else UTC
     first, second = (floored.replace(tzinfo=zone, fold=fold).astimezone(UTC) for fold in (0, 1))
     if first == second:
         return instant == first

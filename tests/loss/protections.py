@@ -201,8 +201,8 @@ def _broken_page_is_no_page(patch: Patch) -> None:
 
 
 def _wall_time_has_a_zone(patch: Patch) -> None:
-    patch.setattr(cursor, "ZoneInfo", lambda _name: ZoneInfo("Etc/UTC"))
-    patch.setattr(filters, "ZoneInfo", lambda _name: ZoneInfo("Etc/UTC"))
+    patch.setattr(cursor, "zone_info", lambda _name: ZoneInfo("Etc/UTC"))
+    patch.setattr(filters, "zone_info", lambda _name: ZoneInfo("Etc/UTC"))
 
 
 def _handed_over_once(patch: Patch) -> None:

@@ -22,6 +22,7 @@ from tidegate.connectors.rest.filters import overshoot, render_lower, render_upp
 from tidegate.connectors.rest.listing import HISTORY_MARGIN
 from tidegate.domain.cursor import EPOCH, CursorField, CursorFormat
 from tidegate.domain.period import Period
+from tidegate.domain.zone_data import zone_info
 
 SECOND = timedelta(seconds=1)
 ZONES = ["Etc/UTC", "Europe/London", "America/New_York", "Australia/Lord_Howe", "Pacific/Auckland", "Asia/Kolkata"]
@@ -47,9 +48,9 @@ instants = st.builds(
 def _written(cursor: CursorField, true: datetime) -> object:
     """A record changed at ``true`` as the source shows it: cut to its grain."""
     if cursor.format is CursorFormat.DATE:
-        return true.astimezone(ZoneInfo(cursor.time_zone)).date().isoformat()
+        return true.astimezone(zone_info(cursor.time_zone)).date().isoformat()
     if cursor.format is CursorFormat.LOCAL:
-        wall = true.astimezone(ZoneInfo(cursor.time_zone)).replace(tzinfo=UTC, fold=0)
+        wall = true.astimezone(zone_info(cursor.time_zone)).replace(tzinfo=UTC, fold=0)
         return _cut(wall, cursor.precision).replace(tzinfo=None).isoformat()
     cut = _cut(true, cursor.precision)
     if cursor.format is CursorFormat.EPOCH_SECONDS:
@@ -65,7 +66,7 @@ def _cut(instant: datetime, grain: timedelta) -> datetime:
 
 def _comparable(bound: BoundParam, cursor: CursorField, true: datetime, *, hidden: bool) -> object:
     """The value that the source compares with the parameter: in its own terms, exact (``hidden``) or as shown."""
-    zone = ZoneInfo(bound.time_zone)
+    zone = zone_info(bound.time_zone)
     value = true if hidden else cursor.parse(_written(cursor, true))
     if bound.format is CursorFormat.DATE:
         return value.astimezone(zone).date()
