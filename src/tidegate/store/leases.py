@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from tidegate.domain.capacity import RateLimit
 from tidegate.domain.errors import LeaseLost, TidegateError
 from tidegate.domain.period import Period
@@ -20,8 +22,7 @@ if TYPE_CHECKING:
     from tidegate.store.database import Connection, Pool
 
 
-@dataclass(frozen=True, slots=True)
-class LeasedRun:
+class LeasedRun(msgspec.Struct, frozen=True):
     """All that a worker needs to know of a run it holds the lease of."""
 
     id: int
@@ -128,13 +129,18 @@ async def lease(pool: Pool, run_ids: Sequence[int], now: datetime, until: dateti
 
 
 async def renew(pool: Pool, leases: Sequence[tuple[int, int]], until: datetime) -> set[int]:
-    """Extend the leases (run id, epoch) and return the ids of those not lost: still held, or ended under their own epoch."""
+    """Extend the leases (run id, epoch) and return the ids of those not lost: still held, or ended under their own epoch.
+
+    Never waits: a run whose row another statement has in hand, such as one that ends many runs, keeps the lease that it has
+    until the next time. Two statements that each wait for rows of the other would be a deadlock.
+    """
     rows = await pool.fetch(
         """with asked as (select * from unnest($1::bigint[], $2::int[]) as l(id, epoch)),
-                renewed as (
-                    update runs r set lease_until = $3 from asked l
-                     where r.id = l.id and r.epoch = l.epoch and r.state = 'running'
-                )
+                free as materialized (
+                    select r.id from runs r join asked l on l.id = r.id and l.epoch = r.epoch
+                     where r.state = 'running' for no key update of r skip locked
+                ),
+                renewed as (update runs r set lease_until = $3 from free f where r.id = f.id)
            select r.id from asked l join runs r on r.id = l.id and r.epoch = l.epoch
             where r.state not in ('waiting', 'queued', 'retrying')""",
         [run_id for run_id, _ in leases], [epoch for _, epoch in leases], until,

@@ -96,6 +96,7 @@ class Consumer:
         self._look_every = min(LOOK_EVERY, lost_after / 4).total_seconds()
         self._beat_every = (lost_after / 4).total_seconds()
         self._beat_at = 0.0
+        self._queries: tuple[Connection, Queries] | None = None
         self._jobs: dict[JobId, Job] = {}
         self._done: list[Job] = []
         self._stopping = False
@@ -155,7 +156,7 @@ class Consumer:
             session: AbstractAsyncContextManager[Connection]
             session = self._pool.acquire() if listener is None else nullcontext(listener)
             async with session as connection, connection.transaction():
-                queries = Queries(AsyncpgDriver(cast(Any, connection)))
+                queries = self._queries_over(connection)
                 if ended:
                     await queries.log_jobs([(job, "successful", None) for job in ended])
                 if beating:
@@ -169,6 +170,12 @@ class Consumer:
             self._beat_at = now + self._beat_every
         self._maybe_more |= len(taken) == room > 0
         self._take(taken)
+
+    def _queries_over(self, connection: Connection) -> Queries:
+        """Return pgqueuer's queries over ``connection``; it composes its statements once for each of these."""
+        if self._queries is None or self._queries[0] is not connection:
+            self._queries = connection, Queries(AsyncpgDriver(cast(Any, connection)))
+        return self._queries[1]
 
     def _take(self, jobs: Sequence[Job]) -> None:
         new = {
