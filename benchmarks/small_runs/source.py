@@ -6,6 +6,7 @@ machine with what is measured, and a platform does not: so it does no more than 
 
 from __future__ import annotations
 
+import os
 import select
 import socket
 import sys
@@ -49,7 +50,7 @@ class Static:
                     self._answer(number)
                 elif number == self._listener.fileno():
                     self._accept()
-                elif not sys.stdin.buffer.read1():
+                elif not os.read(number, 4096):
                     return
 
     def _accept(self) -> None:

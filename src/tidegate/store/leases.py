@@ -103,14 +103,16 @@ returning r.id, r.epoch, r.attempt, r.lane, r.due_at, r.period_start, r.period_e
 """
 
 
-async def lease(pool: Pool, run_ids: Sequence[int], now: datetime, until: datetime, worker: str) -> list[LeasedRun]:
+async def lease(
+    connection: Connection | Pool, run_ids: Sequence[int], now: datetime, until: datetime, worker: str
+) -> list[LeasedRun]:
     """Take the leases of those runs that are queued, and return them.
 
     The period's start is computed here, when the run starts: the watermark, or the chain's start (SPEC 2.7). A run
     whose period has meanwhile been covered, or whose connection now points at another platform account (SPEC 2.12), ends
     as superseded and is not returned; nor is one that is not queued.
     """
-    rows = await pool.fetch(_LEASE, run_ids, now, until, worker)
+    rows = await connection.fetch(_LEASE, run_ids, now, until, worker)
     return [
         LeasedRun(
             id=row["id"], epoch=row["epoch"], attempt=row["attempt"], lane=Lane(row["lane"]), due_at=row["due_at"],
