@@ -81,7 +81,9 @@ async def _measured(parts: Parts, data_dir: Path, count: int) -> float:
     while (covered := await covered_count(parts.pool)) < count:
         done = perf_counter() - began
         print(f"\r{covered:,} of {count:,} covered, {covered / done:,.0f} a second", end="", file=sys.stderr)
-        await asyncio.sleep(0.25)
+        await asyncio.sleep(
+            max(0.01, min(0.25, (count - covered) * done / max(1, covered)))
+        )  # to see the last one at once
     elapsed = perf_counter() - began
     own, server, others = (1e6 * (now - then) / count for now, then in zip(used_seconds(data_dir), used, strict=True))
     print("\r" + " " * 60, end="\r", file=sys.stderr)

@@ -51,6 +51,8 @@ PRIVATE_VARIABLE = "TIDEGATE_ALLOW_PRIVATE_ADDRESSES"
 OTLP_VARIABLES = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
 OTLP_HEADERS = ("OTEL_EXPORTER_OTLP_HEADERS", "OTEL_EXPORTER_OTLP_TRACES_HEADERS")
 ANCHOR_SECONDS = 30.0
+LEAST_CONNECTIONS = 100
+"""To sources and receivers, at once; with more slots one for each, so that no run waits for another's."""
 GARBAGE_THRESHOLDS = (5_000, 20, 20)
 """New objects more than gone ones before the youngest are looked through; and how often before the older ones are."""
 
@@ -119,6 +121,7 @@ async def assemble(options: Options) -> AsyncGenerator[Parts]:
                 _watched(options, worker) as observers,
                 open_session(
                     allow_private_addresses=options.allow_private_addresses,
+                    max_connections=max(LEAST_CONNECTIONS, options.settings.slots),
                     trace_configs=_watching_requests(observers, options.clock or anchored),
                 ) as session,
             ):

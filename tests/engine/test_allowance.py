@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Callable
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
+import msgspec
 import pytest
 
 from tests.engine.doubles import OpenedShop
@@ -235,20 +235,20 @@ def test_a_connection_that_has_moved_to_another_account_waits_for_that_ones_turn
         now = world.clock.now()
         (held,) = await leases.lease(world.pool, [run["id"]], now, now + timedelta(seconds=15), "w")
         ends = Ends(world.parts)
-        await ends.prepare([held])
+        await ends.prepare(world.pool, [held])
         first, _, _ = ends.source(held)
         other = await world.pool.fetchval(
             "insert into accounts (connector, name, concurrency_limit) values ('fake', 'other.example', 4) returning id"
         )
         await world.pool.execute("update connections set account_id = $1", other)
-        moved = replace(held, account_id=other)
-        await ends.prepare([moved])
+        moved = msgspec.structs.replace(held, account_id=other)
+        await ends.prepare(world.pool, [moved])
         second, _, _ = ends.source(moved)
         assert isinstance(first, OpenedShop)
         assert isinstance(second, OpenedShop)
         assert first.allowance == ends.allowances.of(held.account_id)
         assert second.allowance == ends.allowances.of(other)
-        await ends.prepare([moved])
+        await ends.prepare(world.pool, [moved])
         assert ends.source(moved)[0] is second, "opened anew once"
 
     in_world(database_url, story)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import UTC, datetime, timedelta
 
 import asyncpg
@@ -59,5 +60,24 @@ def test_one_refused_run_fails_no_neighbour(database_url: str) -> None:
             "succeeded", "running", "succeeded", "running", "succeeded", "running", "succeeded",
         ]  # fmt: skip
         assert await world.pool.fetchval("select count(*) from coverage") == 5
+
+    in_world(database_url, story)
+
+
+def test_renewing_leases_waits_for_no_run_that_is_being_ended(database_url: str) -> None:
+    """SPEC 5: two statements over many runs, each waiting for rows of the other, would be a deadlock, and a second lost.
+
+    The run that another statement has in hand keeps its lease until the next time, and is not let go.
+    """
+
+    async def story(world: World) -> None:
+        held = await leased(world, 3)
+        until = NOW + timedelta(seconds=30)
+        async with world.pool.acquire() as other, other.transaction(), asyncio.timeout(30):
+            await other.execute("update runs set batch = 1 where id = $1", held[1].id)
+            ours = await leases.renew(world.pool, [(run.id, run.epoch) for run in held], until)
+        assert ours == {run.id for run in held}
+        renewed = {run["id"]: run["lease_until"] == until for run in await world.runs()}
+        assert [renewed[run.id] for run in held] == [True, False, True]
 
     in_world(database_url, story)

@@ -18,7 +18,7 @@ from tidegate.engine import planner
 from tidegate.engine.dispatcher import dispatch_ready
 from tidegate.engine.engine import Engine, Role
 from tidegate.engine.planner import plan_due
-from tidegate.store import chains, database, queue, runs, schedules
+from tidegate.store import chains, database, queue, runs, schedules, waiting
 from tidegate.store.runs import PlannedRun
 
 if TYPE_CHECKING:
@@ -291,6 +291,51 @@ def test_the_engine_dispatches_as_soon_as_the_other_is_done(database_url: str) -
         await until(queued)
         engine.stop()
         await working
+
+    in_world(database_url, story)
+
+
+def test_a_look_asks_for_limits_of_connections_only_where_there_are_any(database_url: str) -> None:
+    """SPEC 3: hardly any connection has a limit of its own; then no run's connection is looked up."""
+
+    async def story(world: World) -> None:
+        await world.install()
+        await waiting_runs(world, 50)
+        await world.pool.execute("update accounts set concurrency_limit = 5")
+        read = "select sum(idx_tup_fetch + seq_tup_read) from pg_stat_xact_user_tables where relname = 'installations'"
+
+        async def look() -> int:
+            async with world.pool.acquire() as connection:
+                transaction = connection.transaction()
+                await transaction.start()
+                await database.find_by_index(connection, "sort", "incremental_sort")
+                before: int = await connection.fetchval(read)
+                chosen = await runs.dispatch(connection, world.clock.now(), 10)
+                after: int = await connection.fetchval(read)
+                await transaction.rollback()
+            assert len(chosen) == 5
+            return after - before
+
+        assert await look() == 0
+        await world.pool.execute("update connections set concurrency_limit = 100")
+        assert await look() > 0
+
+    in_world(database_url, story)
+
+
+def test_a_session_plans_a_look_once(database_url: str) -> None:
+    """To plan it takes as long as to do it where little is ready; by default it would be planned five times."""
+
+    async def story(world: World) -> None:
+        await world.install()
+        world.clock.advance(days=1)
+        await plan_due(world.parts, world.clock.now())
+        for _ in range(3):
+            await dispatch_ready(world.parts, world.clock.now())
+        kept = await world.pool.fetch(
+            "select generic_plans, custom_plans from pg_prepared_statements where statement = $1", waiting.DISPATCH
+        )
+        assert [tuple(row) for row in kept] == [(3, 0)]
 
     in_world(database_url, story)
 

@@ -24,7 +24,8 @@ class Hands:
         self.batches: list[list[int]] = []
         self._began = asyncio.Event()
 
-    def begin(self, jobs: Mapping[int, int], done: Callable[[int], None]) -> None:
+    async def begin(self, connection: Any, jobs: Mapping[int, int], done: Callable[[int], None]) -> None:
+        assert await connection.fetchval("select count(*) from pgqueuer where status = 'picked'") >= len(jobs)
         for job_id, run_id in jobs.items():
             self.held[run_id] = lambda job_id=job_id: done(job_id)  # type: ignore[misc]
         self.batches.append(sorted(jobs.values()))

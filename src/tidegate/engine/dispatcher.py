@@ -23,7 +23,7 @@ async def dispatch_ready(
         if not await try_lock(connection, DISPATCH_LOCK):
             if_taken()
             return 0
-        await find_by_index(connection, "sort", "incremental_sort")
+        await find_by_index(connection, "sort", "incremental_sort", plan_once=True)
         room = parts.settings.queue_depth - await runs.count_queued(connection)
         if room < least:
             return 0

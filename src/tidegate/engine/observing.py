@@ -12,6 +12,8 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import TYPE_CHECKING, TypeAlias
 
+import msgspec
+
 if TYPE_CHECKING:
     from tidegate.domain.errors import TidegateError
     from tidegate.domain.outgoing import Sending, SentRun
@@ -30,16 +32,14 @@ class Outcome(StrEnum):
     LOST = "lost"  # another worker has the run
 
 
-@dataclass(frozen=True, slots=True)
-class AttemptStarted:
+class AttemptStarted(msgspec.Struct, frozen=True):
     """A worker has taken a run's lease at ``at``."""
 
     run: LeasedRun
     at: datetime
 
 
-@dataclass(frozen=True, slots=True)
-class PageFetched:
+class PageFetched(msgspec.Struct, frozen=True):
     """A page of ``size`` bytes has been read: asked for at ``began_at``, there at ``ended_at``."""
 
     run: LeasedRun
@@ -48,8 +48,7 @@ class PageFetched:
     ended_at: datetime
 
 
-@dataclass(frozen=True, slots=True)
-class BatchCommitted:
+class BatchCommitted(msgspec.Struct, frozen=True):
     """A batch is done: its rows were written at ``written_at``, and they and the ledger's entry stood at ``ended_at``.
 
     Without records there was nothing to write: ``written_at`` is ``began_at``.
@@ -63,8 +62,7 @@ class BatchCommitted:
     ended_at: datetime
 
 
-@dataclass(frozen=True, slots=True)
-class AttemptEnded:
+class AttemptEnded(msgspec.Struct, frozen=True):
     """A worker has let go of a run. ``error``: why, its secrets masked; ``retry_in``: when it is tried again."""
 
     run: LeasedRun

@@ -29,7 +29,7 @@ from tidegate.store.seal import Sealer
 from tidegate.store.vaults import Vaults
 
 if TYPE_CHECKING:
-    from tidegate.store.database import Pool
+    from tidegate.store.database import Connection, Pool
 
 OPEN_SOURCES = 10_000
 """Connections whose source is kept open, with its pacing and its token; the least recently used one goes first."""
@@ -84,11 +84,11 @@ class Ends:
         self.vaults = Vaults(self.parts.pool, self.parts.sealer, self.parts.clock)
         self.allowances = Allowances(self.parts.pool, self.parts.clock)
 
-    async def prepare(self, leased: Sequence[LeasedRun]) -> None:
+    async def prepare(self, connection: Connection | Pool, leased: Sequence[LeasedRun]) -> None:
         """Read the connections of these runs in one statement, those whose source is not open yet."""
         wanted = {(run.tenant_id, run.connection_id) for run in leased if not self._is_open(run)}
         if wanted:
-            for stored in await directory.connections_by_id(self.parts.pool, sorted(wanted)):
+            for stored in await directory.connections_by_id(connection, sorted(wanted)):
                 self._read[stored.id] = stored
 
     def source(self, run: LeasedRun) -> tuple[Source, Stream, str]:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from functools import partial
+from typing import TYPE_CHECKING
 
 import structlog
 from structlog.contextvars import bind_contextvars, bound_contextvars
@@ -29,6 +30,9 @@ from tidegate.engine.parts import Ends, Parts
 from tidegate.store import accounts, directory, leases, runs, schedules, waiting
 from tidegate.store.leases import LeasedRun
 from tidegate.store.queue import Consumer
+
+if TYPE_CHECKING:
+    from tidegate.store.database import Connection, Pool
 
 log = structlog.get_logger()
 
@@ -105,29 +109,23 @@ class Worker:
         self._cut.add(held)
         self._held[held].cancel()
 
-    def _begin(self, jobs: Mapping[int, int], done: Callable[[int], None]) -> None:
-        """Begin the runs of a batch of jobs that are ours to begin; the other jobs are done."""
-        left = dict(jobs)
+    async def _begin(self, connection: Connection, jobs: Mapping[int, int], done: Callable[[int], None]) -> None:
+        """Begin the runs of a batch of jobs that are ours to begin, each in a task of its own; the other jobs are done.
 
-        def settle() -> None:
-            for job_id in left:
-                done(job_id)
-
-        self._keep(asyncio.create_task(self._begin_what_is_ours(left, done)), settle)
-
-    async def _begin_what_is_ours(self, left: dict[int, int], done: Callable[[int], None]) -> None:
-        """Take the leases of a batch and begin those runs, each in a task of its own; a job too many is harmless."""
-        if self._stopping.is_set():
-            return
+        A job too many is harmless.
+        """
+        leased: dict[int, LeasedRun] = {}
         try:
-            leased = {run.id: run for run in await self._take_leases(sorted(set(left.values())))}
+            if not self._stopping.is_set():
+                leased = {run.id: run for run in await self._take_leases(connection, sorted(set(jobs.values())))}
         except Exception:
             log.exception("leases not taken")
-            return
-        for job_id, run_id in list(left.items()):
-            if (run := leased.pop(run_id, None)) is not None:
-                del left[job_id]
-                self._keep(asyncio.create_task(self._to_its_end(run)), partial(done, job_id))
+        finally:
+            for job_id, run_id in jobs.items():
+                if (run := leased.pop(run_id, None)) is not None:
+                    self._keep(asyncio.create_task(self._to_its_end(run)), partial(done, job_id))
+                else:
+                    done(job_id)
 
     def _keep(self, task: asyncio.Task[None], ended: Callable[[], None]) -> None:
         """Keep a task until it has ended, however it ends, and then call ``ended``."""
@@ -148,7 +146,7 @@ class Worker:
 
     async def handle(self, run_id: int) -> None:
         """Execute a run if it still waits for a worker."""
-        for run in await self._take_leases([run_id]):
+        for run in await self._take_leases(self._parts.pool, [run_id]):
             with bound_contextvars(**_names(run)):
                 await self._execute(run)
 
@@ -292,11 +290,11 @@ class Worker:
             await runs.drop_waiting(connection, paused, now)
         return Outcome.FAILED
 
-    async def _take_leases(self, run_ids: Sequence[int]) -> list[LeasedRun]:
+    async def _take_leases(self, connection: Connection | Pool, run_ids: Sequence[int]) -> list[LeasedRun]:
         now = self._parts.clock.now()
         until = now + self._parts.settings.lease
-        leased = await leases.lease(self._parts.pool, run_ids, now, until, self._parts.worker)
-        await self._ends.prepare(leased)
+        leased = await leases.lease(connection, run_ids, now, until, self._parts.worker)
+        await self._ends.prepare(connection, leased)
         return leased
 
     async def _renew_leases(self) -> None:

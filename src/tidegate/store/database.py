@@ -139,15 +139,17 @@ async def alone(pool: Pool, key: int) -> AsyncGenerator[bool]:
                 await connection.execute("select pg_advisory_unlock($1)", key)
 
 
-async def find_by_index(connection: Connection, *without: str) -> None:
+async def find_by_index(connection: Connection, *without: str, plan_once: bool = False) -> None:
     """Let the server find what the statements of this transaction ask for through indexes, never by reading whole tables.
 
     They then cost what the rows they ask for cost, however large the tables are and whatever the server, or a plan that it
     keeps, believes of them. ``without``: what else it is to do without, such as "hashjoin" where all are found by key.
     (To let it plan each statement anew would not do: it then plans a foreign key's look-up anew for every row inserted.)
+    ``plan_once``: keep the first plan that a session makes of a statement; by default it makes five before it keeps one.
     """
-    switched_off = [f"set local enable_{name} = off" for name in ("seqscan", "bitmapscan", *without)]
-    await connection.execute("; ".join([*switched_off, "set local jit = off"]))
+    settings = [f"set local enable_{name} = off" for name in ("seqscan", "bitmapscan", *without)]
+    settings += ["set local plan_cache_mode = force_generic_plan"] * plan_once
+    await connection.execute("; ".join([*settings, "set local jit = off"]))
 
 
 async def lock(connection: Connection, key: int) -> None:

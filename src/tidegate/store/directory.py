@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from tidegate.domain.capacity import RateLimit
 from tidegate.domain.failing import PausedBy
 from tidegate.store.database import from_json, to_json
@@ -20,8 +22,7 @@ if TYPE_CHECKING:
     from tidegate.store.database import Connection, Pool
 
 
-@dataclass(frozen=True, slots=True)
-class StoredConnection:
+class StoredConnection(msgspec.Struct, frozen=True):
     """A connection as stored: ``sealed`` opens with the Sealer for the place ``connection/<tenant>/<name>``.
 
     ``connector`` is a name, or where its file lies; ``platform`` the name that the connector gives itself, if another.
@@ -129,9 +130,15 @@ async def connections_by_id(connection: Connection | Pool, wanted: Sequence[tupl
 
 
 def _connection(row: asyncpg.Record) -> StoredConnection:
-    values = {**dict(row), "settings": from_json(row["settings"])}
-    per_second, burst = values.pop("rate_per_second"), values.pop("rate_burst")
-    return StoredConnection(**values, rate_limit=None if per_second is None else RateLimit(per_second, burst))
+    per_second, burst = row["rate_per_second"], row["rate_burst"]
+    return StoredConnection(
+        id=row["id"], tenant_id=row["tenant_id"], name=row["name"], connector=row["connector"], account=row["account"],
+        concurrency_limit=row["concurrency_limit"], settings=from_json(row["settings"]), sealed=row["sealed"],
+        fingerprint=row["fingerprint"], unauthorised_at=row["unauthorised_at"],
+        unauthorised_reason=row["unauthorised_reason"], platform=row["platform"],
+        rate_limit=None if per_second is None else RateLimit(per_second, burst),
+        own_concurrency_limit=row["own_concurrency_limit"], account_id=row["account_id"],
+    )  # fmt: skip
 
 
 async def account_limits(connection: Connection | Pool) -> dict[tuple[str, str], tuple[int, RateLimit | None]]:

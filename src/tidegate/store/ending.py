@@ -52,9 +52,9 @@ finished as (
        ends_as = case when a.route_id is not null then a.state end, waits_for_route = a.route_id,
        waits_for_position = a.position, finished_at = case when a.route_id is null then a.finished_at end,
        batch = a.batch, lease_until = null, checkpoint = null, error = null, report = a.report::jsonb,
-       read_count = read_count + a.read, inserted_count = inserted_count + a.inserted,
-       updated_count = updated_count + a.updated, unchanged_count = unchanged_count + a.unchanged,
-       misfit_count = misfit_count + a.misfits, quarantined_count = quarantined_count + a.quarantined
+       read_count = read_count + coalesce(a.read, 0), inserted_count = inserted_count + coalesce(a.inserted, 0),
+       updated_count = updated_count + coalesce(a.updated, 0), unchanged_count = unchanged_count + coalesce(a.unchanged, 0),
+       misfit_count = misfit_count + coalesce(a.misfits, 0), quarantined_count = quarantined_count + coalesce(a.quarantined, 0)
       from asked a
      where r.id = a.id and r.epoch = a.epoch and r.state = 'running'
     returning r.id, r.chain_id, r.lane, r.period_start, r.period_end, r.read_count, r.state, a.finished_at
@@ -99,6 +99,7 @@ async def _finish_one(connection: Connection, end: Finish) -> RunState:
 
 async def _finish(connection: Connection | Pool, asked: Sequence[Finish]) -> dict[int, RunState]:
     """Return the states that runs have ended in, by id; those whose epoch has moved on are not among them."""
+    counted = [one.counts for one in asked] if any(one.counts is not NOTHING for one in asked) else []
     rows = await connection.fetch(
         _FINISH,
         [one.run.id for one in asked],
@@ -109,12 +110,12 @@ async def _finish(connection: Connection | Pool, asked: Sequence[Finish]) -> dic
         [to_json(one.report) for one in asked],
         [one.run.chain_id for one in asked],
         [one.run.destination_id for one in asked],
-        [one.counts.read for one in asked],
-        [one.counts.inserted for one in asked],
-        [one.counts.updated for one in asked],
-        [one.counts.unchanged for one in asked],
-        [one.counts.misfits for one in asked],
-        [one.counts.quarantined for one in asked],
+        [counts.read for counts in counted],
+        [counts.inserted for counts in counted],
+        [counts.updated for counts in counted],
+        [counts.unchanged for counts in counted],
+        [counts.misfits for counts in counted],
+        [counts.quarantined for counts in counted],
     )
     return {row["id"]: RunState(row["state"]) for row in rows}
 

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from tidegate.domain.capacity import RateLimit
 from tidegate.domain.errors import LeaseLost, TidegateError
 from tidegate.domain.period import Period
@@ -20,8 +22,7 @@ if TYPE_CHECKING:
     from tidegate.store.database import Connection, Pool
 
 
-@dataclass(frozen=True, slots=True)
-class LeasedRun:
+class LeasedRun(msgspec.Struct, frozen=True):
     """All that a worker needs to know of a run it holds the lease of."""
 
     id: int
@@ -102,14 +103,16 @@ returning r.id, r.epoch, r.attempt, r.lane, r.due_at, r.period_start, r.period_e
 """
 
 
-async def lease(pool: Pool, run_ids: Sequence[int], now: datetime, until: datetime, worker: str) -> list[LeasedRun]:
+async def lease(
+    connection: Connection | Pool, run_ids: Sequence[int], now: datetime, until: datetime, worker: str
+) -> list[LeasedRun]:
     """Take the leases of those runs that are queued, and return them.
 
     The period's start is computed here, when the run starts: the watermark, or the chain's start (SPEC 2.7). A run
     whose period has meanwhile been covered, or whose connection now points at another platform account (SPEC 2.12), ends
     as superseded and is not returned; nor is one that is not queued.
     """
-    rows = await pool.fetch(_LEASE, run_ids, now, until, worker)
+    rows = await connection.fetch(_LEASE, run_ids, now, until, worker)
     return [
         LeasedRun(
             id=row["id"], epoch=row["epoch"], attempt=row["attempt"], lane=Lane(row["lane"]), due_at=row["due_at"],
@@ -128,13 +131,18 @@ async def lease(pool: Pool, run_ids: Sequence[int], now: datetime, until: dateti
 
 
 async def renew(pool: Pool, leases: Sequence[tuple[int, int]], until: datetime) -> set[int]:
-    """Extend the leases (run id, epoch) and return the ids of those not lost: still held, or ended under their own epoch."""
+    """Extend the leases (run id, epoch) and return the ids of those not lost: still held, or ended under their own epoch.
+
+    Never waits: a run whose row another statement has in hand, such as one that ends many runs, keeps the lease that it has
+    until the next time. Two statements that each wait for rows of the other would be a deadlock.
+    """
     rows = await pool.fetch(
         """with asked as (select * from unnest($1::bigint[], $2::int[]) as l(id, epoch)),
-                renewed as (
-                    update runs r set lease_until = $3 from asked l
-                     where r.id = l.id and r.epoch = l.epoch and r.state = 'running'
-                )
+                free as materialized (
+                    select r.id from runs r join asked l on l.id = r.id and l.epoch = r.epoch
+                     where r.state = 'running' for no key update of r skip locked
+                ),
+                renewed as (update runs r set lease_until = $3 from free f where r.id = f.id)
            select r.id from asked l join runs r on r.id = l.id and r.epoch = l.epoch
             where r.state not in ('waiting', 'queued', 'retrying')""",
         [run_id for run_id, _ in leases], [epoch for _, epoch in leases], until,

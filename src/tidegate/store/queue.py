@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, cast
@@ -78,7 +78,8 @@ class Consumer:
     """Takes jobs off the queue and hands them to ``begin``, at most ``slots`` in hand at a time.
 
     ``begin`` is called with the jobs of a batch, as run ids by job id, and sees to it that `done` is called for each of
-    them. Jobs that are done leave the queue with the next batch that is taken, in one transaction. A job whose consumer
+    them. It may ask the database over the connection that it is given until it returns, and no further batch is taken
+    before. Jobs that are done leave the queue with the next batch that is taken, in one transaction. A job whose consumer
     has shown no sign of life for ``lost_after`` is handed out again. ``on_room`` is called when jobs have left the queue,
     by whichever process.
     """
@@ -86,7 +87,7 @@ class Consumer:
     def __init__(
         self,
         pool: Pool,
-        begin: Callable[[Mapping[int, int], Callable[[int], None]], None],
+        begin: Callable[[Connection, Mapping[int, int], Callable[[int], None]], Awaitable[None]],
         slots: int,
         worker: str,
         *,
@@ -102,6 +103,7 @@ class Consumer:
         self._look_every = min(LOOK_EVERY, lost_after / 4).total_seconds()
         self._beat_every = (lost_after / 4).total_seconds()
         self._beat_at = 0.0
+        self._queries: tuple[Connection, Queries] | None = None
         self._jobs: dict[JobId, Job] = {}
         self._done: list[Job] = []
         self._stopping = False
@@ -156,33 +158,43 @@ class Consumer:
             return
         if room:
             self._maybe_more = False  # whoever tells us from here on tells us of others
-        taken: list[Job] = []
-        try:
-            session: AbstractAsyncContextManager[Connection]
-            session = self._pool.acquire() if listener is None else nullcontext(listener)
-            async with session as connection, connection.transaction():
-                queries = Queries(AsyncpgDriver(cast(Any, connection)))
-                if ended:
-                    await queries.log_jobs([(job, "successful", None) for job in ended])
-                if beating:
-                    await queries.update_heartbeat(beating)
-                if room:
-                    taken = await self._dequeue(queries, room)
-        except BaseException:
-            self._done += ended
-            raise
-        if beating or not self._jobs:
-            self._beat_at = now + self._beat_every
-        self._maybe_more |= len(taken) == room > 0
-        self._take(taken)
+        session: AbstractAsyncContextManager[Connection]
+        session = self._pool.acquire() if listener is None else nullcontext(listener)
+        async with session as connection:
+            try:
+                taken = await self._turned(connection, ended, beating, room)
+            except BaseException:
+                self._done += ended
+                raise
+            if beating or not self._jobs:
+                self._beat_at = now + self._beat_every
+            self._maybe_more |= len(taken) == room > 0
+            await self._take(connection, taken)
 
-    def _take(self, jobs: Sequence[Job]) -> None:
+    async def _turned(
+        self, connection: Connection, ended: Sequence[Job], beating: Sequence[JobId], room: int
+    ) -> Sequence[Job]:
+        async with connection.transaction():
+            queries = self._queries_over(connection)
+            if ended:
+                await queries.log_jobs([(job, "successful", None) for job in ended])
+            if beating:
+                await queries.update_heartbeat(list(beating))
+            return await self._dequeue(queries, room) if room else []
+
+    def _queries_over(self, connection: Connection) -> Queries:
+        """Return pgqueuer's queries over ``connection``; it composes its statements once for each of these."""
+        if self._queries is None or self._queries[0] is not connection:
+            self._queries = connection, Queries(AsyncpgDriver(cast(Any, connection)))
+        return self._queries[1]
+
+    async def _take(self, connection: Connection, jobs: Sequence[Job]) -> None:
         new = {
             job.id: job for job in jobs if job.id not in self._jobs
         }  # we may have been too busy to show that we live
         self._jobs |= new
         if new:
-            self._begin({job.id: int(job.payload or b"0") for job in new.values()}, self.done)
+            await self._begin(connection, {job.id: int(job.payload or b"0") for job in new.values()}, self.done)
 
     async def _dequeue(self, queries: Queries, most: int) -> list[Job]:
         return await queries.dequeue(

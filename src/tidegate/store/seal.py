@@ -17,6 +17,7 @@ from tidegate.domain.errors import InvalidInput
 
 KEY_VARIABLE = "TIDEGATE_KEY"
 _NONCE_BYTES = 12
+_SECRETS = msgspec.json.Decoder(dict[str, str])
 
 
 def untold(*secrets: str) -> None:
@@ -48,7 +49,7 @@ class Sealer:
                 f"does not open the secrets of {place}",
                 "Set the key they were sealed with, or apply the configuration again with their values.",
             ) from error
-        secrets = msgspec.json.decode(opened, type=dict[str, str])
+        secrets = _SECRETS.decode(opened)
         self._learn(*secrets.values())
         return secrets
 

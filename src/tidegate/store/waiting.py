@@ -73,44 +73,47 @@ _FREE_BUT_FOR_ROOM = " and ".join(
     f"not ({condition})" for reason, condition in _BLOCKS if not reason.endswith("_limit")
 )
 
-_ROOMS = """
-candidates as (
-    select r.*, l.connection_id, a.concurrency_limit - coalesce(ha.runs, 0) as room_of_account,
-           l.concurrency_limit - coalesce(hc.runs, 0) as room_of_connection
-      from free r
-      join accounts a on a.id = r.account_id
-      left join of_account ha on ha.account_id = r.account_id
-      left join lateral (
+_TURNS = """
+first_of_chain as (
+    select distinct on (chain_id, lane)
+           id, chain_id, tenant_id collate "C" as tenant_id, account_id, lane = 'live' as live, not_before_at
+      from free order by chain_id, lane, period_end
+),
+turns as materialized (  -- tenants take turns, and what a tenant has in hand counts
+    select f.id, f.account_id, f.live, f.not_before_at, n.connection_id, n.concurrency_limit as limit_of_connection,
+           coalesce(t.runs, 0)
+                + row_number() over (partition by f.tenant_id order by live desc, f.not_before_at, f.id) as turn
+      from first_of_chain f
+      left join of_tenant t on t.tenant_id = f.tenant_id
+      left join lateral (  -- at most one; the limit keeps it from being looked up where no connection has a limit
            select n.id as connection_id, n.concurrency_limit
              from chains c join installations i on i.id = c.installation_id join connections n on n.id = i.connection_id
-            where c.id = r.chain_id and n.concurrency_limit is not null
-              and (select exists (select 1 from connections where concurrency_limit is not null))) l on true
-      left join of_connection hc on hc.connection_id = l.connection_id
-)"""
+            where c.id = f.chain_id and n.concurrency_limit is not null
+              and (select exists (select 1 from connections where concurrency_limit is not null)) limit 1) n on true
+),
+beyond_connections as materialized (
+    select t.id
+      from (select id, connection_id, limit_of_connection, row_number() over (
+                       partition by connection_id order by live desc, turn, not_before_at, id) as nth
+              from turns where connection_id is not null) t
+      left join of_connection h on h.connection_id = t.connection_id
+     where t.nth > t.limit_of_connection - coalesce(h.runs, 0)
+),
+nth_of_accounts as (
+    select t.*, row_number() over (
+               partition by account_id, beyond_connection order by live desc, turn, not_before_at, id) as nth
+      from (select turns.*, id in (select id from beyond_connections) as beyond_connection from turns) t
+),
+of_accounts as (  -- an account has room for one at least, so that of most no limit is looked up
+    select t.*, case when t.nth + coalesce(h.runs, 0) > 1 then
+               t.nth + coalesce(h.runs, 0) > (select concurrency_limit from accounts a where a.id = t.account_id)
+           else false end as beyond_account
+      from nth_of_accounts t left join of_account h on h.account_id = t.account_id
+),
+startable as (select * from of_accounts where not beyond_connection and not beyond_account)"""
 
 _READY = "select id, chain_id, lane, tenant_id, account_id, not_before_at, period_end"
 _OF_READY = "from runs r where state in ('waiting', 'retrying') and not_before_at <= $1"
-
-_TURNS = """
-first_of_chain as (
-    select distinct on (chain_id, lane) * from candidates order by chain_id, lane, period_end
-),
-turns as (  -- tenants take turns, and what a tenant has in hand counts
-    select f.*, coalesce(t.runs, 0)
-                + row_number() over (partition by f.tenant_id order by lane desc, not_before_at, id) as turn
-      from first_of_chain f left join of_tenant t on t.tenant_id = f.tenant_id
-),
-of_connections as (
-    select t.*, room_of_connection is not null and room_of_connection < row_number() over (
-               partition by connection_id order by lane desc, turn, not_before_at, id) as beyond_connection
-      from turns t
-),
-of_accounts as (
-    select c.*, room_of_account < row_number() over (
-               partition by account_id, beyond_connection order by lane desc, turn, not_before_at, id) as beyond_account
-      from of_connections c
-),
-startable as (select * from of_accounts where not beyond_connection and not beyond_account)"""
 
 DISPATCH = f"""
 with recursive {_IN_HAND},
@@ -137,17 +140,26 @@ tenants_round (lane, tenant_id, high, nth) as (  -- one look at an index for eac
             order by tenant_id, not_before_at limit 1) n
      where t.nth < $2 * 4 + 100 and (t.high is null or n.tenant_id <= t.high)
 ),
+newest as (select max(not_before_at) as at from oldest),
+lacking as (  -- each tenant is to be there with its share of them, which the oldest ones may give it already
+    select t.lane, t.tenant_id, share - coalesce(o.runs - o.newest, 0) as most
+      from tenants_round t
+     cross join (select greatest(1, least($2, ($2 * 8 + 1000) / nullif(count(*), 0))) as share from tenants_round) s
+      left join (select lane, tenant_id, count(*) as runs, count(*) filter (where not_before_at = at) as newest
+                   from oldest, newest group by lane, tenant_id) o on o.lane = t.lane and o.tenant_id = t.tenant_id
+     where share > coalesce(o.runs, 0)
+),
 free as materialized (  -- so that neither a lane nor a tenant is out of sight behind the older runs of another
     select * from oldest
-    union
-    select f.* from tenants_round t cross join lateral (
-        {_READY} {_OF_READY} and r.lane = t.lane and r.tenant_id = t.tenant_id and {_FREE}
-         order by not_before_at limit greatest(1, least($2, ($2 * 8 + 1000) / (select count(*) from tenants_round)))) f
+    union all
+    select f.* from lacking l cross join lateral (  -- those that are as old as the newest of the oldest may be there twice
+        {_READY} {_OF_READY} and r.lane = l.lane and r.tenant_id = l.tenant_id
+            and not_before_at >= (select at from newest) and {_FREE} order by not_before_at limit l.most) f
+     where not exists (select 1 from oldest o where o.id = f.id)
 ),
-{_ROOMS},
 {_TURNS},
 chosen as (
-    select id from startable order by lane desc, turn, not_before_at, id limit $2
+    select id from startable order by live desc, turn, not_before_at, id limit $2
 ),
 locked as (  -- in one order, and only what still waits: a pause or an edit may have dropped it meanwhile
     select id from runs where id = any(array(select id from chosen)) and state in ('waiting', 'retrying')
@@ -188,7 +200,6 @@ _OF_RUNS = f"""
 with {_IN_HAND},
 ready as materialized ({_READY}, {_BLOCKED_BY} as blocked_by {_OF_READY}),
 free as (select * from ready where blocked_by is null),
-{_ROOMS},
 {_TURNS},
 told as (
     select r.id, case

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
-from functools import cache, partial
+from functools import partial
 
 import msgspec
 
@@ -38,7 +38,7 @@ async def execute(parts: Parts, ends: Ends, run: LeasedRun, stopping: asyncio.Ev
     since = await leases.change_token(parts.pool, run) if stream.change_feed else None
     ask = partial(request_for, stream, run.period, run.coverage_start, changes_since=since, bounded=run.bounded)
     now = parts.clock.now()
-    asked = cache(lambda: asked_of(run, source.listing(ask(now, None))))  # most runs need it nowhere
+    asked = _Asked(lambda: asked_of(run, source.listing(ask(now, None))))
     resumed, unentered, taken = await _resume(run, writer, asked)
     stop_after = resumed.stop_after if resumed else now
     delivery = Delivery(ends, run, writer, asked, stop_after, resumed, taken)
@@ -55,6 +55,19 @@ async def execute(parts: Parts, ends: Ends, run: LeasedRun, stopping: asyncio.Ev
         async with ahead(through, settings.pages_ahead, settings.bytes_ahead, writer.ready) as pages:
             await delivery.deliver(pages, stopping)
     return _ended(delivery)
+
+
+class _Asked:
+    """What a run is asked for, found out when it is first needed: most runs need it nowhere."""
+
+    __slots__ = ("_find", "_found")
+
+    def __init__(self, find: Callable[[], str]) -> None:
+        self._find, self._found = find, ""
+
+    def __call__(self) -> str:
+        self._found = self._found or self._find()
+        return self._found
 
 
 def _ended(delivery: Delivery) -> RunState:
