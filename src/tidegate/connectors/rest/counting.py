@@ -50,7 +50,7 @@ class PagePager:
         if seen.envelope.ended or self._ends(number, position, seen):
             return None
         counted = {} if self.total_records is None else {"seen": _reached(position, seen)}
-        onward: Position = {"page": number + 1, **counted, **_shown(seen)}
+        onward: Position = {"page": number + 1, **counted, **_shown(seen, ends=self.stable)}
         if self.stable or seen.envelope.empty:
             return onward
         unproven = self._is_unproven(position, seen)
@@ -104,7 +104,7 @@ class PagePager:
         """
         before, *itself = again
         _require_another(self.param, position, seen, before)
-        moved = self._is_unproven(position, seen) and _digest(before) != position["keys"]
+        moved = self._is_unproven(position, seen) and before.glances.keys_digest != position["keys"]
         if "first" in position:
             moved = moved or not _joins(before.keys, position["after"], position["first"])
         for page in itself:
@@ -188,19 +188,23 @@ def _reached(position: Position, seen: PageSeen) -> int:
     return before + len(seen.glances)
 
 
-def _digest(seen: PageSeen) -> str:
-    """Return what tells whether a page shows the same records in the same order."""
-    return blake2b("\n".join(seen.keys).encode(), digest_size=12).hexdigest()
-
-
 def _text(seen: PageSeen) -> str:
     return blake2b(seen.envelope.records, digest_size=12).hexdigest()
 
 
-def _shown(seen: PageSeen) -> Position:
-    """Return what a page shows, as a position remembers it: the text as well where the keys do not tell records apart."""
-    told_apart = all(seen.keys) and len(set(seen.keys)) == len(seen.keys)
-    return {"keys": _digest(seen)} if told_apart else {"keys": _digest(seen), "text": _text(seen)}
+def _shown(seen: PageSeen, *, ends: bool = False) -> Position:
+    """Return what a page shows, as a position remembers it: the text as well where the keys do not tell records apart.
+
+    ``ends``: only how it begins and ends, if it can be told. What looks alike then is compared in whole (`_same`).
+    """
+    if ends and seen.glances.ends_digest:
+        return {"ends": seen.glances.ends_digest}
+    digest = seen.glances.keys_digest
+    return {"keys": digest} if _told_apart(seen) else {"keys": digest, "text": _text(seen)}
+
+
+def _told_apart(seen: PageSeen) -> bool:
+    return all(seen.keys) and len(set(seen.keys)) == len(seen.keys)
 
 
 def _joins(keys: Sequence[str], after: object, first: object) -> bool:
@@ -211,14 +215,22 @@ def _joins(keys: Sequence[str], after: object, first: object) -> bool:
 
 def _repeats(position: Position, seen: PageSeen) -> bool:
     """Return whether the page at ``position`` shows the records that the page before it did; records may just have moved."""
-    if seen.envelope.empty or position.get("keys") != _digest(seen):
+    if seen.envelope.empty:
+        return False
+    if "ends" in position:
+        return position["ends"] == seen.glances.ends_digest
+    if position.get("keys") != seen.glances.keys_digest:
         return False
     return "text" not in position or position["text"] == _text(seen)
 
 
+def _same(one: PageSeen, other: PageSeen) -> bool:
+    return one.keys == other.keys and (_told_apart(one) or _text(one) == _text(other))
+
+
 def _require_another(param: str, position: Position, seen: PageSeen, before: PageSeen) -> None:
     """Raise PageRepeated if the page ``before`` the one at ``position`` shows the same records now, and did when first read."""
-    if _repeats(position, seen) and _repeats(position, before):
+    if _repeats(position, seen) and _repeats(position, before) and _same(seen, before):
         raise PageRepeated(
             f"Two pages in a row show the same records: the source ignores {param!r}, or shows its last page for ever.",
             remedy="Correct the pager's `param`, or declare what says that a page is the last one.",
