@@ -232,7 +232,7 @@ def test_records_without_a_table_to_go_to_are_an_error(database_url: str) -> Non
 
     async def story(destination: LocalPostgres, pool: Pool) -> None:
         load = Load(Tables("synced"), target(), 1, staging(pool))
-        batch = Batch((orders(1),), None, Rendered([PageLines(1, ["1"], [0])], read=1))
+        batch = Batch((orders(1),), None, Rendered([PageLines(1, [b"1"], [0])], read=1))
         async with pool.acquire() as connection:
             with pytest.raises(LayoutChanged):
                 await load.rows(connection, batch, Place())  # type: ignore[arg-type]

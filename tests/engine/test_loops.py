@@ -12,6 +12,8 @@ import pytest
 
 from tests.engine.world import World, in_world
 from tidegate.domain.errors import RateLimited
+from tidegate.engine import engine as loops
+from tidegate.engine.dispatcher import dispatch_ready
 from tidegate.engine.engine import Engine, Role
 from tidegate.engine.planner import plan_due
 from tidegate.store import runs
@@ -147,5 +149,70 @@ def test_drain_leaves_what_a_held_account_lets_nobody_start(database_url: str) -
         assert sorted(run["state"] for run in await world.runs()) == ["retrying", "waiting"]
         now = world.clock.now()
         assert await runs.outstanding(world.pool, now) == (0, now + timedelta(hours=1))
+
+    in_world(database_url, story)
+
+
+def test_what_has_just_become_due_waits_for_no_rest_of_the_dispatcher(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SPEC 3: the dispatcher that has just looked and found nothing looks again when something is planned, not a rest later."""
+    looked = asyncio.Event()
+
+    async def plan_after_its_look(*asked: Any, **named: Any) -> int:
+        await looked.wait()
+        return await plan_due(*asked, **named)
+
+    async def look(*asked: Any, **named: Any) -> int:
+        found = await dispatch_ready(*asked, **named)
+        looked.set()
+        return found
+
+    monkeypatch.setattr(loops, "plan_due", plan_after_its_look)
+    monkeypatch.setattr(loops, "dispatch_ready", look)
+
+    async def story(world: World) -> None:
+        chain = await world.install()
+        world.clock.advance(days=1)
+        whole = Engine(world.parts)
+        working = asyncio.create_task(whole.run())
+
+        async def covered() -> bool:
+            return bool(await world.covered(chain))
+
+        await until(covered)  # by a clock that stands still
+        whole.stop()
+        await working
+
+    in_world(database_url, story)
+
+
+def test_a_process_keeps_house_when_what_is_due_has_begun_to_be_done_and_once_in_any_case(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SPEC 7: lost runs and retention wait for a run that is due, and are seen to by every process, however short."""
+    covered_before = list[int]()
+
+    async def story(world: World) -> None:
+        async def keep_house(*_asked: object) -> Any:
+            covered_before.append(len(await world.covered(chain)))
+            return ()
+
+        monkeypatch.setattr(loops, "prune", keep_house)
+        chain = await world.install()
+        world.clock.advance(days=1)
+        whole = Engine(world.parts)
+        working = asyncio.create_task(whole.run())
+
+        async def kept() -> bool:
+            return bool(covered_before)
+
+        await until(kept)
+        whole.stop()
+        await working
+        short = Engine(world.parts)
+        short.stop()
+        await short.run()
+        assert covered_before == [1, 1]
 
     in_world(database_url, story)

@@ -44,11 +44,13 @@ class Engine:
         self._roles = roles
         self._stopping = asyncio.Event()
         self._dispatch_now = asyncio.Event()
+        self._news = asyncio.Event()
+        self._first_done = asyncio.Event()
         self._send_now = asyncio.Event()
         self._ready_anew = False
         self._looked_at: datetime | None = None
         self._plan_at: datetime | None = None
-        self._worker = Worker(parts, on_end=self._dispatch_now.set, on_left=self._send_now.set)
+        self._worker = Worker(parts, on_end=self._run_ended, on_left=self._send_now.set)
         self._sender = Sender(parts, on_end=self._dispatch_now.set)
         self._outdated: InvalidInput | None = None
 
@@ -72,15 +74,20 @@ class Engine:
         if Role.DISPATCHER in self._roles:
             loops.append(
                 self._repeat(
-                    "dispatcher", self._dispatch, settings.tick_every, self._dispatch_now, settings.dispatch_pause
+                    "dispatcher",
+                    self._dispatch,
+                    settings.tick_every,
+                    self._dispatch_now,
+                    settings.dispatch_pause,
+                    news=self._news,
                 )
             )
             if Role.WORKER not in self._roles:
                 loops.append(self._hear_of_room())
         if Role.SWEEPER in self._roles:
-            loops.append(self._repeat("sweeper", self._sweep, settings.sweep_every))
+            loops.append(self._keep_house("sweeper", self._sweep, settings.sweep_every))
             loops.append(self._watch_later())
-            loops.append(self._repeat("retention", self._prune, settings.prune_every))
+            loops.append(self._keep_house("retention", self._prune, settings.prune_every))
         loops.append(self._repeat("guard", self._guard, settings.sweep_every))
         if Role.WORKER in self._roles:
             loops.append(self._worker.run())
@@ -103,10 +110,32 @@ class Engine:
         self._worker.stop()
         self._sender.stop()
 
+    async def _keep_house(self, name: str, step: Callable[[datetime], Awaitable[int]], every: timedelta) -> None:
+        """Call ``step`` every so often, first when nothing is due or one run of what is has ended, after a tick in any case.
+
+        What is due has waited longest when a process begins, and the database has enough to do for it. ``step`` is called
+        once however soon the process is stopped: some do nothing but what is due, again and again (`drain`).
+        """
+        if {Role.PLANNER, Role.DISPATCHER, Role.WORKER} <= self._roles:
+            await self._pause(self._parts.settings.tick_every, self._first_done)
+        if self._stopping.is_set():
+            await self._step(name, step, every)
+        await self._repeat(name, step, every)
+
+    def _run_ended(self) -> None:
+        """Let the dispatcher look, after its rest: there is room for another run."""
+        self._dispatch_now.set()
+        self._first_done.set()
+
     def _dispatch_anew(self) -> None:
-        """Let the dispatcher look at once: there may be runs that were not ready before."""
+        """Let the dispatcher look, after its rest: there may be runs that were not ready before."""
         self._ready_anew = True
         self._dispatch_now.set()
+
+    def _dispatch_at_once(self) -> None:
+        """Let the dispatcher look without rest: there are runs that were not ready before."""
+        self._dispatch_anew()
+        self._news.set()
 
     async def drain(self) -> None:
         """Do all that is due, then stop and return (`tick`).
@@ -134,10 +163,12 @@ class Engine:
     async def _plan(self, now: datetime) -> int:
         """Plan what is due, and note when to be there for what is due next: at its due date, not a tick later."""
         self._plan_at = None
-        planned = await plan_due(self._parts, now, on_batch=self._dispatch_anew)
+        planned = await plan_due(self._parts, now, on_batch=self._dispatch_at_once)
         look_at = await schedules.look_at(self._parts.pool)
         if planned or (look_at is not None and look_at > now):  # else another planner has it in hand
             self._plan_at = look_at
+        if not planned:
+            self._first_done.set()
         return planned
 
     async def _dispatch(self, now: datetime) -> int:
@@ -171,7 +202,7 @@ class Engine:
 
     async def _sweep(self, now: datetime) -> int:
         if helped := await sweep(self._parts, now):
-            self._dispatch_anew()
+            self._dispatch_at_once()
         return helped
 
     async def _watch_later(self) -> None:
@@ -204,17 +235,20 @@ class Engine:
         wake: asyncio.Event | None = None,
         rest: timedelta = timedelta(0),
         until: Callable[[], datetime | None] = lambda: None,
+        news: asyncio.Event | None = None,
     ) -> None:
-        """Call ``step`` every so often, at ``until`` if that is sooner, or when woken, after a ``rest`` at the earliest.
+        """Call ``step`` every so often, at ``until`` if that is sooner, or when woken, after a ``rest`` at the earliest,
+        which ``news`` cut short.
 
         Trouble is logged and the loop goes on.
         """
-        wake = wake or asyncio.Event()
+        wake, news = wake or asyncio.Event(), news or asyncio.Event()
         while not self._stopping.is_set():
             wake.clear()
+            news.clear()
             await self._step(name, step, every)
             if rest:
-                await self._pause(rest)
+                await self._pause(rest, news)
             at = until()
             if at is None or (wait := at - self._parts.clock.now()) > every:
                 wait = every

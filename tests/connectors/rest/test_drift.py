@@ -4,16 +4,24 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from datetime import timedelta
 
 import msgspec
 import pytest
 from aiohttp import web
+from multidict import CIMultiDict, CIMultiDictProxy
+from yarl import URL
 
 from tests.connectors.rest.sources import Handler, asked, declaration, fetched, ids, opened, read, replied
+from tidegate.connectors.rest.counting import PagePager
+from tidegate.connectors.rest.envelope import Envelope
 from tidegate.connectors.rest.listing import MAX_LISTINGS
+from tidegate.connectors.rest.pagers import PageRepeated, PageSeen
+from tidegate.connectors.rest.records import RecordReader
 from tidegate.domain.errors import ContractBroken
 from tidegate.domain.fetch import Page
 from tidegate.domain.period import Period
+from tidegate.domain.stream import Stream
 
 SIZE = 4
 OFFSET = "{type: offset, param: offset, total_records: total}"
@@ -343,3 +351,24 @@ def test_a_token_that_is_good_for_one_request_is_trusted() -> None:
     yaml = declaration("    path: /orders\n    records: data\n    pager: {type: cursor, param: scroll, token: next}")
     pages = asyncio.run(fetched(source, yaml))
     assert len(ids(pages)) == 16
+
+
+def test_stable_pages_that_begin_and_end_alike_are_compared_in_whole() -> None:
+    """Only the ends of a stable page are remembered, and a page of an older token by all its keys."""
+    pager = PagePager("page", 1, None, None, None, stable=True, next_link=False)
+    first, alike, other = _seen(1, 2, 3), _seen(1, 5, 3), _seen(4, 5, 6)
+    position = pager.following({}, first)
+    assert position is not None
+    assert pager.doubts(position, other) == []
+    assert pager.doubts(position, alike) == [{"page": 1}]
+    pager.verify(position, alike, [first])
+    for remembered in (position, {"page": 2, "keys": first.glances.keys_digest}):
+        assert pager.doubts(remembered, first) == [{"page": 1}]
+        with pytest.raises(PageRepeated):
+            pager.verify(remembered, first, [first])
+
+
+def _seen(*ids_of_page: int) -> PageSeen:
+    text = msgspec.json.encode([{"id": one} for one in ids_of_page])
+    reader = RecordReader(Stream("orders", ("id",), None, timedelta(0), {}))
+    return PageSeen(Envelope(text, {}), CIMultiDictProxy(CIMultiDict()), URL(), reader.read)

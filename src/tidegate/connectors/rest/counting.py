@@ -45,7 +45,7 @@ class PagePager:
         if seen.envelope.ended or self._ends(number, position, seen):
             return None
         counted = {} if self.total_records is None else {"seen": _reached(position, seen)}
-        kept = joints.shown(seen) if self.stable else joints.remembered(position, seen)
+        kept = joints.shown(seen, ends=True) if self.stable else joints.remembered(position, seen)
         return {"page": number + 1, **counted, **kept}
 
     def _ends(self, number: int, position: Position, seen: PageSeen) -> bool:

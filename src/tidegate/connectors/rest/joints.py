@@ -13,10 +13,15 @@ from hashlib import blake2b
 from tidegate.connectors.rest.pagers import PageRepeated, PageSeen, Position
 
 
-def shown(seen: PageSeen) -> Position:
-    """Return what a page shows, as a position remembers it: the text as well where the keys do not tell records apart."""
-    told_apart = all(seen.keys) and len(set(seen.keys)) == len(seen.keys)
-    return {"keys": _digest(seen)} if told_apart else {"keys": _digest(seen), "text": _text(seen)}
+def shown(seen: PageSeen, *, ends: bool = False) -> Position:
+    """Return what a page shows, as a position remembers it: the text as well where the keys do not tell records apart.
+
+    ``ends``: only how it begins and ends, if it can be told. What looks alike then is compared in whole (`require_another`).
+    """
+    if ends and seen.glances.ends_digest:
+        return {"ends": seen.glances.ends_digest}
+    digest = seen.glances.keys_digest
+    return {"keys": digest} if _told_apart(seen) else {"keys": digest, "text": _text(seen)}
 
 
 def remembered(position: Position, seen: PageSeen) -> Position:
@@ -54,7 +59,7 @@ def moved(position: Position, seen: PageSeen, again: Sequence[PageSeen]) -> bool
     That its last one is still there does not suffice: it may have moved away and back.
     """
     before, *itself = again
-    if is_unproven(position, seen) and _digest(before) != position["keys"]:
+    if is_unproven(position, seen) and before.glances.keys_digest != position["keys"]:
         return True
     if "first" in position and not _joins(before.keys, position["after"], position["first"]):
         return True
@@ -66,22 +71,30 @@ def moved(position: Position, seen: PageSeen, again: Sequence[PageSeen]) -> bool
 
 def repeats(position: Position, seen: PageSeen) -> bool:
     """Return whether the page at ``position`` shows the records that the page before it did; records may just have moved."""
-    if seen.envelope.empty or position.get("keys") != _digest(seen):
+    if seen.envelope.empty:
+        return False
+    if "ends" in position:
+        return position["ends"] == seen.glances.ends_digest
+    if position.get("keys") != seen.glances.keys_digest:
         return False
     return "text" not in position or position["text"] == _text(seen)
 
 
 def require_another(whose: str, position: Position, seen: PageSeen, before: PageSeen) -> None:
     """Raise PageRepeated if the page ``before`` the one at ``position`` shows the same records now, and did when first read."""
-    if repeats(position, seen) and repeats(position, before):
+    if repeats(position, seen) and repeats(position, before) and _same(seen, before):
         raise PageRepeated(
             f"Two pages in a row show the same records: the source ignores {whose}, or shows its last page for ever.",
             remedy="Correct the pager, or declare what says that a page is the last one.",
         )
 
 
-def _digest(seen: PageSeen) -> str:
-    return blake2b("\n".join(seen.keys).encode(), digest_size=12).hexdigest()
+def _same(one: PageSeen, other: PageSeen) -> bool:
+    return one.keys == other.keys and (_told_apart(one) or _text(one) == _text(other))
+
+
+def _told_apart(seen: PageSeen) -> bool:
+    return all(seen.keys) and len(set(seen.keys)) == len(seen.keys)
 
 
 def _text(seen: PageSeen) -> str:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from hashlib import blake2b
+from itertools import islice
 from operator import attrgetter
 from typing import overload
 
@@ -15,6 +17,8 @@ from tidegate.domain.cursor import Path
 from tidegate.domain.stream import Stream
 
 ABSENT = msgspec.Raw(b"")
+FEW = 4  # so many records at either end of a page are looked at before all are
+ATTEMPTS = 20  # so many braces are tried to find where a record ends
 WRITTEN_OUT = "backslashreplace"  # what is no UTF-8, so that it still tells records apart
 
 
@@ -29,11 +33,39 @@ class Glance:
     cursor: bytes
 
 
-class Glances(Sequence[Glance]):
-    """The records of one page, each glanced into when asked for: most listings ask for the ends only."""
+NO_GLANCE = Glance((), b"")
 
-    def __init__(self, reader: RecordReader, decoded: list[object]) -> None:
-        self._reader, self._decoded = reader, decoded
+
+class Glances(Sequence[Glance]):
+    """The records of one page, each glanced into when asked for.
+
+    Of a stable listing only the ends are asked for: then nothing is read but the first and the last few records.
+    """
+
+    def __init__(self, reader: RecordReader, records: bytes) -> None:
+        self._reader, self._records = reader, records
+
+    @cached_property
+    def _decoded(self) -> list[object]:
+        return self._reader.decoded(self._records)
+
+    @cached_property
+    def _first(self) -> list[Glance]:
+        return list(map(self._reader.glance, islice(self._reader.from_start(self._records), FEW)))
+
+    @cached_property
+    def _last(self) -> list[Glance]:
+        return list(map(self._reader.glance, islice(self._reader.from_end(self._records), FEW)))
+
+    def __iter__(self) -> Iterator[Glance]:
+        few = self._first
+        yield from few
+        yield from map(self._reader.glance, self._decoded[len(few) :])
+
+    def __reversed__(self) -> Iterator[Glance]:
+        few = self._last
+        yield from few
+        yield from map(self._reader.glance, self._decoded[-1 - len(few) :: -1])
 
     def __len__(self) -> int:
         return len(self._decoded)
@@ -43,6 +75,10 @@ class Glances(Sequence[Glance]):
     @overload
     def __getitem__(self, index: slice) -> list[Glance]: ...
     def __getitem__(self, index: int | slice) -> Glance | list[Glance]:
+        if index in (0, -1):
+            few = self._last if index else self._first
+            if few:
+                return few[0]
         if isinstance(index, slice):
             return [self._reader.glance(record) for record in self._decoded[index]]
         return self._reader.glance(self._decoded[index])
@@ -56,6 +92,17 @@ class Glances(Sequence[Glance]):
     def keys(self) -> list[str]:
         """Return the keys as text, in the page's order; "" for a record without one."""
         return self._reader.keys(self._decoded)
+
+    @cached_property
+    def keys_digest(self) -> str:
+        """Return what tells whether a page shows the same records in the same order."""
+        return _digest("\n".join(self.keys).encode())
+
+    @cached_property
+    def ends_digest(self) -> str:
+        """Return what tells whether a page begins and ends with the same records; "" if that are not two with a key each."""
+        first, last = (next(iter(end), NO_GLANCE).key for end in (self, reversed(self)))
+        return _digest(b"\n".join((*first, *last))) if first and last and first != last else ""
 
 
 class RecordReader:
@@ -76,10 +123,48 @@ class RecordReader:
 
     def read(self, records: bytes) -> Glances:
         """Return a glance per record of a JSON array, in its order."""
+        return Glances(self, records)
+
+    def decoded(self, records: bytes) -> list[object]:
+        """Return the records of a JSON array, decoded for `glance`."""
         try:
-            return Glances(self, self._all.decode(records))
+            return self._all.decode(records)
         except (msgspec.DecodeError, RecursionError):
-            return Glances(self, [self._try(raw) for raw in json_parts.elements(records)])
+            return [self._try(raw) for raw in json_parts.elements(records)]
+
+    def from_start(self, records: bytes) -> Iterator[object]:
+        """Yield the first records of a JSON array, decoded, as many as are soon found without reading the rest.
+
+        No JSON object begins with another one: what can be read from a record's beginning up to a brace is the record.
+        """
+        start, end, left = _next(records, 0, b"["), 0, ATTEMPTS
+        while start > 0 and left and (end := records.find(b"}", max(start, end)) + 1):
+            left -= 1
+            if (record := self._whole(records[start:end])) is not None:
+                yield record
+                start, left = _next(records, end, b","), ATTEMPTS
+
+    def from_end(self, records: bytes) -> Iterator[object]:
+        """Yield the last records of a JSON array, the last one first, as `from_start` does.
+
+        What can be read from a brace up to a record's end is the record. After a brace inside one there is a bracket too many,
+        after a brace inside a string an odd number of quotes, or a backslash outside of what are then strings.
+        """
+        end, left = _before(records, len(records), b"]"), ATTEMPTS
+        start = end
+        while end > 0 and left and (start := records.rfind(b"{", 0, start)) > 0:
+            left -= 1
+            if (record := self._whole(records[start:end])) is not None:
+                yield record
+                end, left = _before(records, start, b","), ATTEMPTS
+                start = end
+
+    def _whole(self, text: bytes) -> object | None:
+        """Return the record that ``text`` is, None if it is none."""
+        try:
+            return self._one.decode(text)
+        except (ValueError, RecursionError):
+            return None
 
     def _try(self, raw: msgspec.Raw) -> object:
         try:
@@ -124,3 +209,19 @@ class RecordReader:
             except ValueError:
                 return b""
         return b"" if raw == b"null" else raw
+
+
+def _next(text: bytes, at: int, sign: bytes) -> int:
+    """Return where the object begins that follows ``sign`` after ``at``, 0 if none does."""
+    start = text.find(b"{", at)
+    return start if start > 0 and text[at:start].strip() == sign else 0
+
+
+def _before(text: bytes, at: int, sign: bytes) -> int:
+    """Return where the object ends that ``sign`` follows before ``at``, 0 if none does."""
+    end = text.rfind(b"}", 0, at) + 1
+    return end if text[end:at].strip() == sign else 0
+
+
+def _digest(text: bytes) -> str:
+    return blake2b(text, digest_size=12).hexdigest()

@@ -104,7 +104,7 @@ class Ties:
 
     def repeated(self, at: Position, seen: PageSeen) -> Sequence[bytes]:
         """Return the records of the page ``at`` that came before, nothing if they are no more than its place explains."""
-        self._longest = max(self._longest, len(seen.glances))
+        self._measure(at, seen)
         glances = list(self._leading(seen))
         ambiguous = self._ambiguous | _ambiguous(glances)
         found = [mark for mark in self._known(glances) if mark not in ambiguous]
@@ -158,8 +158,13 @@ class Ties:
             if len(self._recent) >= REMEMBERED:
                 self._recent, self._older = set(), self._recent
             self._recent.add(hash(mark))
-        self._longest = max(self._longest, len(seen.glances))
+        self._measure(at, seen)
         self._before = at, seen
+
+    def _measure(self, at: Position, seen: PageSeen) -> None:
+        """Note how long pages are, which matters where they stand at offsets: to count records is to read them all."""
+        if "page" not in at:
+            self._longest = max(self._longest, len(seen.glances))
 
     def _join(self, at: Position, glance: Glance, mark: bytes) -> None:
         group, key = self._group, _texts(glance)
@@ -182,7 +187,7 @@ class Ties:
         )
 
     def _trailing(self, seen: PageSeen) -> Iterable[Glance]:
-        if not self._ends_only or not len(seen.glances):
+        if not self._ends_only or seen.envelope.empty:
             return seen.glances
         value = next((glance.cursor for glance in reversed(seen.glances) if _VALUE.match(glance.cursor)), b"")
         group = takewhile(

@@ -38,7 +38,7 @@ class PageLines:
     """Records of the ``number``-th page of a batch, from 1: their lines up to the hash, and their places in the page, from 0."""
 
     number: int
-    heads: list[str]
+    heads: list[bytes]
     places: Sequence[int]
 
 
@@ -55,7 +55,7 @@ class Rendered:
     misfits: dict[Origin, int] = field(default_factory=dict)
     read: int = 0
 
-    def add_heads(self, heads: list[str], number: int) -> None:
+    def add_heads(self, heads: list[bytes], number: int) -> None:
         """Add a page that the fast way took."""
         self.pages.append(PageLines(number, heads, range(len(heads))))
         self.read += len(heads)
@@ -63,7 +63,7 @@ class Rendered:
     def add_page(self, layout: Layout, page: bytes, number: int, *, trusting: bool) -> None:
         """Add every record of ``page``, one by one; ``trusting``: those that the fast way takes go that way still."""
         records = pieces.records(page)
-        heads, places = list[str](), list[int]()
+        heads, places = list[bytes](), list[int]()
         for place, record in enumerate(records):
             try:
                 head, misfits = _head(layout, record, trusting=trusting)
@@ -77,7 +77,7 @@ class Rendered:
         self.pages.append(PageLines(number, heads, places))
         self.read += len(records)
 
-    def each(self) -> list[tuple[Origin, str]]:
+    def each(self) -> list[tuple[Origin, bytes]]:
         """Return every record's origin and line."""
         return [
             ((page.number, place), head)
@@ -95,7 +95,7 @@ class Rendered:
         )
 
 
-def by_page(lines: Iterable[tuple[Origin, str]]) -> list[PageLines]:
+def by_page(lines: Iterable[tuple[Origin, bytes]]) -> list[PageLines]:
     """Return lines, given in order with their origins, as pages."""
     pages = list[PageLines]()
     for number, group in groupby(lines, key=lambda line: line[0][0]):
@@ -104,7 +104,7 @@ def by_page(lines: Iterable[tuple[Origin, str]]) -> list[PageLines]:
     return pages
 
 
-def _head(layout: Layout, record: bytes, *, trusting: bool) -> tuple[str, int]:
+def _head(layout: Layout, record: bytes, *, trusting: bool) -> tuple[bytes, int]:
     """Return a record's line and the number of its misfits. Raises Poison."""
     if trusting:
         with suppress(Unfit):
@@ -112,7 +112,7 @@ def _head(layout: Layout, record: bytes, *, trusting: bool) -> tuple[str, int]:
     return _line(layout, record)
 
 
-def _line(layout: Layout, record: bytes) -> tuple[str, int]:
+def _line(layout: Layout, record: bytes) -> tuple[bytes, int]:
     members = _members(record)
     values: dict[str, object] = dict(_keys(layout, members))
     cursor = _cursor(layout.stream, members)

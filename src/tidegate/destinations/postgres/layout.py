@@ -24,9 +24,11 @@ from tidegate.domain.stream import ColumnType, Stream
 NULL = "None"
 """How COPY text spells null here: what an f-string makes of None. The word itself is escaped as `\\None`."""
 
-_NULL_AT_END = f"\t{NULL}"
-_PLAIN_INSTANTS = re.compile(r"(?:\d{4}-\d\d-\d\dT(?:[01]\d|2[0-3]):[0-5]\d:[0-5]\dZ\n)*")
-"""Instants in the commonest spelling; whether the day exists is left to PostgreSQL."""
+_NULL_AT_END = f"\t{NULL}".encode()
+_PLAIN_INSTANTS = re.compile(
+    r"(?:(?!0000)\d{4}-(?:0[1-9]|1[0-2])-(?:0[1-9]|[12]\d|3[01])T(?:[01]\d|2[0-3]):[0-5]\d:[0-5]\dZ\n)*"
+)
+"""Instants in the commonest spelling; whether the month has so many days is left to PostgreSQL."""
 _NUMBERS = "".join(sorted(OF_NUMBERS)).encode()
 _NUMBERS_AND_NULLS = _NUMBERS + "".join(sorted(set(NULL) - OF_NUMBERS)).encode()
 _UNNAMEABLE = re.compile(r'[\x00-\x1f"\\\ud800-\udfff]')
@@ -143,17 +145,23 @@ class Layout:
         return msgspec.json.Decoder(list[self.record], float_hook=str)  # type: ignore[name-defined]
 
     @cached_property
-    def _contents(self) -> tuple[Content, Content]:
-        return self._content(escape=False), self._content(escape=True)
+    def _contents(self) -> dict[tuple[bool, bool], Content]:
+        return {}
 
-    def _content(self, *, escape: bool) -> Content:
-        """Return a function from a struct and its cursor value to the columns' COPY text, one f-string long."""
-        parts = "\\t".join(f"{{{self._expression(column, escape=escape)}!s}}" for column in self.columns)
-        scope = {"escaped": escaped, "instant": instant, "json_text": json_text}
-        content: Content = eval(f'lambda r, cursor: f"{parts}"', scope)  # noqa: S307 - attribute positions, nothing else
-        return content
+    def _content(self, *, escape: bool, read: bool) -> Content:
+        """Return a function from a struct and its cursor value to the columns' COPY text, one f-string long.
 
-    def _expression(self, column: Column, *, escape: bool) -> str:
+        ``escape``: texts may need it. ``read``: instants may be spelled in any way.
+        """
+        made = self._contents.get((escape, read))
+        if made is None:
+            parts = "\\t".join(f"{{{self._expression(column, escape, read)}!s}}" for column in self.columns)
+            scope = {"escaped": escaped, "instant": instant, "json_text": json_text}
+            made = eval(f'lambda r, cursor: f"{parts}"', scope)  # noqa: S307 - attribute positions, nothing else
+            self._contents[escape, read] = made
+        return made
+
+    def _expression(self, column: Column, escape: bool, read: bool) -> str:
         if column.name == self.cursor_column:
             return "cursor"
         value = f"r.{self.attributes[column.name]}"
@@ -162,9 +170,15 @@ class Layout:
                 return f"escaped({value})"
             case ColumnType.JSON:
                 return f"json_text({value})"
-            case ColumnType.TIMESTAMP:
+            case ColumnType.TIMESTAMP if read:
                 return f"None if {value} is None else instant({value})"
         return value
+
+    @cached_property
+    def _instants(self) -> list[Callable[[Any], Any]]:
+        """Return functions from a struct to its instants, that of the cursor left out."""
+        names = [c.name for c in self.columns if c.kind is ColumnType.TIMESTAMP and c.name != self.cursor_column]
+        return [attrgetter(self.attributes[name]) for name in names]
 
     @cached_property
     def _cursors_of(self) -> Callable[[list[Any]], Iterable[str | None]]:
@@ -193,7 +207,7 @@ class Layout:
         without = "".join(f"{{'' if {value} is None else {value}}}" for value in values)
         return _joined(plain), _joined(without)
 
-    def heads(self, page: bytes) -> list[str]:
+    def heads(self, page: bytes) -> list[bytes]:
         """Return the records of ``page`` as lines of COPY text up to the content's hash; what follows is the batch's.
 
         Raises Unfit if any record of it needs a closer look.
@@ -206,25 +220,26 @@ class Layout:
         except (ValueError, RecursionError) as error:
             raise Unfit from error
 
-    def single(self, record: bytes) -> str:
+    def single(self, record: bytes) -> bytes:
         """Return one record as `heads` would. Raises Unfit."""
         return self.heads(b"[" + record + b"]")[0]
 
-    def _heads(self, records: list[Any], *, escape: bool) -> list[str]:
+    def _heads(self, records: list[Any], *, escape: bool) -> list[bytes]:
         if self._numbers and not _all_numbers(self._numbers[escape](records), nulls=not escape):
             raise Unfit
-        content, heads = self._contents[escape], list[str]()
+        read = not all(_plain_instants([v for v in map(get, records) if v is not None]) for get in self._instants)
+        content, heads = self._content(escape=escape, read=read), list[bytes]()
         for record, cursor in zip(records, self._cursors_of(records), strict=True):
-            text = content(record, cursor)
-            heads.append(f"{text}\t{NULL}\t{cursor}\t{content_hash(text)}")
+            line = content(record, cursor).encode()
+            heads.append(line + f"\t{NULL}\t{cursor}\t{content_hash(line)}".encode())
         return heads
 
-    def head(self, values: Mapping[str, object], cursor: str | None, misfits: str | None) -> str:
+    def head(self, values: Mapping[str, object], cursor: str | None, misfits: str | None) -> bytes:
         """Return one record, given by column, as the fast way would render it."""
         record = self.record(**{self.attributes[name]: value for name, value in values.items()})
-        text, aside = self._contents[True](record, cursor), escaped(misfits)
-        digest = content_hash(text, "" if misfits is None else f"\t\t{aside}")
-        return f"{text}\t{aside}\t{cursor}\t{digest}"
+        line, aside = self._content(escape=True, read=True)(record, cursor).encode(), escaped(misfits)
+        digest = content_hash(line, b"" if misfits is None else f"\t\t{aside}".encode())
+        return line + f"\t{aside}\t{cursor}\t{digest}".encode()
 
 
 def _joined(text: str) -> Callable[[list[Any]], str]:
@@ -248,15 +263,15 @@ def _all_numbers(text: str, *, nulls: bool) -> bool:
     return not text.encode().translate(None, _NUMBERS_AND_NULLS if nulls else _NUMBERS)
 
 
-def content_hash(text: str, aside: str = "") -> int:
+def content_hash(line: bytes, aside: bytes = b"") -> int:
     """Return the hash that tells two contents of one version apart: XXH3, as a signed 64-bit integer.
 
     It covers the columns up to the last that is not null, and what is set aside: a new column at a table's end changes no
     old record's hash.
     """
-    while text.endswith(_NULL_AT_END):
-        text = text[: -len(_NULL_AT_END)]
-    return xxh3_64_intdigest((text + aside).encode()) - 2**63
+    while line.endswith(_NULL_AT_END):
+        line = line[: -len(_NULL_AT_END)]
+    return xxh3_64_intdigest(line + aside) - 2**63
 
 
 def cursor_reader(cursor: CursorField) -> Callable[[object], str]:

@@ -68,7 +68,7 @@ class Batch:
     """Whether its records are thought not to be in the table yet; no harm is done if they are."""
 
     @property
-    def lines(self) -> list[tuple[datetime, list[str]]]:
+    def lines(self) -> list[tuple[datetime, list[bytes]]]:
         """Return what is to be written: by page its `requested_at` and its records' lines."""
         return [(self.pages[page.number - 1].requested_at, page.heads) for page in self.rendered.pages]
 
@@ -99,7 +99,7 @@ class Load:
         self._preparing = asyncio.Lock()
         self._all_new = False
         self._last: Place | None = None
-        self._ready: dict[int, tuple[Page, Layout, list[str]]] = {}
+        self._ready: dict[int, tuple[Page, Layout, list[bytes]]] = {}
 
     def ready(self, page: Page) -> None:
         """Render ``page`` now, if the table is known and no record of it needs a closer look; its batch is written later."""
@@ -210,7 +210,7 @@ class Load:
                 rendered.add_heads(heads, number)
         return Batch(ordered, self._layout, rendered, new=self._all_new and not careful)
 
-    def _fast(self, page: Page) -> list[str] | None:
+    def _fast(self, page: Page) -> list[bytes] | None:
         """Return the page's lines, rendered ahead or now; None if a record of it needs a closer look."""
         layout = self._layout
         if layout is None:
@@ -256,7 +256,7 @@ class Load:
                     )
         return replace(batch, rendered=batch.rendered.without(refused))
 
-    async def _refusal(self, connection: asyncpg.Connection, batch: Batch, lines: list[tuple[Origin, str]]) -> str:
+    async def _refusal(self, connection: asyncpg.Connection, batch: Batch, lines: list[tuple[Origin, bytes]]) -> str:
         """Return why PostgreSQL refuses ``lines``, "" if it does not; nothing is written either way."""
         trial = replace(batch, rendered=Rendered(by_page(lines), read=len(lines)))
         transaction = connection.transaction()

@@ -103,7 +103,7 @@ WITH written AS (
 )
 SELECT count(*) FILTER (WHERE inserted), count(*) FILTER (WHERE NOT inserted) FROM written"""
 
-    async def stage(self, connection: asyncpg.Connection, pages: Sequence[tuple[datetime, list[str]]]) -> None:
+    async def stage(self, connection: asyncpg.Connection, pages: Sequence[tuple[datetime, list[bytes]]]) -> None:
         """Copy records, by page with the page's `requested_at`, into the staging table of the caller's transaction.
 
         Nobody else sees them, and nobody waits for them. Raises asyncpg's errors.
@@ -123,7 +123,7 @@ SELECT count(*) FILTER (WHERE inserted), count(*) FILTER (WHERE NOT inserted) FR
         return Counts(*row) if row is not None else Counts()
 
     async def insert(
-        self, connection: asyncpg.Connection, pages: Sequence[tuple[datetime, list[str]]], target: Target, run_id: int
+        self, connection: asyncpg.Connection, pages: Sequence[tuple[datetime, list[bytes]]], target: Target, run_id: int
     ) -> Counts:
         """Copy records, none of whose keys is in the table, straight into it: the version rule has nothing to decide.
 
@@ -142,8 +142,9 @@ SELECT count(*) FILTER (WHERE inserted), count(*) FILTER (WHERE NOT inserted) FR
         return Counts(inserted=sum(len(heads) for _, heads in pages))
 
 
-async def _chunks(pages: Iterable[tuple[list[str], str]]) -> AsyncIterator[bytes]:
+async def _chunks(pages: Iterable[tuple[list[bytes], str]]) -> AsyncIterator[bytes]:
     """Yield each page's lines, all of which end alike."""
-    for heads, ending in pages:
+    for heads, ended in pages:
         if heads:
-            yield (ending.join(heads) + ending).encode()
+            ending = ended.encode()
+            yield ending.join([*heads, b""])

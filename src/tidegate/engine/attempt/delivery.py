@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
@@ -245,7 +246,8 @@ async def ahead(
     """Fetch up to ``count`` pages ahead of the one in hand, so that source and destination work at the same time.
 
     No further one is fetched than the one after those that hold ``size`` bytes of records: pages may be large. ``ready`` is
-    called with each as soon as it is there: the writer begins with it while its server works on the batch in hand.
+    called with each, in order, once the next one has been asked for: the writer begins with it while the source answers and
+    its own server works on the batch in hand.
 
     An error of the pages is raised where the page would have come, after those before it. The first page is waited for
     here: most listings have no other, and need neither task nor queue.
@@ -256,9 +258,9 @@ async def ahead(
             ready(first)
         yield _Only(first)
         return
-    ready(first)
-    queue: asyncio.Queue[Page | Exception | None] = _Ahead(count, size)
-    task = asyncio.create_task(_pump(pages, queue, ready))
+    queue = _Ahead(count, size, ready)
+    queue.later(first)
+    task = asyncio.create_task(_pump(pages, queue))
     try:
         yield _drain(first, queue)
     finally:
@@ -283,15 +285,30 @@ class _Only:
 
 
 class _Ahead(asyncio.Queue["Page | Exception | None"]):
-    """A queue that is full with ``count`` items, and with pages of ``size`` bytes."""
+    """A queue that is full with ``count`` items, and with pages of ``size`` bytes. Calls ``ready`` with each page in it."""
 
-    def __init__(self, count: int, size: int) -> None:
+    def __init__(self, count: int, size: int, ready: Callable[[Page], None]) -> None:
         super().__init__(count)
         self._size, self._held = size, 0
+        self._ready, self._raw = ready, deque[Page]()
 
     def full(self) -> bool:
         """Return whether the next item has to wait."""
         return super().full() or self._held >= self._size
+
+    def later(self, page: Page) -> None:
+        """Make ``page`` ready as soon as whoever calls this waits for something."""
+        self._raw.append(page)
+        asyncio.get_running_loop().call_soon(self._make_ready)
+
+    def now(self, page: Page) -> None:
+        """Make ``page`` ready, unless it is: those before it are."""
+        if self._raw and self._raw[0] is page:
+            self._make_ready()
+
+    def _make_ready(self) -> None:
+        if self._raw:
+            self._ready(self._raw.popleft())
 
     def _put(self, item: Page | Exception | None) -> None:
         self._held += len(item.records) if isinstance(item, Page) else 0
@@ -303,21 +320,21 @@ class _Ahead(asyncio.Queue["Page | Exception | None"]):
         return item
 
 
-async def _pump(
-    pages: AsyncIterator[Page], queue: asyncio.Queue[Page | Exception | None], ready: Callable[[Page], None]
-) -> None:
+async def _pump(pages: AsyncIterator[Page], queue: _Ahead) -> None:
     try:
         async for page in pages:
-            ready(page)
+            queue.later(page)
             await queue.put(page)
         await queue.put(None)
     except Exception as error:
         await queue.put(error)
 
 
-async def _drain(first: Page, queue: asyncio.Queue[Page | Exception | None]) -> AsyncIterator[Page]:
-    yield first
-    while (item := await queue.get()) is not None:
+async def _drain(first: Page, queue: _Ahead) -> AsyncIterator[Page]:
+    item: Page | Exception | None = first
+    while item is not None:
         if isinstance(item, Exception):
             raise item
+        queue.now(item)
         yield item
+        item = await queue.get()
