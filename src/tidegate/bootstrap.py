@@ -29,6 +29,7 @@ from tidegate.destinations.postgres.remote import RemotePostgres
 from tidegate.destinations.webhook.settings import WebhookSettings
 from tidegate.destinations.webhook.webhook import Webhook
 from tidegate.domain.clock import Clock
+from tidegate.domain.duration import LONGEST
 from tidegate.domain.errors import InvalidInput
 from tidegate.domain.masking import Mask
 from tidegate.engine.parts import Parts, nothing
@@ -50,6 +51,8 @@ FAILING_DAYS_VARIABLE = "TIDEGATE_PAUSE_AFTER_FAILING_DAYS"
 PRIVATE_VARIABLE = "TIDEGATE_ALLOW_PRIVATE_ADDRESSES"
 OTLP_VARIABLES = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
 OTLP_HEADERS = ("OTEL_EXPORTER_OTLP_HEADERS", "OTEL_EXPORTER_OTLP_TRACES_HEADERS")
+MOST = 1_000_000
+"""The largest number that a setting takes."""
 ANCHOR_SECONDS = 30.0
 LEAST_CONNECTIONS = 100
 """To sources and receivers, at once; with more slots one for each, so that no run waits for another's."""
@@ -291,8 +294,9 @@ def _positive(environment: Mapping[str, str], name: str, default: int) -> int:
     text = environment.get(name, "")
     if not text:
         return default
-    if not text.isdigit() or int(text) < 1:
-        raise InvalidInput(name, text, "is not a whole number of 1 or more", f"Leave it out for {default}.")
+    if not 1 <= _whole(text) <= MOST:
+        problem = f"is not a whole number from 1 to {MOST:,}"
+        raise InvalidInput(name, text, problem, f"Leave it out for {default}.")
     return int(text)
 
 
@@ -302,8 +306,14 @@ def _kept(environment: Mapping[str, str]) -> dict[str, timedelta | None]:
     for what in retention.kept_for():
         name = f"TIDEGATE_KEEP_{what.upper()}_DAYS"
         text = environment.get(name, "")
-        if text and not text.isdigit():
-            raise InvalidInput(name, text, "is not a whole number of days", "Write 0 to keep them for ever.")
+        if text and not 0 <= _whole(text) <= LONGEST.days:
+            problem = f"is not a whole number of days up to {LONGEST.days:,}"
+            raise InvalidInput(name, text, problem, "Write 0 to keep them for ever.")
         if text:
             found[what] = timedelta(days=int(text)) if int(text) else None
     return found
+
+
+def _whole(text: str) -> int:
+    """Return the whole number that ``text`` is, -1 if it is none."""
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 20 else -1

@@ -319,3 +319,14 @@ def in_database(cli: CommandLine, statement: str) -> None:
         await connection.close()
 
     asyncio.run(execute())
+
+
+@pytest.mark.parametrize("number", ["-1", "1.5", "two", "²", "٣", "9999999999999", "1" * 5000])
+@pytest.mark.parametrize("name", ["SLOTS", "PAUSE_AFTER_FAILING_DAYS", "KEEP_RUNS_DAYS"])
+def test_a_number_in_the_environment_that_is_none_or_too_large_is_bad_input(
+    cli: CommandLine, name: str, number: str
+) -> None:
+    """SPEC 8: 2, with its name and the remedy, before anything is opened."""
+    cli.environment[f"TIDEGATE_{name}"] = number
+    result = cli("status", "--json")
+    assert (result.exit_code, json.loads(result.stderr)["field"]) == (2, f"TIDEGATE_{name}")

@@ -9,7 +9,7 @@ import asyncpg
 import pytest
 
 from tests.engine.world import DAILY, World, in_world
-from tidegate.domain.errors import ContractBroken
+from tidegate.domain.errors import ContractBroken, InvalidInput
 from tidegate.engine.commands import backfilling, installations
 from tidegate.engine.dispatcher import dispatch_ready
 from tidegate.engine.engine import Engine
@@ -322,5 +322,20 @@ def test_what_is_planned_anew_remembers_nothing_of_its_failure(database_url: str
         anew = (await world.runs())[0]
         assert (anew["id"], anew["state"], anew["error"], anew["report"]) == (failed["id"], "waiting", None, None)
         assert [value for name, value in anew.items() if name.endswith("_count")] == [0] * 6
+
+    in_world(database_url, story)
+
+
+def test_a_manual_run_that_would_be_thousands_is_refused_with_the_end_that_is_not(database_url: str) -> None:
+    """SPEC 2.8, 2.11: `max_period` of a minute over a year is half a million runs; that many are never made at once."""
+
+    async def story(world: World) -> None:
+        await world.install(rule={**DAILY, "start_date": "2026-07-01", "max_period": "1m"})
+        latest = utc(1) + commands.MOST_PIECES * timedelta(minutes=1)
+        with pytest.raises(InvalidInput, match="makes more than 1000 runs") as caught:
+            await installations.request_runs(world.parts, "acme", "sync")
+        assert f"{latest:%Y-%m-%dT%H:%M:%SZ}" in caught.value.remedy
+        assert await world.runs() == []
+        assert len(await installations.request_runs(world.parts, "acme", "sync", end=latest)) == commands.MOST_PIECES
 
     in_world(database_url, story)

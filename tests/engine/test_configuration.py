@@ -124,6 +124,17 @@ def test_a_nul_character_is_a_mistake_with_its_line_and_no_trouble_with_the_data
     assert "file1.yaml, line" in mistakes(SHOP.replace(before, after))[path].problem
 
 
+def test_a_value_that_aliases_make_huge_is_shown_by_its_beginning() -> None:
+    """SPEC 8: a mistake is told in a line, whatever ten lines of YAML can blow up to."""
+    levels = [
+        "a0: &a0 [x, x, x, x]",
+        *(f"a{n}: &a{n} [*a{n - 1}, *a{n - 1}, *a{n - 1}, *a{n - 1}]" for n in range(1, 8)),
+    ]
+    found = mistakes("\n".join(levels))
+    assert max(len(error.message) for error in found.values()) < 700
+    assert found["a7"].message.startswith("a7: [[[[")
+
+
 def test_every_mistake_is_told_at_once_with_path_line_and_nearest_key() -> None:
     """SPEC 8: one round of corrections, not one per mistake."""
     text = SHOP.replace("name: Acme", "nam: Acme").replace("connector: fake", "connector: fike")

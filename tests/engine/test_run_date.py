@@ -238,6 +238,24 @@ def test_lookback_reaches_back_but_never_before_the_coverages_own_start(database
     in_world(database_url, story)
 
 
+def test_a_clock_that_goes_back_ends_no_listing_before_its_period_does(database_url: str) -> None:
+    """SPEC 4, HOLE a: an ascending listing stops where our clock was, and what the source shows behind that would be covered
+    and never read: another process's clock is ahead, or a fail-over has put the database's back.
+    """
+
+    async def story(world: World) -> None:
+        await world.install()
+        world.shop.clock_behind = timedelta(hours=-3)
+        world.clock.set(utc(14))
+        await plan_due(world.parts, world.clock.now())
+        await dispatch_ready(world.parts, world.clock.now())
+        world.clock._now = utc(13, 22)
+        await world.work()
+        assert [request.stop_after for request in world.shop.asked] == [utc(14)]
+
+    in_world(database_url, story)
+
+
 def test_a_settle_longer_than_the_interval_delays_runs_and_starves_none(database_url: str) -> None:
     """SPEC 3: a newer due date never pushes back a run date that was planned already."""
 

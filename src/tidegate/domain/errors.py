@@ -22,7 +22,10 @@ Whether something may be retried is a property of its type (ARCHITECTURE, "Error
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import ClassVar, Final
+
+MOST_SHOWN: Final = 500
+"""Characters of a value that an error shows: a document of a few lines may hold one of millions."""
 
 
 class TidegateError(Exception):
@@ -51,13 +54,16 @@ class TidegateError(Exception):
 class InvalidInput(TidegateError):
     """What a person or a file gave us is not acceptable; nothing was changed.
 
-    Always names the ``field`` (dotted path), the offending ``value`` and the remedy.
+    Always names the ``field`` (dotted path), the offending ``value``, of a long one the beginning, and the remedy.
     """
 
     code = "invalid_input"
 
     def __init__(self, field: str, value: object, problem: str, remedy: str) -> None:
-        super().__init__(f"{field}: {value!r} {problem}.", remedy=remedy, field=field, value=value)
+        shown = repr(value)
+        if len(shown) > MOST_SHOWN:
+            shown = value = f"{shown[:MOST_SHOWN]}…"
+        super().__init__(f"{field}: {shown} {problem}.", remedy=remedy, field=field, value=value)
         self.field = field
         self.value = value
         self.problem = problem
