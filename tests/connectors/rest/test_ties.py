@@ -342,3 +342,46 @@ def test_a_record_without_a_cursor_value_does_not_end_the_group_that_it_stands_i
             assert SAME in rest[-1].report.shortfall
 
     asyncio.run(check())
+
+
+class Tied(Blog):
+    """Thirteen posts of one second, whose second page shows the tenth again and hides the thirteenth."""
+
+    FIRST = (7, 2, 5, 1, 9, 3, 8, 4, 6, 10, 11, 12, 13)
+    SECOND = (7, 2, 5, 1, 9, 3, 8, 4, 6, 13, 10, 11, 12)
+
+    def __init__(self, in_front: tuple[int, ...] = (), *, descending: bool = False) -> None:
+        self.in_front = in_front
+        super().__init__([5] * 13, descending=descending)
+
+    def _tie(self, post: int, start: int) -> object:
+        order = (self.in_front + self.FIRST) if start < SIZE - 2 else (*self.SECOND, *self.in_front)
+        return order.index(post) if post in order else -post
+
+
+def _new_in_the_group(blog: Tied) -> None:
+    blog.posts[14] = 5
+
+
+def _edited(blog: Tied) -> None:
+    blog.posts[10] = 90
+
+
+def _newer(blog: Tied) -> None:
+    blog.posts[20] = 90
+
+
+@pytest.mark.parametrize("pager", [PAGE, LINK, TOKEN, KEYSET, KEYSET_TOKEN, OFFSET])
+@pytest.mark.parametrize("change", [_new_in_the_group, _edited, _newer])
+@pytest.mark.parametrize("after", range(1, 8))
+def test_what_left_its_page_only_after_it_came_twice_was_not_pushed(
+    pager: str, change: Callable[[Tied], None], after: int
+) -> None:
+    """HOLE gg: the page that it stood on shows it no more, and yet it had come twice before that, and hid another one."""
+    newest_first = change is _newer
+    if newest_first and "keyset" in pager:
+        pytest.skip("a keyset is oldest first")
+    blog = Tied((14,), descending=newest_first)
+    blog.after_reply = lambda number: change(blog) if number == after else None
+    pages = _fetch(blog, _yaml(pager, "    cursor: {field: at}\n") if newest_first else _yaml(pager))
+    assert not _proven(pages) or set(ids(pages)) >= set(range(1, 14))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
@@ -27,6 +27,7 @@ from tidegate.connectors.rest.keyset import KeysetPager, drifted, inner, moved_t
 from tidegate.connectors.rest.pagers import Drifted, Pager, PageSeen, Position
 from tidegate.connectors.rest.paging import pager
 from tidegate.connectors.rest.placed import PlacedPager
+from tidegate.connectors.rest.pushed import Pushed
 from tidegate.connectors.rest.records import Glance, RecordReader
 from tidegate.connectors.rest.ties import Tied, Ties, counted
 from tidegate.connectors.rest.trail import Trail
@@ -236,14 +237,30 @@ class Listing:
         if not counted(at) or self._trail.feed:
             self._ties.forget()
             return
-        repeated, before = self._ties.repeated(at, seen), self._ties.before
-        if not repeated:
-            return
-        if before is not None and not self._listed.stable:
-            with suppress(ContractBroken):  # a token that is good for one request only: nothing explains them
-                if self._ties.explained(repeated, at, (await self._read(before))[1]):
-                    return
-        raise Tied(self._listed.tied, following)
+        repeated = self._ties.repeated(at, seen)
+        if repeated and (self._listed.stable or not await self._only_pushed(repeated, seen)):
+            raise Tied(self._listed.tied, following)
+
+    async def _only_pushed(self, repeated: Sequence[bytes], seen: PageSeen) -> bool:
+        """Return whether ``repeated`` records were pushed towards the end: both pages are read again as far as it takes."""
+        at, before = self._trail.at, self._ties.before
+        if before is None:
+            return False
+        begun = self._ties.begun == before[0]
+        pushed = Pushed(before[1], seen, self._ties.shown_again(at), begun, self._instant)
+        if pushed.whole(seen):
+            return True
+        with suppress(ContractBroken):  # a token that is good for one request only: nothing explains them
+            again = (await self._read(before[0]))[1]
+            if not pushed.left(repeated, again):
+                return False
+            if self._ties.by_key(seen):
+                return True
+            if not pushed.ordered:
+                return pushed.kept_order(again)
+            itself = (await self._read(at))[1]
+            return pushed.whole(itself) or pushed.quiet(again, itself, (await self._read(before[0]))[1])
+        return False
 
     def _page(self, answer: Answer, seen: PageSeen, following: Position | None) -> Page:
         report = self._of_what_is_left()

@@ -5,8 +5,8 @@ such a group are shown once each, over all pages that it reaches over; so if no 
 one does another one has not. That is exact as long as nothing moves meanwhile, which the pagers see to. A record that comes
 again with a greater cursor value has been edited and is another one here.
 
-Records that are pushed towards the end come twice as well, and hide none: then the page that they stood on does not show
-them any more. An offset page shows the last record before it again, and as many more as that page was too short.
+Records that are pushed towards the end come twice as well, and hide none (`tidegate.connectors.rest.pushed`). An offset page
+shows the last record before it again, and as many more as that page was too short.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from tidegate.connectors.rest.records import WRITTEN_OUT, Glance
 
 REMEMBERED = 50_000  # at least so many records of a listing are known again, at most twice as many are kept
 CARRIED = 250  # at most so many of the open group are known again by a fetch that is resumed
+NO_CHANCE = 12  # so many keys in order are so by no accident: 12! is 479,001,600
 _DIGEST_BYTES = 8
 _VALUE = re.compile(rb'"?-?[0-9]')
 """How a cursor value begins. A record that has none may stand in any group, wherever the source puts it: in the open one."""
@@ -93,9 +94,14 @@ class Ties:
         self._group, self._blind = group, group.count > CARRIED
 
     @property
-    def before(self) -> Position | None:
-        """Return where the page before stands, None if this fetch has not read it."""
-        return None if self._before is None else self._before[0]
+    def before(self) -> tuple[Position, PageSeen] | None:
+        """Return the page before and where it stands, None if this fetch has not read it."""
+        return self._before
+
+    @property
+    def begun(self) -> Position:
+        """Return the page on which the open group began."""
+        return self._group.begun
 
     @property
     def too_many(self) -> bool:
@@ -108,16 +114,24 @@ class Ties:
         glances = list(self._leading(seen))
         ambiguous = self._ambiguous | _ambiguous(glances)
         found = [mark for mark in self._known(glances) if mark not in ambiguous]
-        return found if len(found) > self._shown_again(at) else ()
+        return found if len(found) > self.shown_again(at) else ()
 
-    def explained(self, repeated: Sequence[bytes], at: Position, again: PageSeen) -> bool:
-        """Return whether records only moved towards the end: the page before, read ``again``, does not show them now."""
-        if self._before is None:
-            return False
-        left = {_mark(glance) for glance in self._before[1].glances} - {_mark(glance) for glance in again.glances}
-        return sum(mark not in left for mark in repeated) <= self._shown_again(at)
+    def by_key(self, seen: PageSeen) -> bool:
+        """Return whether all that is ``seen`` again stands in the open group, and that in the order of its keys: too many for chance."""
+        group, value = self._group, self._group.value
+        last, count = group.last, group.count
+        for glance in seen.glances:
+            if self._is_known(version_of(glance)):
+                if _text(glance.cursor) != value:
+                    return False
+            elif _text(glance.cursor) == value:
+                key = _texts(glance)
+                if _order(last, key) != group.order:
+                    return False
+                last, count = key, count + 1
+        return bool(group.order) and count >= NO_CHANCE
 
-    def _shown_again(self, at: Position) -> int:
+    def shown_again(self, at: Position) -> int:
         """Return how many records an offset page shows again although none moved."""
         if "offset" not in at:
             return 0
@@ -127,7 +141,7 @@ class Ties:
     def _known(self, glances: Iterable[Glance]) -> list[bytes]:
         last, found = self._group.last, []
         for glance in glances:
-            mark = _mark(glance)
+            mark = version_of(glance)
             if not mark:
                 continue
             if self._is_known(mark):
@@ -151,7 +165,7 @@ class Ties:
         if len(self._ambiguous) < CARRIED:
             self._ambiguous |= _ambiguous(glances)
         for glance in glances:
-            mark = _mark(glance)
+            mark = version_of(glance)
             if not mark or self._is_known(mark):
                 continue
             self._join(at, glance, mark)
@@ -204,13 +218,13 @@ class Ties:
         return msgspec.structs.replace(self._group, marks=b64encode(b"".join(known)).decode())
 
 
-def _mark(glance: Glance) -> bytes:
+def version_of(glance: Glance) -> bytes:
     """Return what tells one version of a record from others, b"" for a record without a key."""
     return b",".join(glance.key) + b" " + glance.cursor if glance.key else b""
 
 
 def _ambiguous(glances: Sequence[Glance]) -> set[bytes]:
-    marks = [_mark(glance) for glance in glances]
+    marks = [version_of(glance) for glance in glances]
     return set() if len(set(marks)) == len(marks) else {mark for mark, times in Counter(marks).items() if times > 1}
 
 
