@@ -113,9 +113,8 @@ class RestConnector:
         filled = {name: _filled_stream(stream, settings, named) for name, stream in declared.streams.items()}
 
         def shape(stream: str) -> bytes:
-            return self._shape(stream) + set_to
+            return self._shape(stream) + shape_of(settings)
 
-        set_to = shape_of(settings)
         return RestSource(self._listed, self._children, filled, shape, client, clock)
 
 
