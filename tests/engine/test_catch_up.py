@@ -331,11 +331,13 @@ def test_a_manual_run_that_would_be_thousands_is_refused_with_the_end_that_is_no
 
     async def story(world: World) -> None:
         await world.install(rule={**DAILY, "start_date": "2026-07-01", "max_period": "1m"})
-        latest = utc(1) + commands.MOST_PIECES * timedelta(minutes=1)
+        latest = utc(1) + installations.MOST_PIECES * timedelta(minutes=1)
         with pytest.raises(InvalidInput, match="makes more than 1000 runs") as caught:
             await installations.request_runs(world.parts, "acme", "sync")
         assert f"{latest:%Y-%m-%dT%H:%M:%SZ}" in caught.value.remedy
         assert await world.runs() == []
-        assert len(await installations.request_runs(world.parts, "acme", "sync", end=latest)) == commands.MOST_PIECES
+        assert (
+            len(await installations.request_runs(world.parts, "acme", "sync", end=latest)) == installations.MOST_PIECES
+        )
 
     in_world(database_url, story)
