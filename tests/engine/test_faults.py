@@ -397,6 +397,23 @@ def test_a_run_given_another_destination_begins_anew(database_url: str) -> None:
     in_world(database_url, story)
 
 
+def test_a_run_whose_destination_is_edited_begins_anew(database_url: str) -> None:
+    """SPEC 5: another schema or address under the same name is another place, and a period is not split over two."""
+
+    async def story(world: World) -> None:
+        await prepare(world)
+        world.shop.on_page = lambda number: SourceUnavailable("reset") if number == 2 else None
+        await world.tick()
+        await world.pool.execute("update destinations set fingerprint = 'g'")
+        await world.pool.execute("delete from delivered_rows")
+        world.clock.advance(minutes=1)
+        await world.tick()
+        assert world.shop.asked[-1].resume is None
+        assert set(await world.delivered()) == {1, 2, 3, 4, 5, 6}
+
+    in_world(database_url, story)
+
+
 @pytest.mark.parametrize("by", ["another declaration", "the revision before"])
 def test_a_checkpoint_of_another_listing_does_not_count(database_url: str, by: str) -> None:
     """SPEC 5, HOLE s: a page token is a place in the listing that gave it. The run begins anew, clock and report as well,

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from tidegate.destinations.base import DeliveryKey, Turn, Writer, Written
+from tidegate.destinations.base import DeliveryKey, Destination, Sends, Turn, Writer, Written
 from tidegate.domain.fetch import FetchReport, Page
 from tidegate.domain.instant import render_instant
 from tidegate.domain.run import RunState
@@ -35,7 +35,7 @@ SMALL_BATCHES = 3
 class Checkpoint(msgspec.Struct, frozen=True):
     """Where an unfinished run resumes: after which page, with which clock, and what its pages so far have reported.
 
-    ``asked``: what the run was asked for, as `asked_of` says it.
+    ``asked``: what the run was asked for, as `asked_of` says it. ``place``: where its records are, as `place_of` says it.
     """
 
     batch: int
@@ -44,6 +44,7 @@ class Checkpoint(msgspec.Struct, frozen=True):
     report: FetchReport
     destination_id: int
     asked: str = ""
+    place: str = ""
 
     @property
     def complete(self) -> bool:
@@ -62,6 +63,14 @@ def asked_of(run: LeasedRun, listing: str) -> str:
     return f"{whose} {run.lane} {period} by {listing}"
 
 
+def place_of(run: LeasedRun, destination: Destination) -> str:
+    """Return what tells whether records delivered before are where the next ones go: "" if none stay in a destination.
+
+    What waits in the outbox is sent wherever the destination then is.
+    """
+    return "" if isinstance(destination, Sends) else run.destination_fingerprint
+
+
 class Stopped(Exception):
     """The process is asked to stop; all that was fetched is delivered and the checkpoint stands."""
 
@@ -69,7 +78,8 @@ class Stopped(Exception):
 class Delivery:
     """Delivers the pages of one leased run. ``state``: how the run has ended, once it has.
 
-    ``asked`` returns what the run is asked for; ``taken`` is the last batch number that is not free.
+    ``asked`` returns what the run is asked for; ``taken`` is the last batch number that is not free,
+    ``place`` what `place_of` says.
     """
 
     def __init__(
@@ -81,12 +91,13 @@ class Delivery:
         stop_after: datetime,
         resumed: Checkpoint | None,
         taken: int,
+        place: str,
     ) -> None:
         self._parts = ends.parts
         self._finishing = ends.finishing
         self._run = run
         self._writer = writer
-        self._asked = asked
+        self._asked, self._place = asked, place
         self._stop_after = stop_after
         self._batch = self._first = taken
         self._report = resumed.report if resumed else None
@@ -221,8 +232,9 @@ class Delivery:
 
     def _position(self, last: Page, report: FetchReport) -> bytes:
         token = None if last.token is None else dict(last.token)
+        to = self._run.destination_id
         return msgspec.json.encode(
-            Checkpoint(self._batch, token, self._stop_after, report, self._run.destination_id, self._asked())
+            Checkpoint(self._batch, token, self._stop_after, report, to, self._asked(), self._place)
         )
 
 

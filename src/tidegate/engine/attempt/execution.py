@@ -18,7 +18,7 @@ from tidegate.domain.errors import InternalError
 from tidegate.domain.fetch import Page
 from tidegate.domain.run import RunState
 from tidegate.domain.workflow import PLAIN_SYNC, Workflow
-from tidegate.engine.attempt.delivery import Checkpoint, Delivery, ahead, asked_of
+from tidegate.engine.attempt.delivery import Checkpoint, Delivery, ahead, asked_of, place_of
 from tidegate.engine.attempt.fetching import fetch, request_for
 from tidegate.engine.observing import PageFetched
 from tidegate.engine.parts import Ends, Parts, target_of
@@ -39,9 +39,10 @@ async def execute(parts: Parts, ends: Ends, run: LeasedRun, stopping: asyncio.Ev
     ask = partial(request_for, stream, run.period, run.coverage_start, changes_since=since, bounded=run.bounded)
     now = parts.clock.now()
     asked = _Asked(lambda: asked_of(run, source.listing(ask(now, None))))
-    resumed, unentered, taken = await _resume(run, writer, asked)
+    place = place_of(run, destination)
+    resumed, unentered, taken = await _resume(run, writer, asked, place)
     stop_after = resumed.stop_after if resumed else now
-    delivery = Delivery(ends, run, writer, asked, stop_after, resumed, taken)
+    delivery = Delivery(ends, run, writer, asked, stop_after, resumed, taken, place)
     if taken > run.batch and not unentered:
         await leases.number_after(parts.pool, run, taken)
     if resumed and unentered:
@@ -101,7 +102,7 @@ def _tell(parts: Parts, run: LeasedRun, page: Page) -> None:
 
 
 async def _resume(
-    run: LeasedRun, writer: Writer, asked: Callable[[], str]
+    run: LeasedRun, writer: Writer, asked: Callable[[], str], place: str
 ) -> tuple[Checkpoint | None, bytes | None, int]:
     """Return where the run goes on; if the process died between two commits, the batch the ledger does not know; and the
     last batch number that is taken.
@@ -123,5 +124,5 @@ async def _resume(
     if run.checkpoint is None:
         return None, None, taken
     known = msgspec.json.decode(run.checkpoint, type=Checkpoint)
-    goes_on = known.destination_id == run.destination_id and known.asked == asked()
-    return (known if goes_on else None), None, taken
+    here = (known.destination_id, known.place) == (run.destination_id, place)
+    return (known if here and known.asked == asked() else None), None, taken
