@@ -44,6 +44,14 @@ class Look:
         return latest_due(self.schedule, max(self.covered_until, self.received_at), self.now)
 
     @property
+    def next_waits(self) -> bool:
+        """A run waits that starts where the chain ends, and none is active."""
+        live = [run for run in self.runs if run["lane"] == "live" and run["period_end"] > self.covered_until]
+        waiting = [run for run in live if run["state"] == "waiting"]
+        starts = any(run["follows_at"] is None or run["follows_at"] <= self.covered_until for run in waiting)
+        return starts and not any(run["state"] in ACTIVE for run in live)
+
+    @property
     def at_rest(self) -> bool:
         """Nothing is active or could start; what is due is covered, or waits for its run date."""
         waiting = [run for run in self.runs if run["state"] == "waiting"]
@@ -146,12 +154,17 @@ def check_promise(look: Look) -> None:
 
 
 def check_named(look: Look, *, settled: bool) -> None:
-    """SPEC 5: every due but uncovered stretch is named with its reason, from where it is covered to."""
+    """SPEC 5: every due but uncovered stretch is named with its reason, from where it is covered to.
+
+    While a run that is next there waits, that is the reason, whatever became of others behind it.
+    """
     missing = look.uncovered
     if missing is not None:
         assert missing.period.start == look.covered_until
         assert missing.period.end <= look.now
         assert missing.reason
+        if look.next_waits:
+            assert missing.reason == "waiting", f"{missing}, and a run waits that is next there"
     due_until = look.due_until
     if due_until is not None:
         assert missing is not None, f"{look.covered_until} to {due_until} is due, not covered and not named"
