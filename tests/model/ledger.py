@@ -44,12 +44,22 @@ class Look:
         return latest_due(self.schedule, max(self.covered_until, self.received_at), self.now)
 
     @property
-    def next_waits(self) -> bool:
-        """A run waits that starts where the chain ends, and none is active."""
-        live = [run for run in self.runs if run["lane"] == "live" and run["period_end"] > self.covered_until]
-        waiting = [run for run in live if run["state"] == "waiting"]
-        starts = any(run["follows_at"] is None or run["follows_at"] <= self.covered_until for run in waiting)
-        return starts and not any(run["state"] in ACTIVE for run in live)
+    def told_by(self) -> set[str]:
+        """The states of which one must be the reason for what is due and not covered; none if any may be.
+
+        Of the runs that do not wait behind another one: what is active, else what waits, else what ended last.
+        """
+        next_there = [
+            run for run in self.runs if run["lane"] == "live" and run["period_end"] > self.covered_until
+            and (run["state"] not in ("waiting", "dropped") or (run["follows_at"] or self.start_at) <= self.covered_until)
+        ]  # fmt: skip
+        states = {run["state"] for run in next_there}
+        ended_at = max((run["finished_at"] for run in next_there if run["finished_at"]), default=None)
+        return (
+            states & set(ACTIVE)
+            or states & {"waiting"}
+            or {run["state"] for run in next_there if run["finished_at"] == ended_at}
+        )
 
     @property
     def at_rest(self) -> bool:
@@ -156,15 +166,14 @@ def check_promise(look: Look) -> None:
 def check_named(look: Look, *, settled: bool) -> None:
     """SPEC 5: every due but uncovered stretch is named with its reason, from where it is covered to.
 
-    While a run that is next there waits, that is the reason, whatever became of others behind it.
+    The reason is the run's that is next there, whatever became of others planned by a rule that an edit has replaced.
     """
     missing = look.uncovered
     if missing is not None:
         assert missing.period.start == look.covered_until
         assert missing.period.end <= look.now
         assert missing.reason
-        if look.next_waits:
-            assert missing.reason == "waiting", f"{missing}, and a run waits that is next there"
+        assert not look.told_by or missing.reason.startswith(tuple(look.told_by)), f"{missing}: {look.told_by}"
     due_until = look.due_until
     if due_until is not None:
         assert missing is not None, f"{look.covered_until} to {due_until} is due, not covered and not named"
