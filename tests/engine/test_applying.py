@@ -10,7 +10,7 @@ import asyncpg
 import pytest
 
 from tests.engine.world import World, in_world
-from tidegate.domain.errors import InvalidInput, Unauthorised
+from tidegate.domain.errors import ContractBroken, InvalidInput, Unauthorised
 from tidegate.domain.period import Period
 from tidegate.engine.commands import installations
 from tidegate.engine.configuring import applying
@@ -74,6 +74,10 @@ async def schedule_rows(world: World) -> list[asyncpg.Record]:
     return await world.pool.fetch(
         "select s.*, c.stream, c.start_at, c.account_id from schedules s join chains c on c.id = s.chain_id order by c.id"
     )
+
+
+async def reasons(world: World) -> list[str]:
+    return [stretch.reason for _, stretch in await chains.uncovered(world.pool, world.clock.now())]
 
 
 ALL = ["tenants", "accounts", "connections", "destinations", "installations", "chains", "schedules", "runs", "coverage"]
@@ -211,6 +215,29 @@ def test_editing_the_hour_plans_waiting_runs_anew_and_bridges(database_url: str)
         world.clock.set(utc(14, 9))
         await world.tick()
         assert await world.covered(row["chain_id"]) == [(utc(1, 6, month=5), utc(14, 6))]
+
+    in_world(database_url, story)
+
+
+def test_what_is_due_is_named_with_the_run_next_there_not_with_one_of_the_rule_before(database_url: str) -> None:
+    """SPEC 2.10, 5: a run that an edit has dropped may end behind the first piece of the new rule, and says nothing of it."""
+
+    async def story(world: World) -> None:
+        await apply(world, text())
+        world.clock.set(utc(14))
+        await world.tick()
+        world.clock.set(utc(17))
+        await plan_due(world.parts, world.clock.now())
+        cut = DAILY.replace("daily: true", "daily: true, sync_hour: 6, max_period: 20h, settle: 1h")
+        await apply(world, text(cut))
+        assert await reasons(world) == ["dropped"]
+        world.clock.set(utc(17, 6))
+        await plan_due(world.parts, world.clock.now())
+        assert await reasons(world) == ["waiting"]
+        world.shop.on_page = lambda _number: ContractBroken("not what was promised")
+        world.clock.set(utc(17, 7))
+        await world.tick()
+        assert await reasons(world) == ["failed: not what was promised"]
 
     in_world(database_url, story)
 

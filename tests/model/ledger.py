@@ -44,6 +44,24 @@ class Look:
         return latest_due(self.schedule, max(self.covered_until, self.received_at), self.now)
 
     @property
+    def told_by(self) -> set[str]:
+        """The states of which one must be the reason for what is due and not covered; none if any may be.
+
+        Of the runs that do not wait behind another one: what is active, else what waits, else what ended last.
+        """
+        next_there = [
+            run for run in self.runs if run["lane"] == "live" and run["period_end"] > self.covered_until
+            and (run["state"] not in ("waiting", "dropped") or (run["follows_at"] or self.start_at) <= self.covered_until)
+        ]  # fmt: skip
+        states = {run["state"] for run in next_there}
+        ended_at = max((run["finished_at"] for run in next_there if run["finished_at"]), default=None)
+        return (
+            states & set(ACTIVE)
+            or states & {"waiting"}
+            or {run["state"] for run in next_there if run["finished_at"] == ended_at}
+        )
+
+    @property
     def at_rest(self) -> bool:
         """Nothing is active or could start; what is due is covered, or waits for its run date."""
         waiting = [run for run in self.runs if run["state"] == "waiting"]
@@ -146,12 +164,16 @@ def check_promise(look: Look) -> None:
 
 
 def check_named(look: Look, *, settled: bool) -> None:
-    """SPEC 5: every due but uncovered stretch is named with its reason, from where it is covered to."""
+    """SPEC 5: every due but uncovered stretch is named with its reason, from where it is covered to.
+
+    The reason is the run's that is next there, whatever became of others planned by a rule that an edit has replaced.
+    """
     missing = look.uncovered
     if missing is not None:
         assert missing.period.start == look.covered_until
         assert missing.period.end <= look.now
         assert missing.reason
+        assert not look.told_by or missing.reason.startswith(tuple(look.told_by)), f"{missing}: {look.told_by}"
     due_until = look.due_until
     if due_until is not None:
         assert missing is not None, f"{look.covered_until} to {due_until} is due, not covered and not named"

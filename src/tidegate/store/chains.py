@@ -196,13 +196,13 @@ select c.id as chain_id, coalesce(b.watermark, c.start_at) as period_start, p.un
                          where chain_id = c.id and lane = 'live' and due_at <= $1
                            and due_at > coalesce(b.watermark, '-infinity')
                            and period_end >= coalesce(b.watermark, '-infinity'))) as until) p  -- an index finds those
-  left join lateral (  -- the run that is at it; else one that can start, or what keeps the others from starting
+  left join lateral (  -- the run at it; else one that can start; else the last that ended, unless it was held back by another
        select id, state, error, waits_for_route, report from runs
         where chain_id = c.id and lane = 'live' and period_end > coalesce(b.watermark, '-infinity')
-        order by (state in ('queued', 'running', 'retrying', 'delivering')) desc,
-                 (state in ('waiting', 'dropped') and follows_at is not null
-                  and follows_at > coalesce(b.watermark, c.start_at)),
-                 period_end desc limit 1) r on true
+        order by case when state in ('queued', 'running', 'retrying', 'delivering') then 1
+                      when state in ('waiting', 'dropped') and follows_at > coalesce(b.watermark, c.start_at) then 4
+                      when state = 'waiting' then 2 else 3 end,
+                 finished_at desc, period_end desc limit 1) r on true
  where p.until > coalesce(b.watermark, c.start_at) and ($2::text is null or c.tenant_id = $2)
 union all
 select c.id, c.start_at, h.period_start, r.id, true, case when r.id is null then 'not planned yet'{_REASON}
