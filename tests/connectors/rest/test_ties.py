@@ -352,7 +352,7 @@ BY_CHANCE = (13, 7, 2, 5, 1, 9, 3, 8, 4, 6, 10, 11, 12)
 
 
 class Scripted(Blog):
-    """Posts of one second in one order on the first page and in another on the second; unknown posts come before or behind them."""
+    """Posts of one second in one order on the first page and in another on the second; unknown ones come last."""
 
     def __init__(self, seconds: list[int], first: tuple[int, ...], second: tuple[int, ...]) -> None:
         super().__init__(seconds)
@@ -429,7 +429,7 @@ def test_an_offsets_overlap_proves_nothing_among_records_of_one_value(
 
 @pytest.mark.parametrize(("seconds", "requests"), [([*range(60)], 9), ([n // 3 for n in range(60)], 10), ([5] * 60, 8)])
 def test_an_offset_list_of_many_values_is_read_once(seconds: list[int], requests: int) -> None:
-    """The overlap reaches into the value before, and so proves the joint on one page; where it cannot, two pages are read again."""
+    """The overlap reaches into the value before, and so proves the joint on one page; the order of the keys does as well."""
     blog = Blog(seconds, by_id=True)
     pages = _fetch(blog, _yaml("{type: offset, param: offset}"))
     assert set(ids(pages)) == set(range(1, len(seconds) + 1))

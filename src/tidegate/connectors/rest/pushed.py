@@ -49,7 +49,7 @@ async def hides_none(
 
 
 def _follows(at: Position, seen: PageSeen, instant: Instant) -> bool:
-    """Return whether the value that the unknown page before ends in begins on an offset page, or the list has another order."""
+    """Return whether the value that the unknown page before ended in begins on this one, or the list has another order."""
     glances, last = seen.glances, instant(seen.glances[seen.glances.marks.index(str(at["last"]))])
     first = instant(glances[0])
     if first is not None and last is not None and first != last:
