@@ -89,8 +89,10 @@ class PagePager:
 class OffsetPager:
     """Pages by a count of records. Each page begins with the last record of the one before, or the listing drifted.
 
-    A page of one record has no room for that one and a further one: the next page is asked for without it, and shows
-    something only if the source's pages are that small.
+    Where there is room for it, one with another cursor value is shown again in front of it, and all between: then every record
+    of the last one's value is on the new page or behind it, in whichever order (HOLE gg). A page of one record has no room for
+    its last one and a further one: the next page is asked for without it, and shows something only if the source's pages are
+    that small.
     """
 
     param: str
@@ -104,11 +106,11 @@ class OffsetPager:
         return tuple(path for path in (self.has_more, self.total_records) if path is not None)
 
     def asks(self, position: Position) -> Mapping[str, str | int]:
-        """Return the offset, one record back for the overlap."""
+        """Return the offset, a record or more back for the overlap."""
         return {self.param: self._offset(position)}
 
     def _offset(self, position: Position) -> int:
-        return self._passed(position) - (1 if position.get("last") else 0)
+        return self._passed(position) - overlap(position)
 
     @staticmethod
     def _passed(position: Position) -> int:
@@ -145,7 +147,8 @@ class OffsetPager:
             raise ContractBroken(f"The source says there is more after {reached} records and shows none.")
         alone = not self.stable and len(marks) == 1 and not position.get("last")
         last = "" if self.stable or alone else marks[-1]
-        noted = {"alone": True} if alone else {}
+        back = _back(seen) if last else 1
+        noted = {"alone": True} if alone else {"back": back} if back > 1 else {}
         return {"offset": reached, "last": last, "before": self._offset(position), **noted, **joints.shown(seen)}
 
     def doubts(self, position: Position, seen: PageSeen) -> list[Position]:
@@ -156,6 +159,25 @@ class OffsetPager:
     def verify(self, position: Position, seen: PageSeen, again: Sequence[PageSeen]) -> None:
         """Raise ContractBroken if the page before, read ``again``, shows what the page does: the source ignores the offset."""
         joints.require_another(repr(self.param), position, seen, again[0])
+
+
+def overlap(position: Position) -> int:
+    """Return how many records of the page before the offset page at ``position`` shows again."""
+    back = position.get("back", 1)
+    assert isinstance(back, int)
+    return back if position.get("last") else 0
+
+
+def _back(seen: PageSeen) -> int:
+    """Return how many records the next page is to show again: those of the last one's cursor value and one before them.
+
+    Only the last one if the page has no other value, no room for so many, or no cursor.
+    """
+    last, most = seen.glances[-1].cursor, min(max(2, len(seen.glances) // 2), len(seen.glances) - 1)
+    for back in range(2, most + 1):
+        if last and seen.glances[-back].cursor not in (last, b""):
+            return back
+    return 1
 
 
 def _reached(position: Position, seen: PageSeen) -> int:

@@ -18,7 +18,7 @@ from tidegate.connectors.graphql import ErrorCodes, QueryRefused, require_no_err
 from tidegate.connectors.http import Reply
 from tidegate.connectors.rest.bodies import fill_body
 from tidegate.connectors.rest.client import Answer, Client
-from tidegate.connectors.rest.counting import OffsetPager, PagePager
+from tidegate.connectors.rest.counting import OffsetPager, PagePager, overlap
 from tidegate.connectors.rest.declaration import Param, StreamDeclaration
 from tidegate.connectors.rest.envelope import NO_CONTENT, EnvelopeReader
 from tidegate.connectors.rest.feed import Feed
@@ -27,9 +27,9 @@ from tidegate.connectors.rest.keyset import KeysetPager, drifted, inner, moved_t
 from tidegate.connectors.rest.pagers import Drifted, Pager, PageSeen, Position
 from tidegate.connectors.rest.paging import pager
 from tidegate.connectors.rest.placed import PlacedPager
-from tidegate.connectors.rest.pushed import Pushed
+from tidegate.connectors.rest.pushed import hides_none
 from tidegate.connectors.rest.records import Glance, RecordReader
-from tidegate.connectors.rest.ties import Tied, Ties, counted
+from tidegate.connectors.rest.ties import Tied, Ties, counted, overlaps
 from tidegate.connectors.rest.trail import Trail
 from tidegate.domain.clock import Clock
 from tidegate.domain.cursor import CursorField, CursorFormat
@@ -232,34 +232,23 @@ class Listing:
         return None
 
     async def _check_order(self, seen: PageSeen, following: Position | None) -> None:
-        """Raise Tied if a record of a counted listing came before, and nothing else tells why (HOLE gg)."""
+        """Raise Tied if records of a counted listing came before, and may hide others (HOLE gg)."""
         at = self._trail.at
         if not counted(at) or self._trail.feed:
             self._ties.forget()
             return
         repeated = self._ties.repeated(at, seen)
-        if repeated and (self._listed.stable or not await self._only_pushed(repeated, seen)):
+        if not repeated and (self._listed.stable or not overlaps(at)):
+            return
+        if self._listed.stable or not await self._hides_none(repeated, seen):
             raise Tied(self._listed.tied, following)
 
-    async def _only_pushed(self, repeated: Sequence[bytes], seen: PageSeen) -> bool:
-        """Return whether ``repeated`` records were pushed towards the end: both pages are read again as far as it takes."""
-        at, before = self._trail.at, self._ties.before
-        if before is None:
-            return False
-        begun = self._ties.begun == before[0]
-        pushed = Pushed(before[1], seen, self._ties.shown_again(at), begun, self._instant)
-        if pushed.whole(seen):
-            return True
-        with suppress(ContractBroken):  # a token that is good for one request only: nothing explains them
-            again = (await self._read(before[0]))[1]
-            if not pushed.left(repeated, again):
-                return False
-            if self._ties.by_key(seen):
-                return True
-            if not pushed.ordered:
-                return pushed.kept_order(again)
-            itself = (await self._read(at))[1]
-            return pushed.whole(itself) or pushed.quiet(again, itself, (await self._read(before[0]))[1])
+    async def _hides_none(self, repeated: Sequence[bytes], seen: PageSeen) -> bool:
+        async def read(at: Position) -> PageSeen:
+            return (await self._read(at))[1]
+
+        with suppress(ContractBroken):  # a token that is good for one request only: nothing can be known
+            return await hides_none(self._ties, self._trail.at, seen, repeated, read, self._instant)
         return False
 
     def _page(self, answer: Answer, seen: PageSeen, following: Position | None) -> Page:
@@ -307,7 +296,8 @@ class Listing:
         if cursor is None or not cursor.ascending or self._trail.unordered or seen.envelope.empty:
             return False
         glances = seen.glances
-        ends = [value for value in (self._instant(glances[0]), self._instant(glances[-1])) if value is not None]
+        begin = glances[min(max(overlap(self._trail.at) - 1, 0), len(glances) - 1)]  # an offset shows more again
+        ends = [value for value in (self._instant(begin), self._instant(glances[-1])) if value is not None]
         ordered = _ascending(ends if self._newest is None else [self._newest, *ends])
         self._newest = ends[-1] if ends else self._newest
         passed = bool(ends) and ends[-1] > stop_after

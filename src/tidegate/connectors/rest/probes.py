@@ -11,7 +11,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from itertools import pairwise
+from itertools import pairwise, takewhile
 
 from tidegate.connectors import json_parts
 from tidegate.connectors.base import Source
@@ -135,7 +135,9 @@ def _of_the_next_page(declared: StreamDeclaration, pages: list[Shown]) -> list[s
         param = moved or declared.pager.param or "the link"
         return [_repeated(param, ", or correct the `format` or `time_zone` of `lower:`" if moved else "")]
     if cursor is not None and cursor.ascending:
-        ends = [*pages[0].values(cursor), *pages[1].values(cursor)]
+        overlaps = declared.pager.kind is PagerKind.OFFSET
+        shown_again = len(list(takewhile(set(first).__contains__, second))) if overlaps else 0
+        ends = [*pages[0].values(cursor), *pages[1].values(cursor)[shown_again:]]
         within = all(earlier <= later for earlier, later in pairwise(pages[0].values(cursor)))
         if within and any(earlier > later for earlier, later in pairwise(ends)):
             name = ".".join(cursor.path)

@@ -6,7 +6,7 @@ one does another one has not. That is exact as long as nothing moves meanwhile, 
 again with a greater cursor value has been edited and is another one here.
 
 Records that are pushed towards the end come twice as well, and hide none (`tidegate.connectors.rest.pushed`). An offset page
-shows the last record before it again, and as many more as that page was too short.
+shows the last ones before it again, and as many more as that page was too short.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from itertools import takewhile
 
 import msgspec
 
+from tidegate.connectors.rest.counting import overlap
 from tidegate.connectors.rest.pagers import FIRST, Drifted, PageSeen, Position
 from tidegate.connectors.rest.records import WRITTEN_OUT, Glance
 
@@ -62,6 +63,11 @@ def counted(position: Position) -> bool:
     """
     named = not position.keys().isdisjoint(("page", "offset", "link", "within"))
     return named or str(position.get("token", "")).isdecimal()
+
+
+def overlaps(at: Position) -> bool:
+    """Return whether the page ``at`` shows records of the one before again, though none moved."""
+    return "offset" in at and overlap(at) > 0
 
 
 class Ties:
@@ -117,7 +123,7 @@ class Ties:
         return found if len(found) > self.shown_again(at) else ()
 
     def by_key(self, seen: PageSeen) -> bool:
-        """Return whether all that is ``seen`` again stands in the open group, and that in the order of its keys: too many for chance."""
+        """Return whether all that is ``seen`` again is of the open group, and that in the order of its keys, by no chance."""
         group, value = self._group, self._group.value
         last, count = group.last, group.count
         for glance in seen.glances:
@@ -136,7 +142,7 @@ class Ties:
         if "offset" not in at:
             return 0
         short = 0 if self._before is None else self._longest - len(self._before[1].glances)
-        return short + (1 if at.get("last") else 0)
+        return short + overlap(at)
 
     def _known(self, glances: Iterable[Glance]) -> list[bytes]:
         last, found = self._group.last, []
