@@ -47,6 +47,7 @@ if TYPE_CHECKING:
 DATABASE_VARIABLE = "TIDEGATE_DATABASE_URL"
 DATA_DIR_VARIABLE = "TIDEGATE_DATA_DIR"
 SLOTS_VARIABLE = "TIDEGATE_SLOTS"
+QUEUE_DEPTH_VARIABLE = "TIDEGATE_QUEUE_DEPTH"
 FAILING_DAYS_VARIABLE = "TIDEGATE_PAUSE_AFTER_FAILING_DAYS"
 PRIVATE_VARIABLE = "TIDEGATE_ALLOW_PRIVATE_ADDRESSES"
 OTLP_VARIABLES = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
@@ -96,6 +97,7 @@ def from_environment(environment: Mapping[str, str] | None = None) -> Options:
         allow_private_addresses=_flag(given, PRIVATE_VARIABLE),
         settings=Settings(
             slots=_positive(given, SLOTS_VARIABLE, Settings().slots),
+            queue_depth=_positive(given, QUEUE_DEPTH_VARIABLE, Settings().queue_depth),
             pause_after_failing_days=_positive(given, FAILING_DAYS_VARIABLE, Settings().pause_after_failing_days),
             keep=_kept(given),
         ),

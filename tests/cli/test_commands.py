@@ -322,7 +322,7 @@ def in_database(cli: CommandLine, statement: str) -> None:
 
 
 @pytest.mark.parametrize("number", ["-1", "1.5", "two", "²", "٣", "9999999999999", "1" * 5000])
-@pytest.mark.parametrize("name", ["SLOTS", "PAUSE_AFTER_FAILING_DAYS", "KEEP_RUNS_DAYS"])
+@pytest.mark.parametrize("name", ["SLOTS", "QUEUE_DEPTH", "PAUSE_AFTER_FAILING_DAYS", "KEEP_RUNS_DAYS"])
 def test_a_number_in_the_environment_that_is_none_or_too_large_is_bad_input(
     cli: CommandLine, name: str, number: str
 ) -> None:
