@@ -50,3 +50,32 @@ def test_pages_ahead_are_bounded_by_number_and_by_bytes(sizes: list[int], most: 
 
     assert asyncio.run(read()) == sizes
     assert high == most
+
+
+@pytest.mark.parametrize("slow", [True, False], ids=["the writer waits", "the writer is there"])
+def test_each_page_is_made_ready_once_in_order_when_the_next_one_has_been_asked_for(slow: bool) -> None:
+    """Decision 0006: the source answers while the page before is rendered, and no page is rendered twice."""
+    told: list[str] = []
+
+    async def fetched() -> AsyncIterator[Page]:
+        for number in range(1, 6):
+            told.append(f"asked {number}")
+            await asyncio.sleep(0)
+            token = {"page": number} if number < 5 else None
+            yield Page(b"%d" % number, token, datetime(2026, 7, 13, tzinfo=UTC), FetchReport(None, None))
+
+    async def read() -> None:
+        def ready(page: Page) -> None:
+            told.append(f"ready {page.records.decode()}")
+
+        async with ahead(fetched(), 16, MIB, ready) as pages:
+            async for page in pages:
+                for _ in range(50 if slow else 0):
+                    await asyncio.sleep(0)
+                told.append(f"taken {page.records.decode()}")
+
+    asyncio.run(read())
+    at = {what: told.index(what) for what in told}
+    assert len(at) == len(told) == 15
+    assert all(at[f"ready {n}"] < at[f"taken {n}"] for n in range(1, 6))
+    assert all(at[f"asked {n + 1}"] < at[f"ready {n}"] < at[f"ready {n + 1}"] for n in range(2, 5))
