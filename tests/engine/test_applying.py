@@ -19,7 +19,7 @@ from tidegate.engine.configuring.configuration import Configuration, load
 from tidegate.engine.configuring.document import DocumentFile, InvalidConfiguration
 from tidegate.engine.dispatcher import dispatch_ready
 from tidegate.engine.planner import plan_due
-from tidegate.store import chains, directory
+from tidegate.store import chains, directory, runs
 
 CONFIGURATION = """
 destinations:
@@ -215,6 +215,27 @@ def test_editing_the_hour_plans_waiting_runs_anew_and_bridges(database_url: str)
         world.clock.set(utc(14, 9))
         await world.tick()
         assert await world.covered(row["chain_id"]) == [(utc(1, 6, month=5), utc(14, 6))]
+
+    in_world(database_url, story)
+
+
+def test_what_waits_of_a_manual_run_goes_on_at_a_start_moved_behind_where_it_begins(database_url: str) -> None:
+    """SPEC 2.10, 2.11: nothing before the start need be covered, so none of its pieces waits for that."""
+
+    async def story(world: World) -> None:
+        pieces = "{daily: true, time_zone: Etc/UTC, start_date: 2026-07-01, max_period: 2d}"
+        await apply(world, text(pieces))
+        asked = await installations.request_runs(world.parts, "acme", "sync", end=utc(11))
+        await apply(world, text(pieces.replace("07-01", "07-06")))
+        assert await runs.outstanding(world.pool, world.clock.now()) == (3, None)
+        await world.tick()
+        assert [(run["id"], run["state"]) for run in await world.runs()] == [
+            (asked[0], "superseded"), (asked[1], "superseded"), *((piece, "succeeded") for piece in asked[2:]),
+        ]  # fmt: skip
+        (row,) = await schedule_rows(world)
+        assert await world.covered(row["chain_id"]) == [
+            (utc(6), utc(7)), (utc(7), utc(9)), (utc(9), utc(11)),
+        ]  # fmt: skip
 
     in_world(database_url, story)
 

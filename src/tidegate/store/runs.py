@@ -14,7 +14,7 @@ from tidegate.domain.catch_up import Standing
 from tidegate.domain.period import Period
 from tidegate.domain.run import Lane, RunState, Trigger
 from tidegate.store.schedules import Move
-from tidegate.store.waiting import DISPATCH
+from tidegate.store.waiting import DISPATCH, HELD_BACK
 
 if TYPE_CHECKING:
     from tidegate.store.database import Connection, Pool
@@ -288,11 +288,10 @@ async def drop_stranded(connection: Connection | Pool, run_ids: Sequence[int], n
     None of them could start: each waits until the chain is covered to where it begins (SPEC 2.8, `max_period`).
     """
     status = await connection.execute(
-        """update runs r set state = 'dropped', finished_at = $2
-            where id = any($1::bigint[]) and state = 'waiting' and trigger = 'manual' and follows_at is not null
+        f"""update runs r set state = 'dropped', finished_at = $2
+            where id = any($1::bigint[]) and state = 'waiting' and trigger = 'manual' and {HELD_BACK}
               and exists (select 1 from runs b where b.id = any($1::bigint[]) and b.chain_id = r.chain_id and b.lane = r.lane
-                             and b.period_end < r.period_end and b.state in ('failed', 'unproven', 'dropped'))
-              and not exists (select 1 from coverage k where k.chain_id = r.chain_id and k.period_end >= r.follows_at)""",
+                             and b.period_end < r.period_end and b.state in ('failed', 'unproven', 'dropped'))""",
         run_ids, now,
     )  # fmt: skip
     return int(status.split()[-1])
@@ -305,11 +304,10 @@ async def outstanding(connection: Connection | Pool, now: datetime) -> tuple[int
     is held (SPEC 3), cannot start by ``now``.
     """
     row = await connection.fetchrow(
-        """select count(*) filter (where state in ('queued', 'running') or startable_at <= $1 and not exists (
+        f"""select count(*) filter (where state in ('queued', 'running') or startable_at <= $1 and not exists (
                       select 1 from runs a where a.chain_id = r.chain_id and a.lane = r.lane and a.id <> r.id
                                              and (a.state = 'retrying' and a.not_before_at > $1 or a.state = 'delivering'))
-                  and (follows_at is null or exists (
-                      select 1 from coverage k where k.chain_id = r.chain_id and k.period_end >= r.follows_at))) as now,
+                  and not ({HELD_BACK})) as now,
                   min(startable_at) filter (where state in ('waiting', 'retrying') and startable_at > $1) as later
              from runs r join accounts h on h.id = r.account_id
             cross join lateral (select greatest(r.not_before_at, h.hold_until) as startable_at) s

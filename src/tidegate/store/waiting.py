@@ -36,6 +36,10 @@ full_connections as (
     select n.id from of_connection h join connections n on n.id = h.connection_id where h.runs >= n.concurrency_limit
 )"""
 
+HELD_BACK = """r.follows_at is not null and r.follows_at > (select start_at from chains h where h.id = r.chain_id)
+           and not exists (select 1 from coverage k where k.chain_id = r.chain_id and k.period_end >= r.follows_at)"""
+"""SQL: run ``r`` follows on a period that is not covered. What lies before the chain's start need not be (SPEC 2.10)."""
+
 _BLOCKS = (
     (
         "another_run",
@@ -44,17 +48,11 @@ _BLOCKS = (
     ),
     (
         "period_failed",
-        """r.follows_at is not null and not exists (
-             select 1 from coverage k where k.chain_id = r.chain_id and k.period_end >= r.follows_at)
-           and not exists (
+        f"""{HELD_BACK} and not exists (
              select 1 from runs o where o.chain_id = r.chain_id and o.lane = r.lane and o.period_end <= r.follows_at
                 and o.state in ('waiting', 'queued', 'running', 'retrying', 'delivering'))""",
     ),
-    (
-        "another_run",
-        """r.follows_at is not null and not exists (
-             select 1 from coverage k where k.chain_id = r.chain_id and k.period_end >= r.follows_at)""",
-    ),
+    ("another_run", HELD_BACK),
     ("account_held", "r.account_id in (select id from held)"),
     ("account_limit", "r.account_id in (select id from full_accounts)"),
     (
