@@ -287,6 +287,27 @@ def test_a_manual_run_covers_what_failed_and_what_waits_behind_it_ends_as_supers
     in_world(database_url, story)
 
 
+def test_what_became_due_behind_a_manual_run_is_named_before_a_planner_looks(database_url: str) -> None:
+    """SPEC 5: the manual run has covered the due date that the schedule knew; one that has passed since is named."""
+
+    async def story(world: World) -> None:
+        chain = await world.install()
+        world.clock.set(utc(16, 12))
+        for end, missing in ((utc(15, 12), [(utc(15, 12), utc(16), "not planned yet")]), (utc(16, 11), [])):
+            await installations.request_runs(world.parts, "acme", "sync", end=end)
+            await dispatch_ready(world.parts, world.clock.now())
+            await world.work()
+            assert (await world.covered(chain))[-1][1] == end
+            assert [
+                (each.period.start, each.period.end, each.reason)
+                for _, each in await chains.uncovered(world.pool, world.clock.now())
+            ] == missing
+        await world.pool.execute("""update schedules set rule = '{"every": "now and then"}'""")
+        assert await chains.uncovered(world.pool, utc(20)) == [], "a rule that cannot be read hides nobody else"
+
+    in_world(database_url, story)
+
+
 def test_pausing_and_resuming_under_each(database_url: str) -> None:
     """SPEC 2.11: resuming is catch-up, and catch-up is each."""
 

@@ -7,9 +7,15 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from tidegate.domain.coverage import Link, LinkKind, Uncovered
+from tidegate.domain.errors import InvalidInput
 from tidegate.domain.period import Period
+from tidegate.domain.schedule import next_due
+from tidegate.domain.schedule_document import parse_schedule
+from tidegate.store.database import from_json
 
 if TYPE_CHECKING:
+    from asyncpg import Record
+
     from tidegate.store.database import Connection, Pool
 
 
@@ -184,7 +190,8 @@ select c.id as chain_id, coalesce(b.watermark, c.start_at) as period_start, p.un
        false as in_front,
        case when r.id is null and i.paused_at is not null then 'paused: ' || i.paused_reason
             when r.id is null and s.paused_at is not null then 'paused'
-            when r.id is null then 'not planned yet'{_REASON}
+            when r.id is null then 'not planned yet'{_REASON},
+       case when l.passed then s.rule::text end as rule, s.received_at
   from chains c
   join installations i on i.id = c.installation_id
   left join schedules s on s.chain_id = c.id
@@ -203,9 +210,11 @@ select c.id as chain_id, coalesce(b.watermark, c.start_at) as period_start, p.un
                       when state in ('waiting', 'dropped') and follows_at > coalesce(b.watermark, c.start_at) then 4
                       when state = 'waiting' then 2 else 3 end,
                  finished_at desc, period_end desc limit 1) r on true
- where p.until > coalesce(b.watermark, c.start_at) and ($2::text is null or c.tenant_id = $2)
+ cross join lateral (  -- the due date that is known is covered, and no planner has looked for the next one
+       select coalesce(s.next_due_at <= least($1, b.watermark), false) as passed) l
+ where (l.passed or p.until > coalesce(b.watermark, c.start_at)) and ($2::text is null or c.tenant_id = $2)
 union all
-select c.id, c.start_at, h.period_start, r.id, true, case when r.id is null then 'not planned yet'{_REASON}
+select c.id, c.start_at, h.period_start, r.id, true, case when r.id is null then 'not planned yet'{_REASON}, null, null
   from chains c
   join installations i on i.id = c.installation_id
   join coverage h on h.chain_id = c.id and h.previous_end is null
@@ -223,10 +232,27 @@ async def uncovered(
     Of a chain that is at most the stretch behind its watermark and the one in front of its head (SPEC 2.10).
     """
     rows = await connection.fetch(_UNCOVERED, now, tenant_id)
+    found = [(row, _until(row, now)) for row in rows]
     return [
         (
             row["chain_id"],
-            Uncovered(Period(row["period_start"], row["period_end"]), row["reason"], row["run_id"], row["in_front"]),
+            Uncovered(Period(row["period_start"], until), row["reason"], row["run_id"], row["in_front"]),
         )
-        for row in rows
+        for row, until in found
+        if until is not None and row["period_start"] < until
     ]
+
+
+def _until(row: Record, now: datetime) -> datetime | None:
+    """Return to where a stretch is due; where no planner has looked yet, to its first due date at least.
+
+    A rule that this revision cannot read names none: the planner says so, and it must not hide the other chains.
+    """
+    until: datetime | None = row["period_end"]
+    if row["rule"] is None:
+        return until
+    try:
+        first = next_due(parse_schedule(from_json(row["rule"])), max(row["period_start"], row["received_at"]))
+    except (InvalidInput, ValueError, ArithmeticError):
+        return until
+    return first if first is not None and first <= now and (until is None or until < first) else until
