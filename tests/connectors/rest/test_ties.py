@@ -18,6 +18,7 @@ from tidegate.connectors.rest import ties
 from tidegate.connectors.rest.envelope import Envelope
 from tidegate.connectors.rest.listing import MAX_LISTINGS
 from tidegate.connectors.rest.pagers import PageSeen
+from tidegate.connectors.rest.pushed import Joint
 from tidegate.connectors.rest.records import RecordReader
 from tidegate.domain.cursor import CursorField
 from tidegate.domain.fetch import Page
@@ -468,3 +469,33 @@ def test_a_push_within_a_large_group_in_no_order_is_believed_once_it_is_quiet(pa
     assert set(ids(pages)) >= set(range(1, 18))
     assert _proven(pages)
     assert all("listing" not in page.token for page in pages if page.token is not None), "it was listed once"
+
+
+def _page_of(letters: str) -> PageSeen:
+    reader = RecordReader(Stream("posts", ("id",), CursorField(("at",)), timedelta(0), {}))
+    text = msgspec.json.encode([{"id": one, "at": "2026-07-13T14:00:00Z"} for one in letters])
+    return PageSeen(Envelope(text, {}), CIMultiDictProxy(CIMultiDict[str]()), URL(), reader.read)
+
+
+@pytest.mark.parametrize(
+    ("page", "again", "itself", "finally_", "begun", "believed"),
+    [
+        ("efg", "xabcd", "efg", "xabcd", True, True),
+        ("efg", "xabcd", "efg", "xabcd", False, False),
+        ("efg", "xabcd", "fgh", "xabcd", True, False),
+        ("efg", "xabcd", "efg", "yxabc", True, False),
+        ("exf", "xabcd", "exf", "xabcd", True, False),
+        ("efg", "bcdax", "efg", "bcdax", True, False),
+        ("efg", "xyabc", "efg", "xyabc", True, False),
+    ],
+    ids=[
+        "e was pushed by x", "the group began earlier", "the page moves on", "the page before moves on",
+        "x is on both", "another order", "d is on neither",
+    ],
+)  # fmt: skip
+def test_what_two_pages_read_again_in_turn_have_to_show(
+    page: str, again: str, itself: str, finally_: str, begun: bool, believed: bool
+) -> None:
+    """HOLE gg: each of these alone leaves it open that a record of the group was hidden."""
+    joint = Joint(_page_of("abcde"), _page_of(page), 0, begun, lambda _glance: START)
+    assert joint.quiet(_page_of(again), _page_of(itself), _page_of(finally_)) is believed

@@ -36,8 +36,10 @@ async def hides_none(
         return not repeated and (_follows(at, seen, instant) or await _still_there(at, read))
     place, before = ties.before
     joint = Joint(before, seen, ties.shown_again(at), ties.begun == place, instant)
+    if joint.begins_on(seen) or (not repeated and not joint.ordered):
+        return True
     by_key = ties.by_key(seen)
-    if joint.begins_on(seen) or (not repeated and (by_key or not joint.ordered)):
+    if by_key and not repeated:
         return True
     again = await read(place)
     if by_key or not joint.ordered or not joint.left(repeated, again):
@@ -58,7 +60,7 @@ def _follows(at: Position, seen: PageSeen, instant: Instant) -> bool:
 
 
 async def _still_there(at: Position, read: Read) -> bool:
-    return joints.shown(await read({"offset": at["before"]}))["keys"] == at["keys"]
+    return "before" in at and joints.shown(await read({"offset": at["before"]}))["keys"] == at.get("keys")
 
 
 @dataclass(frozen=True, slots=True)
