@@ -14,13 +14,14 @@ import pytest
 from tests.loss.story import Story
 from tidegate.connectors.base import Source
 from tidegate.connectors.http import Reply, ReplyRules
-from tidegate.connectors.rest import counting, filters, listing
+from tidegate.connectors.rest import filters, listing
 from tidegate.connectors.rest.counting import OffsetPager, PagePager
 from tidegate.connectors.rest.declaration import BoundParam, Meaning
 from tidegate.connectors.rest.envelope import Envelope, EnvelopeReader
 from tidegate.connectors.rest.listing import Listing
 from tidegate.connectors.rest.pagers import CursorPager, PageSeen, Position
 from tidegate.connectors.rest.placed import PlacedPager
+from tidegate.connectors.rest.pushed import Joint
 from tidegate.connectors.rest.ties import Ties
 from tidegate.connectors.rest.trail import Trail
 from tidegate.destinations.postgres import careful, upsert
@@ -136,8 +137,12 @@ def _drift_of_places(patch: Patch) -> None:
 
 def _drift_of_offsets(patch: Patch) -> None:
     patch.setattr(OffsetPager, "following", lambda pager, position, seen: pager._onward(position, seen))
-    patch.setattr(counting, "_back", lambda _seen: 1)  # a page that shows two records again survives one edit
-    patch.setattr(listing, "overlaps", lambda _at: False)  # and what shows them in another order is read again
+    patch.setattr(listing, "overlaps", lambda _at: False)
+
+
+def _left_its_page(patch: Patch) -> None:
+    patch.setattr(Joint, "ordered", property(lambda _joint: False))
+    patch.setattr(Joint, "kept_order", lambda _joint, _again: True)
 
 
 def _order_among_equals(patch: Patch) -> None:
@@ -287,11 +292,22 @@ PROTECTIONS = (
         replace(BUSY, dialect="link_of_pages", seed=5),
         LOSS,
     ),
-    Protection("drift between offsets (HOLE gg)", _drift_of_offsets, replace(BUSY, dialect="offset", seed=21), LOSS),
+    Protection(
+        "drift between offsets (HOLE gg)",
+        _drift_of_offsets,
+        replace(BUSY, dialect="offset", page_size=2, seed=35),
+        LOSS,
+    ),
     Protection(
         "records that come twice hide others (HOLE gg)",
         _order_among_equals,
         replace(BUSY, dialect="shuffled_page", seed=1),
+        LOSS,
+    ),
+    Protection(
+        "what left its page may have come twice before (HOLE gg)",
+        _left_its_page,
+        Story(500979, "shuffled_moving", "every minute", 3, changes=0.35, slowest=40.0, skew=-1, page_size=5),
         LOSS,
     ),
     Protection(
