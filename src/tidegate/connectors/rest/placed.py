@@ -76,7 +76,9 @@ class PlacedPager:
         for name, text in changed.items():
             before = here.get(name, "0")
             step = int(text) - int(before) if _is_number(before) else 0
-            next_page = step == 1 or (name not in here and step in _FIRST_PLACES)  # be it the last record's key by chance
+            next_page = step == 1 or (
+                name not in here and step in _FIRST_PLACES
+            )  # be it the last record's key by chance
             if next_page or (step in steps and not (text == last and _OF_KEYS.search(name))):
                 return step
         return None
