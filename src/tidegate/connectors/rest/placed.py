@@ -75,10 +75,10 @@ class PlacedPager:
         steps = {1, records, position.get("step"), *sizes} - {0}
         for name, text in changed.items():
             before = here.get(name, "0")
-            step = int(text) - int(before) if _is_number(before) else 0
-            next_page = step == 1 or (name not in here and step in _FIRST_PLACES)  # a key only by chance
-            if next_page or (step in steps and not (text == last and _OF_KEYS.search(name))):
-                return step
+            if _is_number(before) and not (text == last and _OF_KEYS.search(name)):
+                step = int(text) - int(before)
+                if step in steps or (name not in here and step in _FIRST_PLACES):
+                    return step
         return None
 
     def _numbers(self, position: Position, seen: PageSeen) -> dict[str, str]:
