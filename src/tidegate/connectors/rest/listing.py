@@ -219,10 +219,12 @@ class Listing:
             return None
         try:
             again = [(await self._read(whole(place)))[1] for place in counted.doubts(at, seen)]
-        except ContractBroken:
-            if isinstance(counted, PlacedPager):
+        except ContractBroken as error:
+            if not isinstance(counted, PlacedPager):
+                raise
+            if _may_mean_an_unknown_token(error):
                 return None  # a token that is good for one request only: nothing more can be known
-            raise
+            return Drifted("a page could not be read again", counted.following(at, seen))
         if not again:
             return None
         try:
