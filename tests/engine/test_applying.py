@@ -15,8 +15,9 @@ from tidegate.domain.period import Period
 from tidegate.engine.commands import installations
 from tidegate.engine.configuring import applying
 from tidegate.engine.configuring.changes import Action, Bridge, Change, Outcome
-from tidegate.engine.configuring.configuration import Configuration, load
+from tidegate.engine.configuring.configuration import load
 from tidegate.engine.configuring.document import DocumentFile, InvalidConfiguration
+from tidegate.engine.configuring.specs import Configuration
 from tidegate.engine.dispatcher import dispatch_ready
 from tidegate.engine.planner import plan_due
 from tidegate.store import chains, directory, runs

@@ -13,8 +13,9 @@ from tests.engine.doubles import FakeShop
 from tests.simulated import SimulatedClock
 from tidegate.domain.errors import DestinationUnavailable, InvalidInput
 from tidegate.domain.recurrence import Frequency
-from tidegate.engine.configuring.configuration import Configuration, load
+from tidegate.engine.configuring.configuration import load
 from tidegate.engine.configuring.document import DocumentFile, InvalidConfiguration
+from tidegate.engine.configuring.specs import Configuration
 from tidegate.engine.parts import Parts
 from tidegate.store.directory import StoredDestination
 from tidegate.store.seal import Sealer

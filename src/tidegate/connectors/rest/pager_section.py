@@ -16,50 +16,55 @@ def path_of(text: str | None) -> Path | None:
 def read_pager(section: Section) -> PagerDeclaration:
     """Return the pager that ``section`` declares, and finish it."""
     kind = section.choice("type", PagerKind)
-
-    def path(key: str) -> Path | None:
-        return path_of(section.optional_text(key))
-
     match kind:
         case PagerKind.CURSOR:
+            param, token = section.text("param"), path_of(section.text("token"))
             made = PagerDeclaration(
-                kind,
-                section.text("param"),
-                token=path_of(section.text("token")),
-                has_more=path("has_more"),
-                stable=section.flag("stable", False),
+                kind, param, token=token, has_more=_path(section, "has_more"), stable=_stable(section)
             )
         case PagerKind.LAST_ID:
-            made = PagerDeclaration(kind, section.text("param"), has_more=path("has_more"))
+            made = PagerDeclaration(kind, section.text("param"), has_more=_path(section, "has_more"))
         case PagerKind.PAGE:
-            made = PagerDeclaration(
-                kind,
-                section.text("param"),
-                has_more=path("has_more"),
-                total_pages=path("total_pages"),
-                total_pages_header=section.optional_text("total_pages_header"),
-                first=section.integer("first", 1),
-                stable=section.flag("stable", False),
-                next_link=section.flag("next_link", False),
-                total_records=path("total_records"),
-                past_end=_past_end(section.section("past_end")),
-            )
+            made = _page(section)
         case PagerKind.OFFSET:
             made = PagerDeclaration(
                 kind,
                 section.text("param"),
-                has_more=path("has_more"),
-                total_records=path("total_records"),
-                stable=section.flag("stable", False),
+                has_more=_path(section, "has_more"),
+                total_records=_path(section, "total_records"),
+                stable=_stable(section),
             )
         case PagerKind.KEYSET:
             made = read_keyset(section, read_pager)
         case PagerKind.LINK:
-            made = PagerDeclaration(kind, token=path("url"), stable=section.flag("stable", False))
+            made = PagerDeclaration(kind, token=_path(section, "url"), stable=_stable(section))
         case PagerKind.NONE:
             made = PagerDeclaration(kind)
     section.finish()
     return made
+
+
+def _page(section: Section) -> PagerDeclaration:
+    return PagerDeclaration(
+        PagerKind.PAGE,
+        section.text("param"),
+        has_more=_path(section, "has_more"),
+        total_pages=_path(section, "total_pages"),
+        total_pages_header=section.optional_text("total_pages_header"),
+        first=section.integer("first", 1),
+        stable=_stable(section),
+        next_link=section.flag("next_link", False),
+        total_records=_path(section, "total_records"),
+        past_end=_past_end(section.section("past_end")),
+    )
+
+
+def _path(section: Section, key: str) -> Path | None:
+    return path_of(section.optional_text(key))
+
+
+def _stable(section: Section) -> bool:
+    return section.flag("stable", False)
 
 
 def _past_end(section: Section | None) -> PastEnd | None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
-from functools import partial
+from functools import cache, partial
 
 import msgspec
 
@@ -38,7 +38,7 @@ async def execute(parts: Parts, ends: Ends, run: LeasedRun, stopping: asyncio.Ev
     since = await leases.change_token(parts.pool, run) if stream.change_feed else None
     ask = partial(request_for, stream, run.period, run.coverage_start, changes_since=since, bounded=run.bounded)
     now = parts.clock.now()
-    asked = _Asked(lambda: asked_of(run, source.listing(ask(now, None))))
+    asked = cache(lambda: asked_of(run, source.listing(ask(now, None))))  # most runs need it nowhere
     place = place_of(run, destination)
     resumed, unentered, taken = await _resume(run, writer, asked, place)
     stop_after = resumed.stop_after if resumed else now
@@ -56,19 +56,6 @@ async def execute(parts: Parts, ends: Ends, run: LeasedRun, stopping: asyncio.Ev
         async with ahead(through, settings.pages_ahead, settings.bytes_ahead, writer.ready) as pages:
             await delivery.deliver(pages, stopping)
     return _ended(delivery)
-
-
-class _Asked:
-    """What a run is asked for, found out when it is first needed: most runs need it nowhere."""
-
-    __slots__ = ("_find", "_found")
-
-    def __init__(self, find: Callable[[], str]) -> None:
-        self._find, self._found = find, ""
-
-    def __call__(self) -> str:
-        self._found = self._found or self._find()
-        return self._found
 
 
 def _ended(delivery: Delivery) -> RunState:

@@ -23,23 +23,23 @@ from tidegate.engine.configuring.changes import (
     secret_differences,
 )
 from tidegate.engine.configuring.compared import (
+    address_of,
     connection_fields,
     installation_fields,
     limit_fields,
     own_schedule_fields,
-    place_of,
     spec_fields,
     under,
 )
-from tidegate.engine.configuring.configuration import (
+from tidegate.engine.configuring.document import Mistakes
+from tidegate.engine.configuring.rule_edits import RuleEdits
+from tidegate.engine.configuring.specs import (
     Configuration,
     ConnectionSpec,
     DestinationSpec,
     InstallationSpec,
     TenantSpec,
 )
-from tidegate.engine.configuring.document import Mistakes
-from tidegate.engine.configuring.rule_edits import RuleEdits
 from tidegate.engine.parts import Parts
 from tidegate.store import chains, database, directory, reports, runs, schedules
 from tidegate.store.directory import StoredConnection, StoredDestination, StoredInstallation
@@ -185,7 +185,11 @@ class _Applying:
         fingerprint = self.parts.sealer.fingerprint(spec.kind, spec.settings, spec.secrets)
         if stored and stored.fingerprint == fingerprint and not fields:
             return
-        if stored and known is not None and place_of(stored.settings, known) != place_of(spec.settings, spec.secrets):
+        if (
+            stored
+            and known is not None
+            and address_of(stored.settings, known) != address_of(spec.settings, spec.secrets)
+        ):
             self.warnings.append(
                 f"destination {spec.name}: what was delivered until now stays where it was, and so may a part of what a run "
                 "at work delivers. `tidegate backfill` brings a period to the new place."

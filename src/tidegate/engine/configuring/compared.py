@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 from tidegate.destinations.postgres.local import DEFAULT_SCHEMA
 from tidegate.domain.capacity import RateLimit
 from tidegate.engine.configuring.changes import FieldChange, differences
-from tidegate.engine.configuring.configuration import ConnectionSpec, InstallationSpec
+from tidegate.engine.configuring.specs import ConnectionSpec, InstallationSpec
 from tidegate.store.directory import StoredConnection, StoredInstallation
 
 
@@ -62,7 +62,7 @@ def limit_fields(concurrency: int, rate: RateLimit | None) -> dict[str, object]:
     return {"concurrency": concurrency, **rates}
 
 
-def place_of(settings: Mapping[str, object], secrets: Mapping[str, str]) -> tuple[object, ...]:
+def address_of(settings: Mapping[str, object], secrets: Mapping[str, str]) -> tuple[object, ...]:
     """Return where a destination is, whoever signs in there and however it is written."""
     try:
         address = urlsplit(str(secrets.get("url", settings.get("url", ""))))

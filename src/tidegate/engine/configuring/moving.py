@@ -26,8 +26,9 @@ from tidegate.domain.workflow import PLAIN_SYNC
 from tidegate.engine.commands import installations
 from tidegate.engine.configuring import applying
 from tidegate.engine.configuring.changes import Action, Outcome
-from tidegate.engine.configuring.configuration import Configuration, load
+from tidegate.engine.configuring.configuration import load
 from tidegate.engine.configuring.document import DocumentFile, variable_name
+from tidegate.engine.configuring.specs import Configuration
 from tidegate.engine.parts import Parts
 from tidegate.store import chains, database, directory, moves, schedules
 from tidegate.store.directory import StoredConnection, StoredInstallation
