@@ -79,7 +79,9 @@ def main() -> int:
     parser.add_argument("--stories", type=int, default=2000)
     parser.add_argument("--first", type=int, default=1)
     parser.add_argument("--story", type=int, help="play this one only")
-    parser.add_argument("--dialect", action="append", help="of the stories only those told in this one; may be given again")
+    parser.add_argument(
+        "--dialect", action="append", help="of the stories only those told in this one; may be given again"
+    )
     given = parser.parse_args()
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
     seeds = range(given.first, given.first + given.stories) if given.story is None else [given.story]
