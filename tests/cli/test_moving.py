@@ -118,6 +118,24 @@ def test_every_limit_and_schedule_is_in_the_file(cli: CommandLine, other: Comman
     assert str(in_database(other, look)).endswith("|9|3|2.5|7|5")
 
 
+def test_a_schedule_arrives_with_the_instant_at_which_it_was_received(cli: CommandLine, other: CommandLine) -> None:
+    """SPEC 2.6: before anything is covered the first due date follows from it; being moved is no new receipt."""
+    cli.apply(ELSEWHERE)
+    received = "select string_agg(received_at::text, '|') from tidegate.schedules"
+    in_database(cli, "update tidegate.schedules set received_at = '2026-01-02 03:04Z' returning 1")
+    other.ok("import", exported(cli, other))
+    assert in_database(other, received) == in_database(cli, received) is not None
+
+
+def test_a_setting_that_looks_like_a_reference_is_moved_as_it_is(cli: CommandLine, other: CommandLine) -> None:
+    """docs/reference/configuration.md: `$${NAME}` is the text `${NAME}`, here and there."""
+    cli.environment["SHOP_SCHEMA"] = "shop"
+    cli.apply(ELSEWHERE.replace("schema: shop}", "schema: 'a$${WAREHOUSE}$$${b}${SHOP_SCHEMA}'}"))
+    schema = "select settings ->> 'schema' from tidegate.destinations where settings ->> 'schema' like 'a%'"
+    other.ok("import", exported(cli, other))
+    assert in_database(other, schema) == in_database(cli, schema) == "a${WAREHOUSE}$${b}shop"
+
+
 def test_the_file_holds_no_secret_and_is_the_owners_alone(cli: CommandLine, other: CommandLine) -> None:
     """Secrets are named as in a configuration; the other side sets them."""
     synced(cli)

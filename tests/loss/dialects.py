@@ -20,6 +20,14 @@ class Order(StrEnum):
     ID = "id"
 
 
+class Names(StrEnum):
+    """What a token or link names, where it is no opaque bookmark."""
+
+    PAGES = "pages"
+    OFFSETS = "offsets"
+    KEYS = "keys"
+
+
 class Ends(StrEnum):
     """How the source says that a page is the last one."""
 
@@ -38,7 +46,7 @@ class Dialect:
     after creation. ``lookback``: the longest that a change may take to show, in seconds of the source's clock.
     ``moves``: the reader moves the lower bound from page to page, and pages within one cursor value only.
     ``shuffles``: records of one cursor value come in another order on each page, as a database without tie-breaker has them.
-    ``counts``: the token or link that it names is the next page's number.
+    ``names``: what the token or link is made of; None for an opaque one.
     """
 
     name: str
@@ -57,17 +65,17 @@ class Dialect:
     lookback: int = 90
     moves: bool = False
     shuffles: bool = False
-    counts: bool = False
+    names: Names | None = None
 
     @property
     def counted(self) -> bool:
         """Whether pages are counted, so that records slip between them when the order shifts."""
-        return self.counts or self.pager in ("page", "offset")
+        return self.names in (Names.PAGES, Names.OFFSETS) or self.pager in ("page", "offset")
 
     @property
     def has_token(self) -> bool:
         """Whether the source keeps a bookmark for the next page, so that it may repeat or withhold itself."""
-        return self.names_next and not self.counts
+        return self.names_next and self.names is None
 
     @property
     def names_next(self) -> bool:
@@ -160,6 +168,7 @@ class Dialect:
 
 
 _OLDEST, _NEWEST, _ID = Order.OLDEST_CHANGE, Order.NEWEST_CHANGE, Order.ID
+_PAGES, _OFFSETS, _KEYS = Names
 
 DIALECTS = (
     Dialect("keyset", "cursor"),
@@ -172,10 +181,14 @@ DIALECTS = (
     Dialect("created_keyset", "cursor", _OLDEST, Ends.TOKEN, "created_at", changes=False, meaning="exclusive"),
     Dialect("link", "link", meaning="exclusive", compares_kept=False),
     Dialect("link_newest", "link", _NEWEST, format="epoch_milliseconds", precision=0.001),
-    Dialect("link_of_pages", "link", meaning="exclusive", counts=True),
-    Dialect("link_of_pages_newest", "link", _NEWEST, precision=0.001, counts=True),
-    Dialect("token_of_pages", "cursor", ends=Ends.MORE, counts=True),
-    Dialect("token_of_shuffled", "cursor", precision=600, compares_kept=False, shuffles=True, counts=True),
+    Dialect("link_of_pages", "link", meaning="exclusive", names=_PAGES),
+    Dialect("link_of_pages_newest", "link", _NEWEST, precision=0.001, names=_PAGES),
+    Dialect("token_of_pages", "cursor", ends=Ends.MORE, names=_PAGES),
+    Dialect("token_of_shuffled", "cursor", precision=600, compares_kept=False, shuffles=True, names=_PAGES),
+    Dialect("token_of_offsets", "cursor", _ID, names=_OFFSETS),
+    Dialect("link_of_offsets", "link", _ID, Ends.TOKEN, "created_at", changes=False, names=_OFFSETS),
+    Dialect("token_of_keys", "cursor", _ID, Ends.MORE, format="epoch_seconds", meaning="exclusive", names=_KEYS),
+    Dialect("link_of_keys", "link", _ID, cursor="", names=_KEYS),
     Dialect("page", "page", ends=Ends.TOTAL),
     Dialect("page_newest", "page", _NEWEST, Ends.HEADER, format="epoch_milliseconds", precision=0.001),
     Dialect("page_unsaid", "page", _OLDEST, Ends.EMPTY, meaning="exclusive", compares_kept=False),

@@ -18,7 +18,7 @@ from random import Random
 
 from aiohttp import web
 
-from tests.loss.dialects import Dialect, Ends, Order
+from tests.loss.dialects import Dialect, Ends, Names, Order
 from tests.loss.history import History, Version, key
 from tests.simulated import SimulatedClock
 
@@ -205,8 +205,8 @@ class HostileSource:
             case "last_id" if after is not None:
                 return sum(str(key(version.id, self.dialect)) <= after if self.dialect.text_keys
                            else version.id <= int(after) for version in listed)  # fmt: skip
-            case "cursor" | "link" if self.dialect.counts:
-                return (int(after or 1) - 1) * self.page_size
+            case "cursor" | "link" if self.dialect.names is not None:
+                return self._named(self.dialect.names, after, listed)
             case "cursor" | "link" if after is not None:
                 _, at, number = json.loads(after)
                 reached = (at, number)
@@ -215,10 +215,24 @@ class HostileSource:
                 return sum(self._position(version) <= reached for version in listed)
         return 0
 
+    def _named(self, names: Names, after: str | None, listed: list[Version]) -> int:
+        match names:
+            case Names.PAGES:
+                return (int(after or 1) - 1) * self.page_size
+            case Names.OFFSETS:
+                return int(after or 0)
+            case Names.KEYS:
+                return sum(version.id <= int(after or 0) for version in listed)
+
     def _token(self, request: web.Request, shown: list[Version]) -> str:
-        """The next page's number, or opaque: the last record's place, and a number that makes each token another one."""
-        if self.dialect.counts:
-            return str(int(request.query.get("after", 1)) + 1)
+        """What the dialect names, or opaque: the last record's place, and a number that makes each token another one."""
+        match self.dialect.names:
+            case Names.PAGES:
+                return str(int(request.query.get("after", 1)) + 1)
+            case Names.OFFSETS:
+                return str(int(request.query.get("after", 0)) + len(shown))
+            case Names.KEYS:
+                return str(shown[-1].id)
         if shown:
             return json.dumps([self.requests, *self._position(shown[-1])])
         before = request.query.get("after")

@@ -18,7 +18,7 @@ from pathlib import Path
 import structlog
 
 from tests.loss.harness import Outcome, play
-from tests.loss.story import drawn
+from tests.loss.story import Story, drawn
 from tidegate.store import database, schema
 from tidegate.store.embedded import EmbeddedServer
 
@@ -41,21 +41,20 @@ async def _migrate(dsn: str) -> None:
     await pool.close()
 
 
-def _prove(dsn: str, seeds: range) -> bool:
+def _prove(dsn: str, stories: list[Story]) -> bool:
     total, lost, dialects = Outcome(), 0, Counter[str]()
-    for number, seed in enumerate(seeds, start=1):
-        story = drawn(seed)
+    for number, story in enumerate(stories, start=1):
         outcome = play(dsn, story)
         dialects[story.dialect] += 1
         lost += bool(outcome.violations)
         for violation in outcome.violations[:3]:
-            print(f"\nstory {seed}: {violation.kind}: {violation.detail}\n  {story}", flush=True)
+            print(f"\nstory {story.seed}: {violation.kind}: {violation.detail}\n  {story}", flush=True)
         total.runs += outcome.runs
         total.faults += outcome.faults
         for name in ("requests", "pages", "versions", "written"):
             setattr(total, name, getattr(total, name) + getattr(outcome, name))
-        if sys.stdout.isatty() or number == len(seeds):
-            print(f"\r{number} of {len(seeds)} stories, {lost} broken", end="", flush=True)
+        if sys.stdout.isatty() or number == len(stories):
+            print(f"\r{number} of {len(stories)} stories, {lost} broken", end="", flush=True)
     print("\n" + _summary(total, dialects, lost))
     return not lost
 
@@ -80,13 +79,15 @@ def main() -> int:
     parser.add_argument("--stories", type=int, default=2000)
     parser.add_argument("--first", type=int, default=1)
     parser.add_argument("--story", type=int, help="play this one only")
+    parser.add_argument(
+        "--dialect", action="append", help="of the stories only those told in this one; may be given again"
+    )
     given = parser.parse_args()
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
-    seeds = range(given.first, given.first + given.stories)
-    if given.story is not None:
-        seeds = range(given.story, given.story + 1)
+    seeds = range(given.first, given.first + given.stories) if given.story is None else [given.story]
+    stories = [story for story in map(drawn, seeds) if given.dialect is None or story.dialect in given.dialect]
     with database_at() as dsn:
-        return 0 if _prove(dsn, seeds) else 1
+        return 0 if _prove(dsn, stories) else 1
 
 
 if __name__ == "__main__":

@@ -323,7 +323,7 @@ class Listing:
 def _pager(declared: StreamDeclaration) -> Pager:
     made, cursor = declared.pager, declared.stream.cursor
     if made.within is None:
-        return pager(made)
+        return pager(made, change_token=None if declared.changes is None else declared.changes.token)
     assert cursor is not None
     assert declared.lower is not None
     return KeysetPager(cursor, declared.lower, pager(made.within), made.param)

@@ -6,17 +6,18 @@ from tidegate.connectors.rest.counting import OffsetPager, PagePager
 from tidegate.connectors.rest.declaration import PagerDeclaration, PagerKind
 from tidegate.connectors.rest.pagers import CursorPager, LastIdPager, LinkPager, NoPager, Pager
 from tidegate.connectors.rest.placed import PlacedPager
+from tidegate.domain.cursor import Path
 
 
-def pager(declaration: PagerDeclaration) -> Pager:
-    """Return the pager that ``declaration`` describes."""
+def pager(declaration: PagerDeclaration, *, change_token: Path | None = None) -> Pager:
+    """Return the pager that ``declaration`` describes. ``change_token``: where the reply has the stream's, which is no place."""
     match declaration.kind:
         case PagerKind.NONE:
             return NoPager()
         case PagerKind.CURSOR:
             assert declaration.token is not None
             cursor = CursorPager(declaration.param, declaration.token, declaration.has_more)
-            return cursor if declaration.stable else PlacedPager(cursor)
+            return cursor if declaration.stable or declaration.token == change_token else PlacedPager(cursor)
         case PagerKind.LAST_ID:
             return LastIdPager(declaration.param, declaration.has_more)
         case PagerKind.LINK:

@@ -19,8 +19,10 @@ from tidegate.domain.cursor import Path
 
 _FIRST_PLACES = frozenset((1, 2))
 """What the second page may be called where the first one has no number: from 0 on, or from 1."""
-_OF_KEYS = re.compile("id|key|after|before|since|last|cursor|marker", re.IGNORECASE)
-"""Parameters that take the last record's key; where they do, its number is no place."""
+_FOR_KEYS = re.compile("id|key|after|before|since|last|cursor|marker", re.IGNORECASE)
+"""Parameters that take the last record's key, or a place: it is known by what the tokens behind it do."""
+_FOR_KEYS_ONLY = re.compile(r"(?:^|[_.[-])(?:id|key)(?:$|[_.\]-])|[a-z](?:I[dD]|Key)$")
+"""Parameters that take nothing else."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,18 +45,27 @@ class PlacedPager:
         onward = self.within.following(position, seen)
         if onward is None:
             return None
-        step = self._step(position, onward, seen)
+        step, named = self._step(position, onward, seen), self._names_last(position, onward, seen)
+        if named and (step is None or "bookmark" in position or _FOR_KEYS_ONLY.search(named)):
+            return {**onward, "bookmark": True}
         if step is None:
             return onward
-        return {**onward, "step": step, "before": _place(position), **joints.remembered(position, seen)}
+        keyed = {"keyed": True} if named else {}
+        return {**onward, "step": step, "before": _place(position), **keyed, **joints.remembered(position, seen)}
 
     def doubts(self, position: Position, seen: PageSeen) -> list[Position]:
-        """Return the pages to read again before the one at ``position`` is believed (`joints.doubts`)."""
+        """Return the pages to read again before the one at ``position`` is believed (`joints.doubts`).
+
+        None where this token and the next one name the last records of their pages: those are their keys. One may by chance,
+        and what is moved puts an end to it.
+        """
         before = position.get("before")
         if not isinstance(before, Mapping):
             return []
-        ends = self.within.following(position, seen) is None
-        return joints.doubts(position, seen, before, _place(position), ends=ends)
+        onward = self.within.following(position, seen)
+        if "keyed" in position and onward is not None and self._names_last(position, onward, seen):
+            return []
+        return joints.doubts(position, seen, before, _place(position), ends=onward is None)
 
     def verify(self, position: Position, seen: PageSeen, again: Sequence[PageSeen]) -> None:
         """Raise Drifted if records moved, PageRepeated if the source ignores the place."""
@@ -63,23 +74,34 @@ class PlacedPager:
             raise Drifted("records moved between two pages", self.following(position, seen))
 
     def _step(self, position: Position, onward: Position, seen: PageSeen) -> int | None:
-        """Return how far the next place is from this one, None if it is none: a bookmark, or the last record's key."""
+        """Return how far the next place is from this one, None if it is none: a bookmark, or a key that is no such step."""
         here, there = self._numbers(position, seen), self._numbers(onward, seen)
-        changed = {name: text for name, text in there.items() if here.get(name) != text}
-        if not position:  # a link may be written in another way than the first page's address
-            changed = {name: text for name, text in changed.items() if name[0] != "/" or _is_number(text)}
+        changed = self._changed(position, onward, seen)
         if not all(map(_is_number, changed.values())):
             return None
-        records, last = len(seen.keys), seen.keys[-1].strip('"') if seen.keys else ""
         sizes = {int(text) for name, text in there.items() if name not in changed and _is_number(text)}
-        steps = {1, records, position.get("step"), *sizes} - {0}
+        steps = {1, len(seen.keys), position.get("step"), *sizes} - {0}
         for name, text in changed.items():
             before = here.get(name, "0")
-            if _is_number(before) and not (text == last and _OF_KEYS.search(name)):
+            if _is_number(before):
                 step = int(text) - int(before)
                 if step in steps or (name not in here and step in _FIRST_PLACES):
                     return step
         return None
+
+    def _names_last(self, position: Position, onward: Position, seen: PageSeen) -> str:
+        """Return the parameter for keys that has the last record's in the next token or link, "" if none has."""
+        last = seen.keys[-1].strip('"') if seen.keys else None
+        parts = self._changed(position, onward, seen).items()
+        return next((name for name, text in parts if text == last and _FOR_KEYS.search(name)), "")
+
+    def _changed(self, position: Position, onward: Position, seen: PageSeen) -> dict[str, str]:
+        """Return the parts of the next address or token that are others than in this one."""
+        here, there = self._numbers(position, seen), self._numbers(onward, seen)
+        changed = {name: text for name, text in there.items() if here.get(name) != text}
+        if position:
+            return changed  # the first page's address may be written in another way than a link
+        return {name: text for name, text in changed.items() if name[0] != "/" or _is_number(text)}
 
     def _numbers(self, position: Position, seen: PageSeen) -> dict[str, str]:
         """Return what an address or token is made of, by the names of its parts."""

@@ -46,7 +46,8 @@ DESTINATION_KINDS: Mapping[str, tuple[frozenset[str], frozenset[str]]] = {
     "files": (files.SETTINGS, frozenset()),
 }
 """The settings and the secrets that each kind of destination knows."""
-_REFERENCE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
+_REFERENCE = re.compile(r"(\$?)\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
+"""A variable's value is put there, but where one more dollar stands before it: then the text without that dollar."""
 
 
 async def load(files: Sequence[DocumentFile], environment: Mapping[str, str], parts: Parts) -> Configuration:
@@ -264,7 +265,7 @@ class _Reading:
         secrets = part.part("secrets")
         filled = {}
         for key, value in secrets.values.items():
-            if not isinstance(value, str) or not _REFERENCE.search(value):
+            if not isinstance(value, str) or all(escaped for escaped, _ in _REFERENCE.findall(value)):
                 remedy = f"Put it into an environment variable and write ${{{variable_name(key)}}} here."
                 secrets.refuse(key, "is a secret in the clear", remedy, value=HIDDEN)
                 continue
@@ -274,7 +275,9 @@ class _Reading:
     def _filled(self, part: Part, key: str, value: object) -> object:
         """Return ``value`` with every ``${NAME}`` in its texts replaced by the environment's value."""
         if isinstance(value, str):
-            return _REFERENCE.sub(lambda found: self._variable(part, key, found[1]), value)
+            return _REFERENCE.sub(
+                lambda found: found[0][1:] if found[1] else self._variable(part, key, found[2]), value
+            )
         if isinstance(value, list):
             return [self._filled(part, key, item) for item in value]
         if isinstance(value, Mapping):
@@ -286,6 +289,15 @@ class _Reading:
         if not value:
             part.refuse(key, "names an environment variable that is not set", f"Set {name}.", value=f"${{{name}}}")
         return value
+
+
+def in_writing(value: object) -> object:
+    """Return a setting's ``value`` as a configuration says it: what looks like a reference is none."""
+    if isinstance(value, str):
+        return _REFERENCE.sub(lambda found: "$" + found[0], value)
+    if isinstance(value, list):
+        return [in_writing(item) for item in value]
+    return {name: in_writing(item) for name, item in value.items()} if isinstance(value, Mapping) else value
 
 
 def _own_schedules(part: Part) -> Iterable[tuple[str, Schedule]]:

@@ -26,7 +26,7 @@ from tidegate.domain.workflow import PLAIN_SYNC
 from tidegate.engine.commands import installations
 from tidegate.engine.configuring import applying
 from tidegate.engine.configuring.changes import Action, Outcome
-from tidegate.engine.configuring.configuration import load
+from tidegate.engine.configuring.configuration import in_writing, load
 from tidegate.engine.configuring.document import DocumentFile, variable_name
 from tidegate.engine.configuring.specs import Configuration
 from tidegate.engine.parts import Parts
@@ -131,7 +131,7 @@ async def _configuration(
         "destinations": {
             target.name: {
                 "kind": target.kind,
-                "settings": target.settings,
+                "settings": in_writing(target.settings),
                 "secrets": named(parts.sealer.unseal(target.sealed, directory.destination_place(target.name)), target.name),
             }
         },
@@ -144,7 +144,7 @@ async def _configuration(
                         "account": link.account,
                         "concurrency": link.concurrency_limit,
                         **_limits(link),
-                        "settings": link.settings,
+                        "settings": in_writing(link.settings),
                         "secrets": named(parts.sealer.unseal(link.sealed, link.place), link.name),
                     }
                 },
