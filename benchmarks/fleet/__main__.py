@@ -24,7 +24,7 @@ import uvloop
 
 from benchmarks.fleet.stage import live_a_year, make_due, make_steady, point_at, settle_in
 from benchmarks.small_runs.__main__ import static_source
-from tidegate.bootstrap import Options, assemble
+from tidegate.bootstrap import Options, assemble, collect_rarely
 from tidegate.domain.run import Trigger
 from tidegate.engine import queries
 from tidegate.engine.engine import Engine
@@ -84,6 +84,7 @@ async def measure(data_dir: Path, url: str, only: Sequence[str], arguments: argp
             await settle_in(parts, url, count, parts.clock.now())
             say(f"{count:,} schedules made in {perf_counter() - began:.0f} s")
         await point_at(parts.pool, url)
+        collect_rarely()
         if "idle" in only:
             await show_idle(parts, count)
         if "planning" in only:
@@ -184,6 +185,7 @@ async def engine(data_dir: Path, slots: int) -> None:
     options = Options(data_dir=data_dir, allow_private_addresses=True, migrate=False, settings=Settings(slots=slots))
     async with assemble(options) as parts:
         working = Engine(parts)
+        collect_rarely()
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, working.stop)
         await working.run()
 
