@@ -220,6 +220,42 @@ def test_runs_that_wait_cost_the_planning_of_others_nothing(database_url: str, m
     in_world(database_url, story)
 
 
+PAGES = """
+select sum(pg_stat_get_xact_blocks_fetched(c.oid))::bigint from pg_class c left join pg_index i on i.indexrelid = c.oid
+ where coalesce(i.indrelid, c.oid) = any('{schedules,chains,runs}'::regclass[])
+"""
+"""How many pages of these tables and their indexes this session has looked at since its counts were last taken."""
+
+
+def test_planning_looks_at_no_more_pages_each_time_it_is_done(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A fleet that has been planned day after day is planned as fast as a fresh one, though nobody has tidied up."""
+
+    async def story(world: World) -> None:
+        await world.install()
+        await world.pool.execute(COPIES, 300)
+        pages: list[int] = []
+        original = schedules.advance
+
+        async def noting(connection: Connection, moves: Sequence[Move]) -> None:
+            await original(connection, moves)
+            pages.append(await connection.fetchval(PAGES))
+
+        monkeypatch.setattr(schedules, "advance", noting)
+        for day in range(40):
+            await world.pool.expire_connections()
+            world.clock.advance(days=1)
+            assert await plan_due(world.parts, world.clock.now()) == 301
+            await world.pool.execute("update runs set state = 'dropped', finished_at = due_at where state = 'waiting'")
+            if day in (3, 20):
+                await world.pool.execute("analyze runs, schedules")
+        assert len(pages) == 40
+        assert max(pages[30:]) < 1.5 * max(pages[2:6]), pages
+
+    in_world(database_url, story)
+
+
 def test_what_was_due_is_passed_over_once_though_a_transaction_might_still_see_it(
     database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
