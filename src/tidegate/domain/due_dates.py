@@ -199,13 +199,18 @@ class WallDueDates:
     def _day_by_day(self, wall: int, end: int, offset: int, count: int) -> list[datetime]:
         """Return up to ``count`` due dates of the wall times in ``(wall, end)`` under one offset."""
         found: list[datetime] = []
+        whole_day: list[timedelta] = []
         (first, from_second), (last, to_second) = divmod(wall, DAY_SECONDS), divmod(end, DAY_SECONDS)
         for day in self.days.between(first, last):
             midnight = EPOCH + timedelta(day, -offset)
             begin = bisect_right(self.times, from_second) if day == first else 0
             stop = bisect_left(self.times, to_second) if day == last else len(self.times)
             stop = min(stop, begin + count - len(found))
-            found += [midnight + timedelta(0, time) for time in self.times[begin:stop]]
+            if stop - begin == len(self.times):
+                whole_day = whole_day or [timedelta(0, time) for time in self.times]
+                found += [midnight + step for step in whole_day]
+            else:
+                found += [midnight + timedelta(0, time) for time in self.times[begin:stop]]
             if len(found) >= count:
                 break
         return found
