@@ -57,7 +57,7 @@ async def plan_due(parts: Parts, now: datetime, on_batch: Callable[[], None] = l
 
 async def _due(parts: Parts, now: datetime, most: int) -> list[int]:
     async with parts.pool.acquire() as connection, connection.transaction():
-        await database.find_by_index(connection)
+        await database.find_by_index(connection, "sort")
         return await schedules.due(connection, now, most)
 
 
@@ -80,7 +80,7 @@ async def _plan_batch(parts: Parts, chain_ids: Sequence[int], now: datetime) -> 
     hand, or has planned since these were found to be due, is neither.
     """
     async with parts.pool.acquire() as connection, connection.transaction():
-        await database.find_by_index(connection, "hashjoin", "mergejoin")
+        await database.find_by_index(connection, "hashjoin", "mergejoin", "sort")
         due = await schedules.take_due(connection, chain_ids, now)
         if not due:
             return 0, []

@@ -144,6 +144,9 @@ async def find_by_index(connection: Connection, *without: str, plan_once: bool =
 
     They then cost what the rows they ask for cost, however large the tables are and whatever the server, or a plan that it
     keeps, believes of them. ``without``: what else it is to do without, such as "hashjoin" where all are found by key.
+    Without "sort" a statement that asks for an order finds its rows by the index that has it: where a server believes that
+    hardly a row matches a partial index, it would read all of that rather than ask it for each of thousands of keys, and
+    believe so still at the midnight at which a hundred thousand match.
     (To let it plan each statement anew would not do: it then plans a foreign key's look-up anew for every row inserted.)
     ``plan_once``: keep the first plan that a session makes of a statement; by default it makes five before it keeps one.
     """
@@ -153,15 +156,11 @@ async def find_by_index(connection: Connection, *without: str, plan_once: bool =
 
 
 @asynccontextmanager
-async def in_order(connection: Connection) -> AsyncGenerator[None]:
-    """While inside, let the statements of this transaction that ask for an order find their rows by the index that has it.
-
-    Where a server believes that hardly a row matches a partial index, it reads all of that rather than ask it for each of
-    thousands of keys, and believes so still at the midnight at which a hundred thousand match.
-    """
-    await connection.execute("set local enable_sort = off")
+async def sorting(connection: Connection) -> AsyncGenerator[None]:
+    """While inside, let statements sort what they have found, in a transaction that is to `find_by_index` without "sort"."""
+    await connection.execute("set local enable_sort = on")
     yield
-    await connection.execute("set local enable_sort = default")
+    await connection.execute("set local enable_sort = off")
 
 
 async def lock(connection: Connection, key: int) -> None:

@@ -101,15 +101,14 @@ async def with_waiting(connection: Connection, chain_ids: Sequence[int]) -> set[
 async def _those(connection: Connection, chain_ids: Sequence[int], condition: str) -> list[tuple[int, int]]:
     """Return (chain, id) of the runs of these chains of which ``condition``, that of an index by chain, holds.
 
-    Whatever the server believes of how many runs there are of which it holds, those of other chains cost nothing.
+    In a transaction that may not sort (`database.find_by_index`) those of other chains cost nothing, however many the server
+    believes there are.
     """
     if not chain_ids:
         return []
-    async with database.in_order(connection):
-        rows = await connection.fetch(
-            f"select chain_id, id from runs where chain_id = any($1::bigint[]) and {condition} order by chain_id",
-            chain_ids,
-        )
+    rows = await connection.fetch(
+        f"select chain_id, id from runs where chain_id = any($1::bigint[]) and {condition} order by chain_id", chain_ids
+    )
     return [(row[0], row[1]) for row in rows]
 
 
@@ -119,7 +118,8 @@ async def coalesce(connection: Connection, chain_ids: Sequence[int], now: dateti
     What is merged is one run up to the newest of these due dates, which remembers the oldest.
     """
     if waiting := await _those(connection, chain_ids, "state = 'waiting'"):
-        await connection.execute(_COALESCE, [run_id for _, run_id in waiting], now)
+        async with database.sorting(connection):
+            await connection.execute(_COALESCE, [run_id for _, run_id in waiting], now)
 
 
 _STANDING = """

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from tidegate.store import database
 from tidegate.store.database import from_json, to_json
 
 if TYPE_CHECKING:
@@ -44,12 +43,11 @@ async def due(connection: Connection, now: datetime, limit: int) -> list[int]:
     To be asked for many at once: what was due before stays in the index as long as any transaction on the server might
     still see it, and each look passes over it.
     """
-    async with database.in_order(connection):
-        rows = await connection.fetch(
-            """select chain_id from schedules where next_due_at <= $1 and (held_until is null or held_until <= $1)
-                order by next_due_at limit $2""",
-            now, limit,
-        )  # fmt: skip
+    rows = await connection.fetch(
+        """select chain_id from schedules where next_due_at <= $1 and (held_until is null or held_until <= $1)
+            order by next_due_at limit $2""",
+        now, limit,
+    )  # fmt: skip
     return [row[0] for row in rows]
 
 
@@ -59,15 +57,14 @@ async def take_due(connection: Connection, chain_ids: Sequence[int], now: dateti
     Paused ones are among them, so that what they miss is known. Schedules that another planner holds are passed over, so
     planners never wait for one another.
     """
-    async with database.in_order(connection):
-        rows = await connection.fetch(
-            """select s.chain_id, s.rule::text as rule, s.received_at, s.planned_until, s.paused_at is not null as paused,
-                      c.installation_id || '/' || c.stream as seed
-                 from schedules s join chains c on c.id = s.chain_id
-                where s.chain_id = any($1::bigint[]) and s.next_due_at <= $2 and (s.held_until is null or s.held_until <= $2)
-                order by s.chain_id for update of s skip locked""",
-            chain_ids, now,
-        )  # fmt: skip
+    rows = await connection.fetch(
+        """select s.chain_id, s.rule::text as rule, s.received_at, s.planned_until, s.paused_at is not null as paused,
+                  c.installation_id || '/' || c.stream as seed
+             from schedules s join chains c on c.id = s.chain_id
+            where s.chain_id = any($1::bigint[]) and s.next_due_at <= $2 and (s.held_until is null or s.held_until <= $2)
+            order by s.chain_id for update of s skip locked""",
+        chain_ids, now,
+    )  # fmt: skip
     return list(map(DueSchedule._make, rows))
 
 
