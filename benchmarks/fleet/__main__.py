@@ -22,9 +22,9 @@ from time import perf_counter, process_time
 
 import uvloop
 
-from benchmarks.fleet.stage import live_a_year, make_due, make_steady, point_at, settle_in
+from benchmarks.fleet.stage import NEVER_SOON, end_day, live_a_year, make_due, make_steady, point_at, settle_in
 from benchmarks.small_runs.__main__ import static_source
-from tidegate.bootstrap import Options, assemble
+from tidegate.bootstrap import Options, assemble, collect_rarely
 from tidegate.domain.run import Trigger
 from tidegate.engine import queries
 from tidegate.engine.engine import Engine
@@ -35,7 +35,7 @@ from tidegate.engine.settings import Settings
 from tidegate.store import chains, compaction, leases, runs
 from tidegate.store.runs import PlannedRun
 
-PARTS = ("idle", "planning", "lag", "year")
+PARTS = ("idle", "planning", "wear", "lag", "year")
 IDLE_TICKS = 500
 STARTING_SECONDS, MADE_A_SECOND = 6, 50_000
 """How long engines take to start, and how many schedules are looked through a second to make the load steady."""
@@ -47,6 +47,9 @@ def main() -> None:
     parser.add_argument("--schedules", type=int, default=1_000_000)
     parser.add_argument("--only", choices=PARTS, action="append", help="one part, or several; all of them if not given")
     parser.add_argument("--due", type=int, default=100_000, help="how many are planned at once")
+    parser.add_argument(
+        "--days", type=int, default=30, help="on how many days in a row the same are planned, for the wear"
+    )
     parser.add_argument("--rate", type=int, default=500, help="due dates a second, for the start lag")
     parser.add_argument("--seconds", type=int, default=60)
     parser.add_argument("--slots", type=int, default=Settings().slots, help="runs that an engine has in hand at once")
@@ -84,12 +87,15 @@ async def measure(data_dir: Path, url: str, only: Sequence[str], arguments: argp
             await settle_in(parts, url, count, parts.clock.now())
             say(f"{count:,} schedules made in {perf_counter() - began:.0f} s")
         await point_at(parts.pool, url)
+        collect_rarely()
         if "idle" in only:
             await show_idle(parts, count)
         if "planning" in only:
             for each_its_own in (False, True):
                 for due in (min(arguments.due, count), 100):
                     await show_planning(parts, data_dir, due, each_its_own=each_its_own)
+        if "wear" in only:
+            await show_wear(parts, data_dir, min(arguments.due, count), arguments.days)
         if "lag" in only:
             await show_lag(parts, data_dir, arguments)
         if "year" in only:
@@ -124,6 +130,39 @@ async def show_planning(parts: Parts, data_dir: Path, due: int, *, each_its_own:
     say(
         f"  {due:,} due, {'each of its own rule' if each_its_own else 'all of one rule'}: {due / took:,.0f} planned a second"
         f" (to reach: 15,000), {1000 * took:.1f} ms, {1e6 * own / due:.0f} + {1e6 * servers / due:.0f} us of CPU each"
+    )
+
+
+async def show_wear(parts: Parts, data_dir: Path, due: int, days: int) -> None:
+    """Print how fast the same schedules are planned day after day, at first and at last."""
+    await parts.pool.execute("truncate runs cascade", timeout=600)
+    await make_due(parts.pool, due, parts.clock.now())
+    await parts.pool.execute(
+        "update schedules set next_due_at = 'infinity' where next_due_at > $1", parts.clock.now(), timeout=600
+    )
+    now, tenth, spent = parts.clock.now(), max(1, days // 10), [0.0, 0.0, 0.0]
+    for day in range(1, days + 1):
+        own, servers, began = process_time(), server_seconds(data_dir), perf_counter()
+        assert await plan_due(parts, now) == due
+        took = perf_counter() - began, process_time() - own, server_seconds(data_dir) - servers
+        spent = [one + other for one, other in zip(spent, took, strict=True)]
+        await end_day(parts.pool, day, now)
+        now += timedelta(days=1)
+        if day % tenth == 0:
+            planned = due * tenth
+            sizes = await parts.pool.fetchval(
+                "select string_agg(pg_size_pretty(pg_total_relation_size(n)), ' + ') from unnest($1::regclass[]) n",
+                ["schedules", "runs"],
+            )
+            say(
+                f"  {due:,} due for the {day}th day: {planned / spent[0]:,.0f} planned a second, {1e6 * spent[1] / planned:.0f}"
+                f" + {1e6 * spent[2] / planned:.0f} us of CPU each; schedules + runs {sizes}"
+            )
+            spent = [0.0, 0.0, 0.0]
+    await parts.pool.execute(
+        "update schedules set next_due_at = $1 where next_due_at = 'infinity'",
+        parts.clock.now() + NEVER_SOON,
+        timeout=600,
     )
 
 
@@ -184,6 +223,7 @@ async def engine(data_dir: Path, slots: int) -> None:
     options = Options(data_dir=data_dir, allow_private_addresses=True, migrate=False, settings=Settings(slots=slots))
     async with assemble(options) as parts:
         working = Engine(parts)
+        collect_rarely()
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, working.stop)
         await working.run()
 

@@ -18,6 +18,7 @@ STATIC = str(Path(__file__).parents[1] / "small_runs" / "static.yaml")
 PER_TENANT = 1000
 AT_ONCE = 50_000
 NEVER_SOON = timedelta(days=30)
+RUNS_KEPT = timedelta(days=90)
 
 
 async def settle_in(parts: Parts, url: str, count: int, now: datetime) -> None:
@@ -112,6 +113,24 @@ async def make_steady(pool: Pool, rate: int, begin: datetime) -> None:
         rate * 60, rules, begin, timeout=600,
     )  # fmt: skip
     await pool.execute("vacuum analyze schedules", timeout=600)
+
+
+async def end_day(pool: Pool, day: int, now: datetime) -> None:
+    """Let what was planned on this day of many succeed, what is old go, and the server tidy up as it would by itself: it
+    does so once a fifth of a table has changed, and looks at its contents once a tenth has.
+    """
+    await pool.execute("update runs set state = 'queued', queued_at = $1 where state = 'waiting'", now, timeout=600)
+    await pool.execute(
+        "update runs set state = 'succeeded', started_at = $1, finished_at = $1 where state = 'queued'",
+        now,
+        timeout=600,
+    )
+    await pool.execute("delete from runs where finished_at < $1", now - RUNS_KEPT, timeout=600)
+    await pool.execute("vacuum analyze schedules", timeout=600)
+    if day % 6 == 0:
+        await pool.execute("vacuum runs", timeout=600)
+    if day % 9 == 0:
+        await pool.execute("analyze runs", timeout=600)
 
 
 async def live_a_year(pool: Pool, chain_id: int, now: datetime) -> int:

@@ -45,12 +45,15 @@ class EveryNthDay:
     anchor: int = 0
 
     def on_or_after(self, day: int) -> int:
+        """Return the first matching day from ``day`` on; there always is one, at most ``step - 1`` days later."""
         return day + (self.anchor - day) % self.step
 
     def on_or_before(self, day: int) -> int:
+        """Return the last matching day up to ``day``; there always is one, at most ``step - 1`` days earlier."""
         return day - (day - self.anchor) % self.step
 
     def between(self, first: int, last: int) -> Iterator[int]:
+        """Yield every matching day from ``first`` to ``last``, both included, ascending."""
         return iter(range(self.on_or_after(first), last + 1, self.step))
 
 
@@ -85,6 +88,9 @@ class DaysOfMonth:
         return not any(self.shapes)
 
     def on_or_after(self, day: int) -> int:
+        """Return the first matching day from ``day`` on, NO_DAY if none comes by the calendar's horizon; a pattern that never
+        matches ends there too.
+        """
         year, month, first = _month_of(day)
         while year < HORIZON_YEAR + 1:
             days = self._days(year, month, first)
@@ -96,6 +102,7 @@ class DaysOfMonth:
         return NO_DAY
 
     def on_or_before(self, day: int) -> int:
+        """Return the last matching day up to ``day``, -NO_DAY if there is none after the year 1."""
         year, month, first = _month_of(day)
         while year > 1:
             days = self._days(year, month, first)
@@ -107,6 +114,7 @@ class DaysOfMonth:
         return -NO_DAY
 
     def between(self, first: int, last: int) -> Iterator[int]:
+        """Yield every matching day from ``first`` to ``last``, both included, ascending."""
         year, month, beginning = _month_of(first)
         while beginning <= last:
             for number in self._days(year, month, beginning):

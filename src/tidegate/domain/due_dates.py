@@ -11,12 +11,16 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from itertools import accumulate, islice, repeat
 from operator import add
-from typing import Protocol
+from typing import Final, Protocol
 
 from tidegate.domain.day_pattern import DayPattern, EveryNthDay
 from tidegate.domain.instant import DAY_SECONDS, EPOCH, instant_of, whole_seconds
 from tidegate.domain.zone import FAR, Zone
 from tidegate.domain.zone_data import HORIZON
+
+END: Final = instant_of(HORIZON)
+"""Where the calendar ends: no due date is there or after it."""
+LAST: Final = instant_of(HORIZON - 1)
 
 
 class DueDates(Protocol):
@@ -48,25 +52,29 @@ class ElapsedDueDates:
     interval: timedelta
 
     def next(self, after: datetime) -> datetime | None:
+        """Return the first one strictly after both ``after`` and the start, None beyond the horizon; no clock change moves it
+        (SPEC 2.3).
+        """
         steps = max(0, (after - self.start) // self.interval) + 1
         return self._step(steps)
 
     def latest(self, after: datetime, until: datetime) -> datetime | None:
-        horizon = instant_of(HORIZON - 1)
-        steps = (min(until, horizon) - self.start) // self.interval
+        """Return the last one in ``(after, until]``, None if there is none; one division, however many have passed."""
+        steps = (min(until, LAST) - self.start) // self.interval
         due_at = self._step(steps) if steps > 0 else None
         return due_at if due_at is not None and due_at > after else None
 
     def batch(self, after: datetime, count: int) -> list[datetime]:
+        """Return the first ``count`` ones after both ``after`` and the start, ``interval`` apart; fewer at the horizon."""
         first = self.next(after)
         if first is None:
             return []
-        room = (instant_of(HORIZON - 1) - first) // self.interval + 1
+        room = (LAST - first) // self.interval + 1
         return list(islice(_row(first, self.interval), min(count, room)))
 
     def _step(self, steps: int) -> datetime | None:
         elapsed = steps * self.interval
-        return self.start + elapsed if elapsed < instant_of(HORIZON) - self.start else None
+        return self.start + elapsed if elapsed < END - self.start else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,10 +95,16 @@ class WallDueDates:
         object.__setattr__(self, "_start", whole_seconds(self.start))
 
     def next(self, after: datetime) -> datetime | None:
+        """Return the first one strictly after both ``after`` and the start, None beyond the horizon; a wall time that does
+        not exist is moved forward by the gap, of one that occurs twice the first counts (SPEC 2.4).
+        """
         found = self._first_from(max(whole_seconds(after), self._start) + 1)
         return None if found is None else instant_of(found)
 
     def latest(self, after: datetime, until: datetime) -> datetime | None:
+        """Return the last one in ``(after, until]`` after the start, None if there is none; found from ``until`` backwards,
+        however many have passed.
+        """
         low = max(after, self.start)
         if until <= low:
             return None
@@ -98,6 +112,7 @@ class WallDueDates:
         return instant_of(found) if found > whole_seconds(low) else None
 
     def batch(self, after: datetime, count: int) -> list[datetime]:
+        """Return what `next` would give ``count`` times in a row, strictly increasing; fewer at the horizon."""
         found: list[datetime] = []
         seconds = max(whole_seconds(after), self._start)
         while len(found) < count and (following := self._first_from(seconds + 1)) is not None:
@@ -184,13 +199,18 @@ class WallDueDates:
     def _day_by_day(self, wall: int, end: int, offset: int, count: int) -> list[datetime]:
         """Return up to ``count`` due dates of the wall times in ``(wall, end)`` under one offset."""
         found: list[datetime] = []
+        whole_day: list[timedelta] = []
         (first, from_second), (last, to_second) = divmod(wall, DAY_SECONDS), divmod(end, DAY_SECONDS)
         for day in self.days.between(first, last):
             midnight = EPOCH + timedelta(day, -offset)
             begin = bisect_right(self.times, from_second) if day == first else 0
             stop = bisect_left(self.times, to_second) if day == last else len(self.times)
             stop = min(stop, begin + count - len(found))
-            found += [midnight + timedelta(0, time) for time in self.times[begin:stop]]
+            if stop - begin == len(self.times):
+                whole_day = whole_day or [timedelta(0, time) for time in self.times]
+                found += [midnight + step for step in whole_day]
+            else:
+                found += [midnight + timedelta(0, time) for time in self.times[begin:stop]]
             if len(found) >= count:
                 break
         return found

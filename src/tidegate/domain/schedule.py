@@ -95,12 +95,10 @@ class Schedule:
 
     def _compile(self, zone: Zone) -> DueDates | None:
         if self.start_on is not None:
-            anchor = self.start_on
-            wall = day_number(anchor) * DAY_SECONDS + self.sync_hour * 3600
+            wall = day_number(self.start_on) * DAY_SECONDS + self.sync_hour * 3600
             start = instant_of(zone.instant_of_wall(wall))
         elif self.start_at is not None:
             start = self.start_at
-            anchor = zone.local(start).date()
         else:
             return None
         match self.recurrence:
@@ -109,6 +107,7 @@ class Schedule:
             case Cron() as cron:
                 return WallDueDates(start, zone, cron.days, cron.times)
             case Frequency() as frequency:
+                anchor = self.start_on or zone.local(start).date()
                 return WallDueDates(start, zone, frequency.days(anchor), (self.sync_hour * 3600,))
 
     @property

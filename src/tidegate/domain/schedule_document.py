@@ -31,6 +31,10 @@ _SEED_RECURRENCES: Final[Mapping[str, Recurrence]] = {
     "weekly": Frequency.WEEKLY,
     "hourly": Every(timedelta(hours=1)),
 }
+_SEED: Final = frozenset(SEED_FIELDS)
+_RECURRENCE: Final = frozenset(RECURRENCES)
+_CATCH_UPS: Final[Mapping[object, CatchUp]] = {each.value: each for each in CatchUp}
+_NONE: Final = timedelta(0)
 _DATE: Final = re.compile(r"([0-9]{4}-[0-9]{2}-[0-9]{2})(?:T00:00(?::00(?:\.0{1,9})?)?(?:Z|\+00:00)?)?")
 
 
@@ -42,7 +46,7 @@ def parse_schedule(document: object) -> Schedule:
     if not isinstance(document, Mapping):
         raise InvalidInput("schedule", document, "is not an object", 'Write one such as {"daily": true}.')
     given = {str(key): value for key, value in document.items() if value is not None}
-    if any(key in document for key in SEED_FIELDS) and not any(key in given for key in RECURRENCES):
+    if not _SEED.isdisjoint(document) and _RECURRENCE.isdisjoint(given):
         _check_keys(document, SEED_FIELDS, FIELDS)
         return _seed(given)
     _check_keys(document, FIELDS, SEED_FIELDS)
@@ -70,9 +74,9 @@ def _native(given: Mapping[str, object]) -> Schedule:
         sync_hour=check_hour(given.get("sync_hour", 0), "sync_hour"),
         start_on=None if start_date is None else _date(start_date, "start_date"),
         start_at=None if start_at is None else parse_instant(start_at, "start_at"),
-        settle=parse_duration(given.get("settle", 0), "settle"),
-        spread_window=parse_duration(given.get("spread", 0), "spread"),
-        catch_up=_catch_up(given.get("catch_up", "coalesce")),
+        settle=parse_duration(given["settle"], "settle") if "settle" in given else _NONE,
+        spread_window=parse_duration(given["spread"], "spread") if "spread" in given else _NONE,
+        catch_up=_catch_up(given["catch_up"]) if "catch_up" in given else CatchUp.COALESCE,
         max_period=parse_duration(given["max_period"], "max_period") if "max_period" in given else None,
     )
 
@@ -97,9 +101,10 @@ def _recurrence(given: Mapping[str, object]) -> Recurrence:
 
 
 def _catch_up(value: object) -> CatchUp:
-    if not isinstance(value, str) or value not in list(CatchUp):
+    found = _CATCH_UPS.get(value) if isinstance(value, str) else None
+    if found is None:
         raise InvalidInput("catch_up", value, "is not a way to catch up", 'Use "coalesce", the default, or "each".')
-    return CatchUp(value)
+    return found
 
 
 def _seed(given: Mapping[str, object]) -> Schedule:
@@ -173,8 +178,9 @@ def parse_instant(value: object, field: str) -> datetime:
         raise InvalidInput(field, _shown(value), "is not an instant", remedy)
     if not 1 < instant.year < 9999:  # near the ends of datetime's range the change to UTC would overflow
         raise InvalidInput(field, _shown(value), "is not within the calendar", "Write a year such as 2022.")
-    check_year(instant.astimezone(UTC), field)
-    return instant.astimezone(UTC)
+    instant = instant.astimezone(UTC)
+    check_year(instant, field)
+    return instant
 
 
 def _shown(value: object) -> object:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from functools import lru_cache
@@ -27,6 +27,8 @@ log = structlog.get_logger()
 
 AT_ONCE = 2
 """Batches planned side by side: while the database writes one, the due dates of the other are computed."""
+LISTED = 25
+"""Batches' worth of due schedules that are looked up at once."""
 UNREADABLE_AGAIN = timedelta(hours=1)
 """When a stored rule that this revision cannot read is looked at again."""
 
@@ -43,31 +45,45 @@ async def plan_due(parts: Parts, now: datetime, on_batch: Callable[[], None] = l
     look_at = await schedules.look_at(parts.pool)
     if look_at is None or look_at > now:
         return 0
-    return sum(await asyncio.gather(*[_plan_batches(parts, now, on_batch) for _ in range(AT_ONCE)]))
-
-
-async def _plan_batches(parts: Parts, now: datetime, on_batch: Callable[[], None]) -> int:
-    """Plan batch by batch; one that has taken more than it could plan is followed by one that takes fewer."""
-    planned, take = 0, parts.settings.plan_batch
+    planned, most = 0, LISTED * parts.settings.plan_batch
     while True:
-        taken, done = await _plan_batch(parts, now, take)
+        listed = await _due(parts, now, most)
+        due = deque(listed)
+        done = sum(await asyncio.gather(*[_plan_batches(parts, due, now, on_batch) for _ in range(AT_ONCE)]))
+        planned += done
+        if not done or len(listed) < most:
+            return planned
+
+
+async def _due(parts: Parts, now: datetime, most: int) -> list[int]:
+    async with parts.pool.acquire() as connection, connection.transaction():
+        await database.find_by_index(connection, "sort")
+        return await schedules.due(connection, now, most)
+
+
+async def _plan_batches(parts: Parts, due: deque[int], now: datetime, on_batch: Callable[[], None]) -> int:
+    """Plan what is ``due`` batch by batch; one that has taken more than it could plan is followed by one that takes fewer."""
+    planned, take = 0, parts.settings.plan_batch
+    while due:
+        done, left = await _plan_batch(parts, [due.popleft() for _ in range(min(take, len(due)))], now)
+        due.extendleft(reversed(left))
         planned += done
         if done:
             on_batch()
-        if done == taken < take:
-            return planned
-        take = min(2 * done, parts.settings.plan_batch)
+        take = min(2 * done, parts.settings.plan_batch) or take
+    return planned
 
 
-async def _plan_batch(parts: Parts, now: datetime, take: int) -> tuple[int, int]:
-    """Plan up to ``take`` due schedules in one transaction, of up to about ``plan_batch`` runs; return how many were
-    taken, and how many planned. Those left are due still, and the next batch's: a transaction must not outlast a lease.
+async def _plan_batch(parts: Parts, chain_ids: Sequence[int], now: datetime) -> tuple[int, list[int]]:
+    """Plan these schedules in one transaction, to up to about ``plan_batch`` runs; return how many were planned, and those
+    left, which are due still, and the next batch's: a transaction must not outlast a lease. What another planner has in
+    hand, or has planned since these were found to be due, is neither.
     """
     async with parts.pool.acquire() as connection, connection.transaction():
-        await database.find_by_index(connection, "hashjoin", "mergejoin")
-        due = await schedules.take_due(connection, now, take)
+        await database.find_by_index(connection, "hashjoin", "mergejoin", "sort")
+        due = await schedules.take_due(connection, chain_ids, now)
         if not due:
-            return 0, 0
+            return 0, []
         groups = _alike(due)
         standings = await runs.standings(
             connection, [some[0].chain_id for rule, some in groups if _a_row(rule, some)], now
@@ -80,7 +96,8 @@ async def _plan_batch(parts: Parts, now: datetime, take: int) -> tuple[int, int]
         paused = {one.chain_id for one in due if one.paused}
         await runs.backfill_again(connection, [move for move in moves if move.chain_id not in paused], now)
     parts.signal("schedules.planned")
-    return len(due), len(moves)
+    done = {move.chain_id for move in moves} if len(moves) < len(due) else None
+    return len(moves), [] if done is None else [one.chain_id for one in due if one.chain_id not in done]
 
 
 Group: TypeAlias = tuple[Schedule | None, list[DueSchedule]]

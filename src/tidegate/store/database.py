@@ -144,12 +144,23 @@ async def find_by_index(connection: Connection, *without: str, plan_once: bool =
 
     They then cost what the rows they ask for cost, however large the tables are and whatever the server, or a plan that it
     keeps, believes of them. ``without``: what else it is to do without, such as "hashjoin" where all are found by key.
+    Without "sort" a statement that asks for an order finds its rows by the index that has it: where a server believes that
+    hardly a row matches a partial index, it would read all of that rather than ask it for each of thousands of keys, and
+    believe so still at the midnight at which a hundred thousand match.
     (To let it plan each statement anew would not do: it then plans a foreign key's look-up anew for every row inserted.)
     ``plan_once``: keep the first plan that a session makes of a statement; by default it makes five before it keeps one.
     """
     settings = [f"set local enable_{name} = off" for name in ("seqscan", "bitmapscan", *without)]
     settings += ["set local plan_cache_mode = force_generic_plan"] * plan_once
     await connection.execute("; ".join([*settings, "set local jit = off"]))
+
+
+@asynccontextmanager
+async def sorting(connection: Connection) -> AsyncGenerator[None]:
+    """While inside, let statements sort what they have found, in a transaction that is to `find_by_index` without "sort"."""
+    await connection.execute("set local enable_sort = on")
+    yield
+    await connection.execute("set local enable_sort = off")
 
 
 async def lock(connection: Connection, key: int) -> None:

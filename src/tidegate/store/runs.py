@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from tidegate.domain.catch_up import Standing
 from tidegate.domain.period import Period
 from tidegate.domain.run import Lane, RunState, Trigger
+from tidegate.store import database
 from tidegate.store.schedules import Move
 from tidegate.store.waiting import DISPATCH, HELD_BACK
 
@@ -63,19 +64,22 @@ select p.chain_id, c.tenant_id, c.account_id, p.lane, p.trigger, 'waiting', p.fi
     + _ANEW
 )
 
-_COALESCE = """
+STILL_WAITS = "state || '' = 'waiting'"
+"""Of runs found by id: written so that no index of waiting runs can be read in place of asking for the ids."""
+
+_COALESCE = f"""
 with ready as (
     select id, row_number() over newest as nth, min(first_due_at) over whole as first_due_at,
            min(not_before_at) over whole as not_before_at
       from runs
-     where chain_id = any($1::bigint[]) and state = 'waiting' and trigger = 'schedule' and epoch = 0 and not_before_at <= $2
+     where id = any($1::bigint[]) and {STILL_WAITS} and trigger = 'schedule' and epoch = 0 and not_before_at <= $2
     window whole as (partition by chain_id, lane), newest as (whole order by period_end desc)
 ),
 merged as (
-    delete from runs r using ready where r.id = ready.id and ready.nth > 1 and r.state = 'waiting'
+    delete from runs r using ready where r.id = ready.id and ready.nth > 1 and r.{STILL_WAITS}
 )
 update runs r set first_due_at = ready.first_due_at, not_before_at = ready.not_before_at
-  from ready where r.id = ready.id and ready.nth = 1 and r.state = 'waiting' and r.first_due_at > ready.first_due_at
+  from ready where r.id = ready.id and ready.nth = 1 and r.{STILL_WAITS} and r.first_due_at > ready.first_due_at
 """
 
 
@@ -91,10 +95,21 @@ async def plan(connection: Connection, runs: Sequence[PlannedRun]) -> None:
 
 async def with_waiting(connection: Connection, chain_ids: Sequence[int]) -> set[int]:
     """Return those of the chains of which a run waits."""
+    return {chain_id for chain_id, _ in await _those(connection, chain_ids, "state = 'waiting'")}
+
+
+async def _those(connection: Connection, chain_ids: Sequence[int], condition: str) -> list[tuple[int, int]]:
+    """Return (chain, id) of the runs of these chains of which ``condition``, that of an index by chain, holds.
+
+    In a transaction that may not sort (`database.find_by_index`) those of other chains cost nothing, however many the server
+    believes there are.
+    """
+    if not chain_ids:
+        return []
     rows = await connection.fetch(
-        "select distinct chain_id from runs where chain_id = any($1::bigint[]) and state = 'waiting'", chain_ids
+        f"select chain_id, id from runs where chain_id = any($1::bigint[]) and {condition} order by chain_id", chain_ids
     )
-    return {row["chain_id"] for row in rows}
+    return [(row[0], row[1]) for row in rows]
 
 
 async def coalesce(connection: Connection, chain_ids: Sequence[int], now: datetime) -> None:
@@ -102,9 +117,9 @@ async def coalesce(connection: Connection, chain_ids: Sequence[int], now: dateti
 
     What is merged is one run up to the newest of these due dates, which remembers the oldest.
     """
-    if not chain_ids:
-        return
-    await connection.execute(_COALESCE, chain_ids, now)
+    if waiting := await _those(connection, chain_ids, "state = 'waiting'"):
+        async with database.sorting(connection):
+            await connection.execute(_COALESCE, [run_id for _, run_id in waiting], now)
 
 
 _STANDING = """
@@ -134,12 +149,13 @@ async def standings(connection: Connection, chain_ids: Sequence[int], now: datet
 
 async def supersede(connection: Connection, chain_ids: Sequence[int], now: datetime) -> None:
     """End the live runs that have not started and whose period has been covered or waived meanwhile (SPEC 2.7)."""
-    await connection.execute(
-        """update runs r set state = 'superseded', finished_at = $2
-            where chain_id = any($1::bigint[]) and lane = 'live' and state = 'waiting'
-              and period_end <= (select max(k.period_end) from coverage k where k.chain_id = r.chain_id)""",
-        chain_ids, now,
-    )  # fmt: skip
+    if waiting := await _those(connection, chain_ids, "state = 'waiting'"):
+        await connection.execute(
+            f"""update runs r set state = 'superseded', finished_at = $2
+                 where id = any($1::bigint[]) and lane = 'live' and {STILL_WAITS}
+                   and period_end <= (select max(k.period_end) from coverage k where k.chain_id = r.chain_id)""",
+            [run_id for _, run_id in waiting], now,
+        )  # fmt: skip
 
 
 async def request(connection: Connection, run: PlannedRun) -> int:
@@ -197,18 +213,22 @@ async def backfill_again(connection: Connection, moves: Sequence[Move], now: dat
     """Do the backfills anew that lead from a chain's start to its head, and were last tried before a due date that has
     passed (SPEC 2.8, 2.10): nobody but the planner asks for those again.
     """
+    planned_until = {move.chain_id: move.planned_until for move in moves}
+    failed = await _those(connection, list(planned_until), "lane = 'backfill' and state in ('failed', 'unproven')")
+    if not failed:
+        return
     await connection.execute(
         """update runs r
               set state = 'waiting', due_at = greatest($3, r.first_due_at), period_start = c.start_at, not_before_at = $3,
                   attempt = 0, started_at = null, finished_at = null, checkpoint = null, error = null, report = null,
                   read_count = 0, inserted_count = 0, updated_count = 0, unchanged_count = 0, misfit_count = 0,
                   quarantined_count = 0
-             from unnest($1::bigint[], $2::timestamptz[]) m (chain_id, planned_until), chains c, coverage h
-            where r.chain_id = m.chain_id and r.lane = 'backfill' and r.state in ('failed', 'unproven')
+             from unnest($1::bigint[], $2::timestamptz[]) m (run_id, planned_until), chains c, coverage h
+            where r.id = m.run_id and r.state || '' in ('failed', 'unproven')
               and coalesce(r.started_at, r.finished_at) < m.planned_until and c.id = r.chain_id
               and h.chain_id = r.chain_id and h.previous_end is null and h.period_start = r.period_end
               and h.period_start > c.start_at""",
-        [move.chain_id for move in moves], [move.planned_until for move in moves], now,
+        [run_id for _, run_id in failed], [planned_until[chain_id] for chain_id, _ in failed], now,
     )  # fmt: skip
 
 

@@ -37,8 +37,22 @@ class Move(NamedTuple):
     held_until: datetime | None = None
 
 
-async def take_due(connection: Connection, now: datetime, limit: int) -> list[DueSchedule]:
-    """Return up to ``limit`` schedules due by ``now`` and lock them until the caller's transaction ends.
+async def due(connection: Connection, now: datetime, limit: int) -> list[int]:
+    """Return the chains of up to ``limit`` schedules due by ``now``, those first that have been due for longest.
+
+    To be asked for many at once: what was due before stays in the index as long as any transaction on the server might
+    still see it, and each look passes over it.
+    """
+    rows = await connection.fetch(
+        """select chain_id from schedules where next_due_at <= $1 and (held_until is null or held_until <= $1)
+            order by next_due_at limit $2""",
+        now, limit,
+    )  # fmt: skip
+    return [row[0] for row in rows]
+
+
+async def take_due(connection: Connection, chain_ids: Sequence[int], now: datetime) -> list[DueSchedule]:
+    """Return those of these schedules that are due by ``now`` still, and lock them until the caller's transaction ends.
 
     Paused ones are among them, so that what they miss is known. Schedules that another planner holds are passed over, so
     planners never wait for one another.
@@ -47,9 +61,9 @@ async def take_due(connection: Connection, now: datetime, limit: int) -> list[Du
         """select s.chain_id, s.rule::text as rule, s.received_at, s.planned_until, s.paused_at is not null as paused,
                   c.installation_id || '/' || c.stream as seed
              from schedules s join chains c on c.id = s.chain_id
-            where s.next_due_at <= $1 and (s.held_until is null or s.held_until <= $1)
-            order by s.next_due_at limit $2 for update of s skip locked""",
-        now, limit,
+            where s.chain_id = any($1::bigint[]) and s.next_due_at <= $2 and (s.held_until is null or s.held_until <= $2)
+            order by s.chain_id for update of s skip locked""",
+        chain_ids, now,
     )  # fmt: skip
     return list(map(DueSchedule._make, rows))
 

@@ -46,17 +46,36 @@ def test_finding_the_latest_does_not_step_through_an_outage() -> None:
         assert 1 <= len(days.questions) <= 2
 
 
-def test_a_piece_costs_its_own_due_date_not_the_rest_of_its_day(monkeypatch: pytest.MonkeyPatch) -> None:
-    """SPEC 2.8: `each` of a hundred missed minutes makes an instant or two, not all 1,440 of the day each time."""
+EACH_MINUTE = {
+    "cron": "* * * * *", "start_at": "2026-07-01T00:00:00Z", "catch_up": "each", "time_zone": "Europe/London",
+}  # fmt: skip
+
+
+def counted_spans(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """Return a list that grows by each span of time that is made to find due dates."""
     made: list[float] = []
 
     def counted(days: float = 0, seconds: float = 0) -> timedelta:
         made.append(seconds)
         return timedelta(days, seconds)
 
-    rule = {"cron": "* * * * *", "start_at": "2026-07-01T00:00:00Z", "catch_up": "each", "time_zone": "Europe/London"}
-    schedule = parse_schedule(rule)
     monkeypatch.setattr(due_dates, "timedelta", counted)
+    return made
+
+
+def test_a_row_of_whole_days_makes_the_times_of_a_day_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """SPEC 2.4: a preview of minutes is a sum for each due date, nothing more."""
+    schedule = parse_schedule(EACH_MINUTE)
+    made = counted_spans(monkeypatch)
+    found: list[datetime] = schedule.due_dates.batch(at("2026-07-02 00:00"), 30 * 1440)
+    assert [one - before for before, one in pairwise(found)] == [timedelta(minutes=1)] * (30 * 1440 - 1)
+    assert len(made) < 3 * 1440
+
+
+def test_a_piece_costs_its_own_due_date_not_the_rest_of_its_day(monkeypatch: pytest.MonkeyPatch) -> None:
+    """SPEC 2.8: `each` of a hundred missed minutes makes an instant or two, not all 1,440 of the day each time."""
+    schedule = parse_schedule(EACH_MINUTE)
+    made = counted_spans(monkeypatch)
     now = at("2026-07-15 00:00")
     after = now - timedelta(days=1)
     found = pieces(schedule, after, after, now, 100)

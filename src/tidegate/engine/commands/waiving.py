@@ -12,7 +12,7 @@ from tidegate.domain.schedule import next_due
 from tidegate.domain.schedule_document import parse_schedule
 from tidegate.engine.commands import installations
 from tidegate.engine.parts import Parts
-from tidegate.store import coverage, runs, schedules
+from tidegate.store import coverage, database, runs, schedules
 from tidegate.store.schedules import Move
 
 if TYPE_CHECKING:
@@ -46,6 +46,8 @@ async def waive(parts: Parts, tenant_id: str, installation: str, stream: str, un
             raise InvalidInput("until", render_instant(until), f"is not after {render_instant(begin)}, {where}", remedy)
         period = Period(begin, until)
         await coverage.waive(connection, chain.id, period, reason.strip(), now)
+        # A session keeps its plans, and the planner asks the same of thousands.
+        await database.find_by_index(connection, "hashjoin", "mergejoin", "sort")
         await runs.supersede(connection, [chain.id], now)
         if kept is not None:
             after = max(kept.received_at, until)
