@@ -110,6 +110,21 @@ HOSTILE = (
 )  # fmt: skip
 
 
+def test_the_word_for_null_and_null_are_two_things(database_url: str) -> None:
+    """SPEC 5: nothing dropped: in pages where nothing else asks for a closer look, staged or not."""
+
+    async def story(destination: LocalPostgres, pool: Pool) -> None:
+        run = Run(destination.writer(target(), 1, 1))
+        await run.write(page(order(1, at=at(1), price=1.5, note="Note", flag=True)))
+        await run.write(page(order(2, note="None"), order(3, note=None, at=None, price=None, flag=None)))
+        edited = order(2, 1, note=None), order(3, 1, note="None")
+        await run.write(page(*edited), page(order(1, 1, note=None, price=2.5, flag=False), order(4)))
+        found = [(row["note"], row["price"], row["flag"]) for row in await rows(pool, "note, price::text, flag")]
+        assert found == [(None, "2.5", False), (None, None, None), ("None", None, None), (None, None, None)]
+
+    told(database_url, story)
+
+
 @pytest.mark.parametrize("raw", HOSTILE)
 def test_a_number_is_the_same_however_it_comes_in(database_url: str, raw: str) -> None:
     """SPEC 5: a value that does not fit is set aside; the fast way and the careful one agree, down to the content's hash."""

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
+from datetime import timedelta
 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.destinations.loading import LISTED, ORDERS, Run, at, local, page, rows, target
+from tests.destinations.loading import BEGINNING, LISTED, ORDERS, Run, at, local, page, rows, target
 from tidegate.destinations.base import Written
 from tidegate.domain.stream import Stream
 
@@ -87,11 +88,12 @@ async def compare(url: str, stream: Stream, batches: list[Batch]) -> None:
             assert written.read == written.inserted + written.updated + written.unchanged + len(written.quarantined)
         found = {row["id"]: row for row in await rows(pool) if row["id"] != 9}
         assert found.keys() == model.held.keys()
-        for key, (cursor, content, _) in model.held.items():
+        for key, (cursor, content, requested) in model.held.items():
             expected_record = Seen(key, cursor, content).encoded(stream)
             assert isinstance(expected_record, dict)
             assert found[key]["content"] == (None if content == 3 else expected_record["content"])
             assert (found[key]["_tidegate_misfits"] is None) == (content != 3)
+            assert found[key]["_tidegate_requested_at"] == BEGINNING + timedelta(seconds=requested)
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -25,6 +25,8 @@ NULL = "None"
 """How COPY text spells null here: what an f-string makes of None. The word itself is escaped as `\\None`."""
 
 _NULL_AT_END = f"\t{NULL}".encode()
+_AS_SPELLED = str.strip
+"""Returns the spelling of a number, in which there is nothing to strip, as it is: a method is called faster than `str`."""
 _PLAIN_INSTANTS = re.compile(
     r"(?:(?!0000)\d{4}-(?:0[1-9]|1[0-2])-(?:0[1-9]|[12]\d|3[01])T(?:[01]\d|2[0-3]):[0-5]\d:[0-5]\dZ\n)*"
 )
@@ -142,24 +144,32 @@ class Layout:
             return None
         if cursor is not None and (len(cursor.path) > 1 or cursor.path[0] not in named):
             return None
-        return msgspec.json.Decoder(list[self.record], float_hook=str)  # type: ignore[name-defined]
+        return msgspec.json.Decoder(list[self.record], float_hook=_AS_SPELLED)  # type: ignore[name-defined]
 
     @cached_property
     def _contents(self) -> dict[tuple[bool, bool], Content]:
         return {}
 
     def _content(self, *, escape: bool, read: bool) -> Content:
-        """Return a function from a struct and its cursor value to the columns' COPY text, one f-string long.
+        """Return a function from a struct and its cursor value to the columns' COPY text: one expression, joined by tabs.
 
         ``escape``: texts may need it. ``read``: instants may be spelled in any way.
         """
         made = self._contents.get((escape, read))
         if made is None:
-            parts = "\\t".join(f"{{{self._expression(column, escape, read)}!s}}" for column in self.columns)
-            scope = {"escaped": escaped, "instant": instant, "json_text": json_text}
-            made = eval(f'lambda r, cursor: f"{parts}"', scope)  # noqa: S307 - attribute positions, nothing else
+            parts = "".join(f"{self._text(column, escape, read)}, " for column in self.columns)
+            scope = {"escaped": escaped, "instant": instant, "json_text": json_text, "joined": "\t".join}
+            made = eval(f"lambda r, cursor: joined(({parts}))", scope)  # noqa: S307 - attribute positions, nothing else
             self._contents[escape, read] = made
         return made
+
+    def _text(self, column: Column, escape: bool, read: bool) -> str:
+        """Return the expression of a column's COPY text. What is text or null already is not put through `str` again."""
+        value = self._expression(column, escape, read)
+        as_it_is = column.kind is ColumnType.TEXT or (column.kind is ColumnType.TIMESTAMP and not read)
+        if as_it_is and value.startswith("r."):
+            return f"{value} if {value} is not None else {NULL!r}"
+        return f'f"{{{value}!s}}"'
 
     def _expression(self, column: Column, escape: bool, read: bool) -> str:
         if column.name == self.cursor_column:
@@ -216,7 +226,7 @@ class Layout:
         if self._decoder is None or (escapes and b"\\u0000" in page):
             raise Unfit
         try:
-            return self._heads(self._decoder.decode(page), escape=escapes or b"None" in page)
+            return self._heads(self._decoder.decode(page), escape=escapes or _mentions_null(page))
         except (ValueError, RecursionError) as error:
             raise Unfit from error
 
@@ -240,6 +250,11 @@ class Layout:
         line, aside = self._content(escape=True, read=True)(record, cursor).encode(), escaped(misfits)
         digest = content_hash(line, b"" if misfits is None else f"\t\t{aside}".encode())
         return line + f"\t{aside}\t{cursor}\t{digest}".encode()
+
+
+def _mentions_null(page: bytes) -> bool:
+    """Return whether `NULL` stands somewhere in ``page``; from the end, for its first letter is rarer than its last."""
+    return page.rfind(NULL.encode()) >= 0
 
 
 def _joined(text: str) -> Callable[[list[Any]], str]:

@@ -181,7 +181,7 @@ class Load:
             else:
                 await upsert.stage(connection, lines)
                 await _patiently(connection, place.rows)
-                counts = await upsert.write(connection, self._target, self._run_id)
+                counts = await upsert.write(connection, lines, self._target, self._run_id)
         place.written()
         await _patiently(connection, place.commit)
         return batch.written(counts)

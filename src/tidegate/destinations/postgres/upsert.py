@@ -24,8 +24,10 @@ _OURS: Final = (
     Column("_tidegate_hash", "bigint", None),
 )
 """What follows the record's columns in a line, in the order of `Layout.heads`."""
-_STAGED: Final = (*_OURS, Column("_tidegate_requested_at", "timestamptz", None))
-"""What a line of the staging table ends with; the time is the page's."""
+_PAGE: Final = "_tidegate_page"
+"""Says of a staged row which page it came from, from 1: a small number is read for less than the page's time in each row."""
+_STAGED: Final = (*_OURS, Column(_PAGE, "int", None))
+"""What a line of the staging table ends with."""
 _PLACE: Final = "_tidegate_place"
 """Numbers the staged rows in the order in which they were read."""
 _DIRECT: Final = ("_tidegate_requested_at", "_tidegate_run_id", "tenant_id", "account_id")
@@ -85,15 +87,15 @@ class Upsert:
         """Return the upsert: rows in key order, so that two writers never wait for each other in a circle.
 
         Within a batch the greatest cursor value wins, of equal ones the record that was read last; against the table the
-        version rule of SPEC 4. Parameters: tenant, account, run.
+        version rule of SPEC 4. Parameters: tenant, account, run, and by page its `requested_at`.
         """
-        names = [quoted(column.name) for column in self._staged]
+        names = [quoted(column.name) for column in (*self.layout.columns, *_OURS)]
         keys = [quoted(key) for key in self.layout.keys]
-        kept = [name for name in (*names, "_tidegate_run_id") if name not in keys]
+        kept = [name for name in (*names, "_tidegate_requested_at", "_tidegate_run_id") if name not in keys]
         return f"""
 WITH written AS (
-  INSERT INTO {self.table} AS t (tenant_id, account_id, _tidegate_run_id, {", ".join(names)})
-  SELECT DISTINCT ON ({", ".join(keys)}) $1, $2, $3::bigint, {", ".join(names)}
+  INSERT INTO {self.table} AS t (tenant_id, account_id, _tidegate_run_id, _tidegate_requested_at, {", ".join(names)})
+  SELECT DISTINCT ON ({", ".join(keys)}) $1, $2, $3::bigint, ($4::timestamptz[])[{_PAGE}], {", ".join(names)}
   FROM pg_temp.{self._staging}
   ORDER BY {", ".join(keys)}, _tidegate_cursor DESC NULLS LAST, {_PLACE} DESC
   ON CONFLICT (tenant_id, account_id, {", ".join(keys)}) DO UPDATE
@@ -104,7 +106,7 @@ WITH written AS (
 SELECT count(*) FILTER (WHERE inserted), count(*) FILTER (WHERE NOT inserted) FROM written"""
 
     async def stage(self, connection: asyncpg.Connection, pages: Sequence[tuple[datetime, list[bytes]]]) -> None:
-        """Copy records, by page with the page's `requested_at`, into the staging table of the caller's transaction.
+        """Copy records, by page with the page's `requested_at`, into the staging table of the caller's transaction, to `write`.
 
         Nobody else sees them, and nobody waits for them. Raises asyncpg's errors.
         """
@@ -112,14 +114,17 @@ SELECT count(*) FILTER (WHERE inserted), count(*) FILTER (WHERE NOT inserted) FR
         await connection.copy_to_table(
             self._staging,
             schema_name="pg_temp",
-            source=_chunks((heads, f"\t{at.isoformat()}\n") for at, heads in pages),
+            source=_chunks((heads, f"\t{number}\n") for number, (_, heads) in enumerate(pages, start=1)),
             columns=[column.name for column in self._staged],
             null=NULL,
         )
 
-    async def write(self, connection: asyncpg.Connection, target: Target, run_id: int) -> Counts:
-        """Write what was staged in this transaction, under the version rule. Raises asyncpg's errors."""
-        row = await connection.fetchrow(self._statement, target.tenant_id, target.account_id, run_id)
+    async def write(
+        self, connection: asyncpg.Connection, pages: Sequence[tuple[datetime, list[bytes]]], target: Target, run_id: int
+    ) -> Counts:
+        """Write ``pages``, which were staged in this transaction, under the version rule. Raises asyncpg's errors."""
+        requested = [at for at, _ in pages]
+        row = await connection.fetchrow(self._statement, target.tenant_id, target.account_id, run_id, requested)
         return Counts(*row) if row is not None else Counts()
 
     async def insert(
