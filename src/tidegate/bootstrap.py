@@ -57,7 +57,7 @@ MOST = 1_000_000
 ANCHOR_SECONDS = 30.0
 LEAST_CONNECTIONS = 100
 """To sources and receivers, at once; with more slots one for each, so that no run waits for another's."""
-GARBAGE_THRESHOLDS = (5_000, 20, 20)
+GARBAGE_THRESHOLDS = (50_000, 20, 20)
 """New objects more than gone ones before the youngest are looked through; and how often before the older ones are."""
 
 
