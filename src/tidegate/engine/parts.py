@@ -44,7 +44,8 @@ class Parts:
     """The parts of one process.
 
     ``by_key``: a pool of the same database for what is done to many runs in one statement (`store.database.open_pool`); the
-    ordinary one unless given. ``chance`` yields random numbers in [0, 1). ``signal`` is called with the name of every point of a run's life that
+    ordinary one unless given. ``chance`` yields random numbers in [0, 1).
+    ``signal`` is called with the name of every point of a run's life that
     docs/reference/signals.md lists; tests wait for them, and crash there. ``observe`` is told what has become so. ``mask`` knows
     every secret that this process has sealed or unsealed.
     """

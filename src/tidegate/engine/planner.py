@@ -27,6 +27,8 @@ log = structlog.get_logger()
 
 AT_ONCE = 2
 """Batches planned side by side: while the database writes one, the due dates of the other are computed."""
+FIRST_BATCHES = 8
+"""So many times smaller than the others the first batch is, and each that follows twice as large: workers begin at once."""
 UNREADABLE_AGAIN = timedelta(hours=1)
 """When a stored rule that this revision cannot read is looked at again."""
 
@@ -48,7 +50,7 @@ async def plan_due(parts: Parts, now: datetime, on_batch: Callable[[], None] = l
 
 async def _plan_batches(parts: Parts, now: datetime, on_batch: Callable[[], None]) -> int:
     """Plan batch by batch; one that has taken more than it could plan is followed by one that takes fewer."""
-    planned, take = 0, parts.settings.plan_batch
+    planned, take = 0, max(1, parts.settings.plan_batch // FIRST_BATCHES)
     while True:
         taken, done = await _plan_batch(parts, now, take)
         planned += done

@@ -39,7 +39,8 @@ _FINISH = """
 with asked as (
     select a.*, w.route_id, w.position
       from unnest($1::text::bigint[], $2::text::int[], $3::text::int[], $4::text[], $5::timestamptz[], $6::text[],
-                  $7::text::bigint[], $8::text::bigint[], $9::bigint[], $10::bigint[], $11::bigint[], $12::bigint[], $13::bigint[], $14::bigint[])
+                  $7::text::bigint[], $8::text::bigint[], $9::bigint[], $10::bigint[],
+                  $11::bigint[], $12::bigint[], $13::bigint[], $14::bigint[])
                as a(id, epoch, batch, state, finished_at, report, chain_id, destination_id,
                     read, inserted, updated, unchanged, misfits, quarantined)
       left join lateral (
@@ -57,7 +58,7 @@ finished as (
        updated_count = updated_count + coalesce(a.updated, 0), unchanged_count = unchanged_count + coalesce(a.unchanged, 0),
        misfit_count = misfit_count + coalesce(a.misfits, 0), quarantined_count = quarantined_count + coalesce(a.quarantined, 0)
       from asked a
-     where r.id = a.id and r.epoch = a.epoch and r.lease_until is not null  -- that is, running: but not by the index of all in hand
+     where r.id = a.id and r.epoch = a.epoch and r.lease_until is not null  -- running, but not by the index of all in hand
     returning r.id, r.chain_id, r.lane, r.period_start, r.period_end, r.read_count, r.state, a.finished_at
 ),
 covered as (
