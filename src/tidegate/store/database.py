@@ -37,7 +37,8 @@ async def open_pool(dsn: str, *, size: int = 10, by_key: bool = False) -> Pool:
 
     Work is done on a few rows by key of tables that are in memory for the most part; with the server's default cost of a
     random page such a statement reads all of a table of ten thousand rows instead. ``by_key``: for statements that do
-    nothing else, a hundred rows or so at a time and again and again; see `BY_KEY`.
+    nothing else, a hundred rows or so at a time and again and again (`BY_KEY`); such a pool opens what it needs when it
+    needs it, beside one that is open.
 
     Raises DestinationUnavailable if the server cannot be reached, InvalidInput if ``dsn`` is not a PostgreSQL address
     or the server is older than 14.
@@ -45,7 +46,7 @@ async def open_pool(dsn: str, *, size: int = 10, by_key: bool = False) -> Pool:
     try:
         pool = await asyncpg.create_pool(
             dsn,
-            min_size=1,
+            min_size=0 if by_key else 1,
             max_size=size,
             reset=_keep,
             command_timeout=300,
@@ -68,7 +69,8 @@ async def open_pool(dsn: str, *, size: int = 10, by_key: bool = False) -> Pool:
             f"is not usable: {error}",
             "Write postgresql://user:password@host:5432/database.",
         ) from error
-    await _require_version(pool)
+    if not by_key:
+        await _require_version(pool)
     return pool
 
 
