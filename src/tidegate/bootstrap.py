@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache, partial
 from pathlib import Path
+from time import monotonic
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
@@ -57,7 +58,9 @@ MOST = 1_000_000
 ANCHOR_SECONDS = 30.0
 LEAST_CONNECTIONS = 100
 """To sources and receivers, at once; with more slots one for each, so that no run waits for another's."""
-GARBAGE_THRESHOLDS = (5_000, 20, 20)
+KEYED_CONNECTIONS = 2
+"""To the database, for what is done to many runs in one statement: they are taken on one, and ended on the other."""
+GARBAGE_THRESHOLDS = (50_000, 20, 20)
 """New objects more than gone ones before the youngest are looked through; and how often before the older ones are."""
 
 
@@ -117,11 +120,12 @@ async def assemble(options: Options) -> AsyncGenerator[Parts]:
     server = None if options.database_url else await asyncio.to_thread(EmbeddedServer, options.data_dir)
     dsn = options.database_url or (server.dsn if server else "")
     try:
-        pool = await database.open_pool(dsn, size=options.settings.slots + 6)
+        pool = await database.open_pool(dsn, size=options.settings.slots + 6 - KEYED_CONNECTIONS)
         try:
             if options.migrate:
                 await schema.migrate(pool)
             async with (
+                _keyed(dsn) as by_key,
                 anchored_clock(pool) as anchored,
                 _watched(options, worker) as observers,
                 open_session(
@@ -144,12 +148,23 @@ async def assemble(options: Options) -> AsyncGenerator[Parts]:
                     signal=options.signal,
                     observe=watch(observers),
                     mask=options.mask,
+                    by_key=by_key,
                 )
         finally:
             await asyncio.wait_for(pool.close(), timeout=10)
     finally:
         if server is not None:
             await asyncio.to_thread(server.release)
+
+
+@asynccontextmanager
+async def _keyed(dsn: str) -> AsyncGenerator[Pool]:
+    """Yield a pool for what is done to many runs in one statement."""
+    pool = await database.open_pool(dsn, size=KEYED_CONNECTIONS, by_key=True)
+    try:
+        yield pool
+    finally:
+        await asyncio.wait_for(pool.close(), timeout=10)
 
 
 async def open_destination(
@@ -204,11 +219,11 @@ class AnchoredClock:
     def anchor(self, now: datetime) -> None:
         """Go by ``now`` from here on; an earlier instant than the one last told is not gone back to."""
         self._anchor = max(now.astimezone(UTC), self.now() if self._since else now.astimezone(UTC))
-        self._since = asyncio.get_running_loop().time()
+        self._since = monotonic()
 
     def now(self) -> datetime:
         """Return the database's present, as far as one round trip at the last look could tell."""
-        return self._anchor + timedelta(seconds=asyncio.get_running_loop().time() - self._since)
+        return self._anchor + timedelta(0, monotonic() - self._since)
 
     async def sleep(self, seconds: float) -> None:
         """Wait in real time."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import asyncpg
@@ -13,7 +14,7 @@ from tidegate.domain.fetch import FetchReport
 from tidegate.domain.run import RunState
 from tidegate.engine.dispatcher import dispatch_ready
 from tidegate.engine.planner import plan_due
-from tidegate.store import ending, leases
+from tidegate.store import database, ending, leases
 from tidegate.store.ending import Finish
 
 NOW = datetime(2026, 7, 14, tzinfo=UTC)
@@ -79,5 +80,47 @@ def test_renewing_leases_waits_for_no_run_that_is_being_ended(database_url: str)
         assert ours == {run.id for run in held}
         renewed = {run["id"]: run["lease_until"] == until for run in await world.runs()}
         assert [renewed[run.id] for run in held] == [True, False, True]
+
+    in_world(database_url, story)
+
+
+async def keyed_plan(pool: asyncpg.Pool[asyncpg.Record], types: str, statement: str, arguments: str) -> str:
+    """Return the plan that a session of ``pool`` keeps for a statement."""
+    async with pool.acquire() as connection, connection.transaction():
+        await connection.execute(f"prepare asked ({types}) as {statement}")
+        rows = await connection.fetch(f"explain execute asked ({arguments})")
+        await connection.execute("deallocate asked")
+    return "\n".join(row[0] for row in rows)
+
+
+def test_runs_are_taken_and_ended_by_their_keys_however_many_are_in_hand(database_url: str) -> None:
+    """SPEC 7: what a batch of runs costs does not grow with what else is queued, whatever the server believes of that."""
+
+    async def story(world: World) -> None:
+        held = await leased(world, 7)
+        by_key = await database.open_pool(database_url, size=1, by_key=True)
+        lease = await keyed_plan(
+            by_key, "bigint[], timestamptz, timestamptz, text, text", leases._LEASE,
+            "'{1,2}', '2026-07-14', '2026-07-14', 'w', 'queued'",
+        )  # fmt: skip
+        numbers = ", ".join(["bigint[]"] * 6)
+        end = await keyed_plan(
+            by_key, f"text, text, text, text[], timestamptz[], text[], text, text, {numbers}", ending._FINISH,
+            "'{1,2}', '{1,1}', '{1,1}', '{a,b}', '{2026-07-14,2026-07-14}', '{a,b}', '{1,2}', '{1,1}'" + ", '{}'" * 6,
+        )  # fmt: skip
+        for plan in (lease, end):
+            assert "runs_pkey" in plan
+            assert "runs_in_hand" not in plan
+            assert "Seq Scan on runs" not in plan
+        world.parts = replace(world.parts, by_key=by_key)
+        asked = [Finish(run, 1, WHOLE, True, NOW) for run in held]
+        assert await ending.finish_many(world.parts.keyed, asked) == [RunState.SUCCEEDED] * 7
+        assert await ending.finish_many(world.parts.keyed, asked[:3]) != [RunState.SUCCEEDED] * 3
+        kept = await by_key.fetch(
+            "select generic_plans, custom_plans from pg_prepared_statements where statement = $1", ending._FINISH
+        )
+        assert [tuple(row) for row in kept] == [(2, 0)], "planned once"
+        assert world.parts.pools == (world.pool, by_key)
+        await by_key.close()
 
     in_world(database_url, story)

@@ -116,6 +116,31 @@ def test_no_transaction_plans_more_runs_than_a_batch(database_url: str, monkeypa
     in_world(database_url, story)
 
 
+def test_the_first_batch_is_small_so_that_workers_begin_at_once(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SPEC 3: at a midnight of many nobody has anything to do before the first of them are planned."""
+
+    async def story(world: World) -> None:
+        await world.install()
+        await world.pool.execute(COPIES, 199)
+        world.with_settings(plan_batch=80)
+        planned: list[int] = []
+        original = runs.plan
+
+        async def noting(connection: Connection, of: Sequence[PlannedRun]) -> None:
+            planned.append(len(of))
+            await original(connection, of)
+
+        monkeypatch.setattr(runs, "plan", noting)
+        world.clock.advance(days=1)
+        assert await plan_due(world.parts, world.clock.now()) == 200
+        assert planned[:2] == [10, 10]
+        assert max(planned) > 20, "and the others are not"
+
+    in_world(database_url, story)
+
+
 def test_what_is_planned_is_dispatched_while_the_rest_is_planned(database_url: str) -> None:
     """SPEC 3: the first of a hundred thousand due at one midnight do not wait for the last to be planned."""
 

@@ -208,7 +208,8 @@ async def exchange(
 async def _read(response: aiohttp.ClientResponse, rules: ReplyRules) -> bytes:
     chunks: list[bytes] = []
     size = 0
-    while chunk := await response.content.readany():
+    content = response.content
+    while not content.at_eof() and (chunk := await content.readany()):
         size += len(chunk)
         if size > rules.max_body_bytes:
             response.close()

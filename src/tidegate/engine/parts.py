@@ -43,7 +43,9 @@ def nothing(point: str) -> None:
 class Parts:
     """The parts of one process.
 
-    ``chance`` yields random numbers in [0, 1). ``signal`` is called with the name of every point of a run's life that
+    ``by_key``: a pool of the same database for what is done to many runs in one statement (`store.database.open_pool`); the
+    ordinary one unless given. ``chance`` yields random numbers in [0, 1).
+    ``signal`` is called with the name of every point of a run's life that
     docs/reference/signals.md lists; tests wait for them, and crash there. ``observe`` is told what has become so. ``mask`` knows
     every secret that this process has sealed or unsealed.
     """
@@ -60,6 +62,17 @@ class Parts:
     signal: Callable[[str], None] = nothing
     observe: Observe = unobserved
     mask: Mask = field(default_factory=Mask)
+    by_key: Pool | None = None
+
+    @property
+    def keyed(self) -> Pool:
+        """Return the pool for what is done to many runs in one statement."""
+        return self.by_key or self.pool
+
+    @property
+    def pools(self) -> tuple[Pool, ...]:
+        """Return all pools of this process on Tidegate's database."""
+        return (self.pool,) if self.by_key is None else (self.pool, self.by_key)
 
 
 @dataclass(slots=True)
@@ -80,7 +93,7 @@ class Ends:
     _destinations: dict[int, tuple[str, Destination]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.finishing = Together(lambda asked: ending.finish_many(self.parts.pool, asked))
+        self.finishing = Together(lambda asked: ending.finish_many(self.parts.keyed, asked))
         self.vaults = Vaults(self.parts.pool, self.parts.sealer, self.parts.clock)
         self.allowances = Allowances(self.parts.pool, self.parts.clock)
 

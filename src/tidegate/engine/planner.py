@@ -29,6 +29,8 @@ AT_ONCE = 2
 """Batches planned side by side: while the database writes one, the due dates of the other are computed."""
 LISTED = 25
 """Batches' worth of due schedules that are looked up at once."""
+FIRST_BATCHES = 8
+"""So many times smaller than the others the first batch is, and each that follows twice as large: workers begin at once."""
 UNREADABLE_AGAIN = timedelta(hours=1)
 """When a stored rule that this revision cannot read is looked at again."""
 
@@ -45,12 +47,12 @@ async def plan_due(parts: Parts, now: datetime, on_batch: Callable[[], None] = l
     look_at = await schedules.look_at(parts.pool)
     if look_at is None or look_at > now:
         return 0
-    planned, most = 0, LISTED * parts.settings.plan_batch
+    planned, most, take = 0, LISTED * parts.settings.plan_batch, max(1, parts.settings.plan_batch // FIRST_BATCHES)
     while True:
         listed = await _due(parts, now, most)
         due = deque(listed)
-        done = sum(await asyncio.gather(*[_plan_batches(parts, due, now, on_batch) for _ in range(AT_ONCE)]))
-        planned += done
+        done = sum(await asyncio.gather(*[_plan_batches(parts, due, now, take, on_batch) for _ in range(AT_ONCE)]))
+        planned, take = planned + done, parts.settings.plan_batch
         if not done or len(listed) < most:
             return planned
 
@@ -61,9 +63,11 @@ async def _due(parts: Parts, now: datetime, most: int) -> list[int]:
         return await schedules.due(connection, now, most)
 
 
-async def _plan_batches(parts: Parts, due: deque[int], now: datetime, on_batch: Callable[[], None]) -> int:
-    """Plan what is ``due`` batch by batch; one that has taken more than it could plan is followed by one that takes fewer."""
-    planned, take = 0, parts.settings.plan_batch
+async def _plan_batches(parts: Parts, due: deque[int], now: datetime, take: int, on_batch: Callable[[], None]) -> int:
+    """Plan what is ``due`` batch by batch, of ``take`` schedules to begin with; one that has taken more than it could plan is
+    followed by one that takes fewer.
+    """
+    planned = 0
     while due:
         done, left = await _plan_batch(parts, [due.popleft() for _ in range(min(take, len(due)))], now)
         due.extendleft(reversed(left))

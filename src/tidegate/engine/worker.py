@@ -70,7 +70,7 @@ class Worker:
         try:
             while not self._stopping.is_set():
                 self._consumer = Consumer(
-                    self._parts.pool,
+                    self._parts.keyed,
                     self._begin,
                     settings.slots,
                     self._parts.worker,
@@ -191,8 +191,12 @@ class Worker:
     async def _attempt(self, run: LeasedRun) -> None:
         self._parts.observe(AttemptStarted(run, self._parts.clock.now()))
         try:
-            with self._stop_of(run) as stop:
-                self._ended(run, Outcome(await execute(self._parts, self._ends, run, stop)))
+            if run.lane is Lane.LIVE or self._stopping.is_set():
+                state = await execute(self._parts, self._ends, run, self._stopping)
+            else:
+                with self._stop_of(run) as stop:
+                    state = await execute(self._parts, self._ends, run, stop)
+            self._ended(run, Outcome(state))
         except Stopped:
             await leases.release(self._parts.pool, run, self._parts.clock.now())
             self._ended(run, Outcome.RELEASED)
@@ -208,10 +212,7 @@ class Worker:
 
     @contextmanager
     def _stop_of(self, run: LeasedRun) -> Generator[asyncio.Event]:
-        """Yield what asks a run to stop at its next checkpoint: the worker's end or, for a backfill, a live run too."""
-        if run.lane is Lane.LIVE or self._stopping.is_set():
-            yield self._stopping
-            return
+        """Yield what asks a backfill to stop at its next checkpoint: the worker's end, or a live run that wants its place."""
         held = (run.id, run.epoch)
         self._backfills[held] = asyncio.Event()
         try:

@@ -96,9 +96,9 @@ class FleetGauges:
             yield from _of_streams(self._streams, now)
 
     def _of_the_pool(self) -> Iterator[GaugeMetricFamily]:
-        pool = self._parts.pool
-        idle, size = pool.get_idle_size(), pool.get_size()
-        uses = {"in_use": size - idle, "idle": idle, "unopened": pool.get_max_size() - size}
+        pools = self._parts.pools
+        idle, size = sum(pool.get_idle_size() for pool in pools), sum(pool.get_size() for pool in pools)
+        uses = {"in_use": size - idle, "idle": idle, "unopened": sum(pool.get_max_size() for pool in pools) - size}
         yield _gauges("pool_connections", "This process's connections to the database", "use", uses)
 
 

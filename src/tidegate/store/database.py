@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterable
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -23,11 +23,22 @@ APPLICATION = "tidegate"
 """The name under which Tidegate's sessions show in pg_stat_activity."""
 
 
-async def open_pool(dsn: str, *, size: int = 10) -> Pool:
+BY_KEY = {
+    "enable_seqscan": "off",
+    "enable_bitmapscan": "off",
+    "plan_cache_mode": "force_generic_plan",
+    "jit": "off",
+}
+"""Settings of a session whose statements find every row by its key, however many rows there are, and are planned once."""
+
+
+async def open_pool(dsn: str, *, size: int = 10, by_key: bool = False) -> Pool:
     """Return a pool whose connections live in Tidegate's schema and keep UTC.
 
     Work is done on a few rows by key of tables that are in memory for the most part; with the server's default cost of a
-    random page such a statement reads all of a table of ten thousand rows instead.
+    random page such a statement reads all of a table of ten thousand rows instead. ``by_key``: for statements that do
+    nothing else, a hundred rows or so at a time and again and again (`BY_KEY`); such a pool opens what it needs when it
+    needs it, beside one that is open.
 
     Raises DestinationUnavailable if the server cannot be reached, InvalidInput if ``dsn`` is not a PostgreSQL address
     or the server is older than 14.
@@ -35,7 +46,7 @@ async def open_pool(dsn: str, *, size: int = 10) -> Pool:
     try:
         pool = await asyncpg.create_pool(
             dsn,
-            min_size=1,
+            min_size=0 if by_key else 1,
             max_size=size,
             reset=_keep,
             command_timeout=300,
@@ -44,6 +55,7 @@ async def open_pool(dsn: str, *, size: int = 10) -> Pool:
                 "application_name": APPLICATION,
                 "timezone": "UTC",
                 "random_page_cost": "1.1",
+                **(BY_KEY if by_key else {}),
             },
         )
     except (OSError, asyncpg.PostgresConnectionError, asyncpg.InvalidAuthorizationSpecificationError) as error:
@@ -57,7 +69,8 @@ async def open_pool(dsn: str, *, size: int = 10) -> Pool:
             f"is not usable: {error}",
             "Write postgresql://user:password@host:5432/database.",
         ) from error
-    await _require_version(pool)
+    if not by_key:
+        await _require_version(pool)
     return pool
 
 
@@ -99,6 +112,11 @@ async def end_frozen(pool: Pool, after: timedelta) -> int:
 def to_json(value: object) -> str:
     """Return ``value`` as JSON text, the form in which asyncpg takes a jsonb parameter."""
     return msgspec.json.encode(value).decode()
+
+
+def numbers(values: Iterable[int]) -> str:
+    """Return whole numbers as the text of an array: made in a fraction of the time that asyncpg takes for each element."""
+    return f"{{{','.join(map(str, values))}}}"
 
 
 def from_json(text: str | None) -> Any:

@@ -13,7 +13,7 @@ from tidegate.domain.errors import LeaseLost
 from tidegate.domain.fetch import FetchReport
 from tidegate.domain.run import Lane, RunState
 from tidegate.store import coverage
-from tidegate.store.database import to_json
+from tidegate.store.database import numbers, to_json
 from tidegate.store.leases import Counts, LeasedRun, lost
 
 if TYPE_CHECKING:
@@ -38,14 +38,16 @@ class Finish:
 _FINISH = """
 with asked as (
     select a.*, w.route_id, w.position
-      from unnest($1::bigint[], $2::int[], $3::int[], $4::text[], $5::timestamptz[], $6::text[], $7::bigint[], $8::bigint[],
-                  $9::bigint[], $10::bigint[], $11::bigint[], $12::bigint[], $13::bigint[], $14::bigint[])
+      from unnest($1::text::bigint[], $2::text::int[], $3::text::int[], $4::text[], $5::timestamptz[], $6::text[],
+                  $7::text::bigint[], $8::text::bigint[], $9::bigint[], $10::bigint[],
+                  $11::bigint[], $12::bigint[], $13::bigint[], $14::bigint[])
                as a(id, epoch, batch, state, finished_at, report, chain_id, destination_id,
                     read, inserted, updated, unchanged, misfits, quarantined)
       left join lateral (
-           select t.id as route_id, max(o.position) as position
-             from routes t join outbox o on o.route_id = t.id and o.state = 'open'
-            where t.chain_id = a.chain_id and t.destination_id = a.destination_id group by t.id) w on true
+           select t.id as route_id, o.position
+             from routes t
+            cross join lateral (select max(position) as position from outbox where route_id = t.id and state = 'open') o
+            where t.chain_id = a.chain_id and t.destination_id = a.destination_id and o.position is not null) w on true
 ),
 finished as (
     update runs r set state = case when a.route_id is null then a.state else 'delivering' end,
@@ -56,7 +58,7 @@ finished as (
        updated_count = updated_count + coalesce(a.updated, 0), unchanged_count = unchanged_count + coalesce(a.unchanged, 0),
        misfit_count = misfit_count + coalesce(a.misfits, 0), quarantined_count = quarantined_count + coalesce(a.quarantined, 0)
       from asked a
-     where r.id = a.id and r.epoch = a.epoch and r.state = 'running'
+     where r.id = a.id and r.epoch = a.epoch and r.lease_until is not null  -- running, but not by the index of all in hand
     returning r.id, r.chain_id, r.lane, r.period_start, r.period_end, r.read_count, r.state, a.finished_at
 ),
 covered as (
@@ -102,14 +104,14 @@ async def _finish(connection: Connection | Pool, asked: Sequence[Finish]) -> dic
     counted = [one.counts for one in asked] if any(one.counts is not NOTHING for one in asked) else []
     rows = await connection.fetch(
         _FINISH,
-        [one.run.id for one in asked],
-        [one.run.epoch for one in asked],
-        [one.batch for one in asked],
+        numbers(one.run.id for one in asked),
+        numbers(one.run.epoch for one in asked),
+        numbers(one.batch for one in asked),
         [RunState.SUCCEEDED if one.proven else RunState.UNPROVEN for one in asked],
         [one.now for one in asked],
         [to_json(one.report) for one in asked],
-        [one.run.chain_id for one in asked],
-        [one.run.destination_id for one in asked],
+        numbers(one.run.chain_id for one in asked),
+        numbers(one.run.destination_id for one in asked),
         [counts.read for counts in counted],
         [counts.inserted for counts in counted],
         [counts.updated for counts in counted],

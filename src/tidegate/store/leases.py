@@ -15,7 +15,7 @@ import msgspec
 from tidegate.domain.capacity import RateLimit
 from tidegate.domain.errors import LeaseLost, TidegateError
 from tidegate.domain.period import Period
-from tidegate.domain.run import Lane
+from tidegate.domain.run import Lane, RunState
 from tidegate.store.database import to_json
 
 if TYPE_CHECKING:
@@ -80,8 +80,9 @@ with asked as (
       join destinations d on d.id = i.destination_id
      cross join lateral (
            select (select max(period_end) from coverage where chain_id = c.id) as watermark,
-                  (select period_start from coverage where chain_id = c.id and previous_end is null) as head) b
-     where r.id = any($1::bigint[]) and r.state = 'queued'
+                  (select period_start from coverage where chain_id = c.id and previous_end is null) as head
+             offset 0) b  -- looked up once, however often it is asked for
+     where r.id = any($1::bigint[]) and r.state = $5  -- a parameter: else all that is in hand may be read for it
        for update of r skip locked for share of c
 )
 update runs r
@@ -112,7 +113,7 @@ async def lease(
     whose period has meanwhile been covered, or whose connection now points at another platform account (SPEC 2.12), ends
     as superseded and is not returned; nor is one that is not queued.
     """
-    rows = await connection.fetch(_LEASE, run_ids, now, until, worker)
+    rows = await connection.fetch(_LEASE, run_ids, now, until, worker, RunState.QUEUED)
     return [
         LeasedRun(
             id=row["id"], epoch=row["epoch"], attempt=row["attempt"], lane=Lane(row["lane"]), due_at=row["due_at"],

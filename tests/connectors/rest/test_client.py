@@ -10,7 +10,17 @@ import pytest
 import structlog
 from aiohttp import web
 
-from tests.connectors.rest.sources import NOW, LeapingClock, declaration, fetched, ids, opened, read, replied
+from tests.connectors.rest.sources import (
+    NOW,
+    LeapingClock,
+    declaration,
+    fetched,
+    ids,
+    opened,
+    read,
+    replied,
+    serve,
+)
 from tidegate.connectors.base import ConnectionSettings
 from tidegate.connectors.http import open_session
 from tidegate.connectors.rest.connector import RestConnector
@@ -323,3 +333,34 @@ def test_an_unknown_stream_is_named() -> None:
 
     with pytest.raises(InvalidInput, match="Did you mean 'orders'"):
         asyncio.run(check())
+
+
+def test_connections_of_the_same_settings_share_what_these_fill_in_and_nothing_else() -> None:
+    """Two with one address and two keys, and one elsewhere: each asks its own address with its own key, and hides that."""
+    yaml = declaration("    path: /orders/{settings.shop}\n", "authentication: {type: bearer, token: '{secrets.key}'}")
+    yaml = yaml.replace("settings: {url: null}", "settings: {url: null, shop: null}")
+    seen: list[tuple[str, str]] = []
+
+    async def source(request: web.Request) -> web.Response:
+        seen.append((request.path, request.headers["Authorization"]))
+        return web.Response(status=400, text=request.headers["Authorization"])
+
+    async def story() -> list[str]:
+        connector, shown = RestConnector(load(yaml)), []
+        async with serve(source) as url, open_session(allow_private_addresses=True) as session:
+            for shop, key in (("a", "first-key"), ("a", "second-key"), ("b", "third-key")):
+                opened = connector.open(
+                    ConnectionSettings({"shop": shop, "url": url}, {"key": key}), session, LeapingClock()
+                )
+                with pytest.raises(ContractBroken) as caught:
+                    await read(opened)
+                shown.append(str(caught.value.as_json()))
+            with pytest.raises(InvalidInput, match=r"settings\.shop"):
+                connector.open(ConnectionSettings({"shop": "../x", "url": url}, {"key": "k"}), session, LeapingClock())
+        return shown
+
+    shown = asyncio.run(story())
+    assert seen == [
+        ("/orders/a", "Bearer first-key"), ("/orders/a", "Bearer second-key"), ("/orders/b", "Bearer third-key"),
+    ]  # fmt: skip
+    assert not any("-key" in text for text in shown)

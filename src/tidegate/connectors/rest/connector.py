@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
-from dataclasses import replace
-from functools import cache, partial
+from dataclasses import dataclass, replace
+from functools import cache, lru_cache, partial
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -36,6 +36,9 @@ from tidegate.domain.errors import InvalidInput
 from tidegate.domain.fetch import FetchRequest, Page
 from tidegate.domain.stream import Stream
 
+KEPT_FILLED = 1000
+"""So many different settings are kept as filled in: most platforms have one address, and the same for all connections."""
+
 _HEADER_NAME: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 
 
@@ -47,6 +50,8 @@ class RestConnector:
         self._secret_names = secret_names(declaration)
         self._streams = {name: declared.stream for name, declared in declaration.streams.items()}
         self._shape = cache(partial(declared_shape, declaration))
+        self._filled_in = lru_cache(KEPT_FILLED)(partial(_filled_in, declaration))
+        self._rules = _rules(declaration)
         self._listed = {
             name: ListedStream(declared, declaration.error_codes)
             for name, declared in declaration.streams.items()
@@ -81,23 +86,15 @@ class RestConnector:
     def open(self, connection: ConnectionSettings, session: aiohttp.ClientSession, clock: Clock) -> RestSource:
         """Return the source of ``connection``. Raises InvalidInput naming a missing setting or secret."""
         declared = self.declaration
-        settings, secrets = _settings(declared, connection), _secrets(declared, self._secret_names, connection)
-        base_url = fill_address(declared.base_url, settings)
-        _check_address("base_url", base_url)
+        chosen = tuple(_settings(declared, connection).items())
+        secrets = _secrets(declared, self._secret_names, connection)
+        there = self._filled_in(chosen)
+        settings, base_url = there.settings, there.base_url
         authentication = _filled_authentication(declared.authentication, settings, secrets)
         held = credentials(authentication, secrets)
         headers = {name: fill(str(value), settings, secrets) for name, value in declared.headers.items()}
         _check_headers({**held.headers, **headers})
-        rules = ReplyRules(
-            declared.retryable_statuses,
-            declared.rate_limit_statuses,
-            held.secrets,
-            declared.max_body_bytes,
-            declared.limit_signs.remaining,
-            declared.limit_signs.reset,
-            declared.limit_signs.texts,
-            declared.limit_signs.wait_seconds,
-        )
+        rules = replace(self._rules, secrets=held.secrets) if held.secrets else self._rules
         pace = None if declared.rate_limit is None else Pace(declared.rate_limit, clock)
 
         def client_of(bearer: Bearer | None) -> Client:
@@ -109,13 +106,11 @@ class RestConnector:
             client = client_of(LoginTokens(authentication.login, client, clock))
         elif authentication.oauth is not None:
             client = client_of(OAuthTokens(session, clock, authentication.oauth, connection.vault, rules))
-        named = {f"settings.{name}": value for name, value in settings.items()}
-        filled = {name: _filled_stream(stream, settings, named) for name, stream in declared.streams.items()}
 
         def shape(stream: str) -> bytes:
             return self._shape(stream) + shape_of(settings)
 
-        return RestSource(self._listed, self._children, filled, shape, client, clock)
+        return RestSource(self._listed, self._children, there.streams, shape, client, clock)
 
 
 class RestSource:
@@ -150,6 +145,39 @@ class RestSource:
     def listing(self, request: FetchRequest) -> str:
         """Return what tells one listing from another; see `tidegate.connectors.base.Source.listing`."""
         return listing_name(self._shape(request.stream), request)
+
+
+@dataclass(frozen=True, slots=True)
+class FilledIn:
+    """What a declaration becomes with one choice of settings, whatever the secrets are."""
+
+    settings: Mapping[str, str]
+    base_url: str
+    streams: Mapping[str, Filled]
+
+
+def _filled_in(declared: Declaration, chosen: tuple[tuple[str, str], ...]) -> FilledIn:
+    settings = dict(chosen)
+    base_url = fill_address(declared.base_url, settings)
+    _check_address("base_url", base_url)
+    named = {f"settings.{name}": value for name, value in settings.items()}
+    return FilledIn(
+        settings,
+        base_url,
+        {name: _filled_stream(stream, settings, named) for name, stream in declared.streams.items()},
+    )
+
+
+def _rules(declared: Declaration) -> ReplyRules:
+    return ReplyRules(
+        retryable=declared.retryable_statuses,
+        rate_limited=declared.rate_limit_statuses,
+        max_body_bytes=declared.max_body_bytes,
+        remaining_header=declared.limit_signs.remaining,
+        reset_header=declared.limit_signs.reset,
+        limit_texts=declared.limit_signs.texts,
+        limit_wait_seconds=declared.limit_signs.wait_seconds,
+    )
 
 
 def _settings(declared: Declaration, connection: ConnectionSettings) -> dict[str, str]:

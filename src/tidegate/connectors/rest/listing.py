@@ -74,6 +74,7 @@ class ListedStream:
         self.records = RecordReader(declared.stream)
         self.stable = (declared.pager.within or declared.pager).stable
         self.tied = _tied(declared.stream.cursor)
+        self.numbers = _numbers(declared)
 
     def is_past_end(self, at: Position, error: ContractBroken) -> bool:
         """Return whether ``error`` is how the source refuses a page after the last one; the first page never is that."""
@@ -189,10 +190,10 @@ class Listing:
         declared = self._listed.declared
         if declared.query is None:
             tree = declared.pager.ties if "tie" in at else declared.body
-            params = _typed(params, declared)
+            params = _typed(params, self._listed.numbers)
             sent = params if tree is None else fill_body(tree, {**self._filled.settings, **params})
             return await self._client.ask(declared.method, self._filled.path, sent)
-        body = {"query": declared.query.text, "variables": _typed(params, declared)}
+        body = {"query": declared.query.text, "variables": _typed(params, self._listed.numbers)}
         answer = await self._client.ask("POST", self._filled.path, body, self._listed.judge)
         if declared.parent is not None:
             require_there(answer.reply, declared.records, self._client.rules)
@@ -255,8 +256,9 @@ class Listing:
 
     def _page(self, answer: Answer, seen: PageSeen, following: Position | None) -> Page:
         report = self._of_what_is_left()
-        short = [DRIFTED] * self._trail.drifted + [self._listed.tied] * self._trail.tied
-        report = replace(report, shortfall="; ".join(short))
+        if self._trail.drifted or self._trail.tied:
+            short = [DRIFTED] * self._trail.drifted + [self._listed.tied] * self._trail.tied
+            report = replace(report, shortfall="; ".join(short))
         if following is not None and self._has_passed(self._request.stop_after, seen):
             following = None
             upper = self._request.stop_after if report.upper is None else min(report.upper, self._request.stop_after)
@@ -338,14 +340,18 @@ def _tied(cursor: CursorField | None) -> str:
     return TIED.format(whose=f"with the same {name}", or_else=or_else)
 
 
-def _typed(params: Mapping[str, Param], declared: StreamDeclaration) -> dict[str, Param]:
-    """Return ``params`` with the bounds that are numbers in a body: of a GraphQL query all that count since 1970."""
-    numbers = {
+def _numbers(declared: StreamDeclaration) -> frozenset[str]:
+    """Return the bounds that are numbers in a body: of a GraphQL query all that count since 1970."""
+    return frozenset(
         bound.param
         for bound in (declared.lower, declared.upper)
         if bound is not None and (bound.number or (declared.query is not None and bound.format in COUNTED))
-    }
-    return {name: int(value) if name in numbers else value for name, value in params.items()}
+    )
+
+
+def _typed(params: Mapping[str, Param], numbers: frozenset[str]) -> Mapping[str, Param]:
+    """Return ``params`` with those that are ``numbers`` as such."""
+    return {name: int(value) if name in numbers else value for name, value in params.items()} if numbers else params
 
 
 def _may_mean_an_unknown_token(error: ContractBroken) -> bool:

@@ -161,9 +161,9 @@ class LastIdPager:
         return onward
 
     def _onward(self, position: Position, seen: PageSeen) -> Position | None:
-        keys = seen.keys
         if self.has_more is not None and not seen.envelope.flag(self.has_more):
             return None
+        keys = seen.keys
         if not keys:
             if self.has_more is not None:
                 raise ContractBroken("The source says there is more and shows no record to go on after.")

@@ -79,12 +79,17 @@ class Ties:
     def __init__(self, group: Group | None, *, stable: bool) -> None:
         self._ends_only = stable
         self._longest = 0
-        self.forget()
+        self._begin()
         if group is not None:
             self._take_up(group)
 
     def forget(self) -> None:
         """Begin another stretch."""
+        if self._begun:
+            self._begin()
+
+    def _begin(self) -> None:
+        self._begun = False
         self._recent: set[int] = set()
         self._older: set[int] = set()
         self._carried: frozenset[bytes] = frozenset()
@@ -95,6 +100,7 @@ class Ties:
         self._before: tuple[Position, PageSeen] | None = None
 
     def _take_up(self, group: Group) -> None:
+        self._begun = True
         raw = b64decode(group.marks)
         self._carried = frozenset(raw[at : at + _DIGEST_BYTES] for at in range(0, len(raw), _DIGEST_BYTES))
         self._group, self._blind = group, group.count > CARRIED
@@ -167,6 +173,7 @@ class Ties:
 
     def keep(self, at: Position, seen: PageSeen) -> None:
         """Remember the page ``at``, before the next one of the same stretch."""
+        self._begun = True
         glances = list(self._trailing(seen))
         if len(self._ambiguous) < CARRIED:
             self._ambiguous |= _ambiguous(glances)

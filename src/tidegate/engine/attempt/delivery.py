@@ -68,7 +68,19 @@ def place_of(run: LeasedRun, destination: Destination) -> str:
 
     What waits in the outbox is sent wherever the destination then is.
     """
-    return "" if isinstance(destination, Sends) else run.destination_fingerprint
+    return "" if _sends(destination) else run.destination_fingerprint
+
+
+_SENDING: dict[type, bool] = {}
+
+
+def _sends(destination: Destination) -> bool:
+    """Return whether ``destination`` is one of `Sends`: a kind is looked at once, for a Protocol looks at every member."""
+    kind = type(destination)
+    known = _SENDING.get(kind)
+    if known is None:
+        known = _SENDING[kind] = isinstance(destination, Sends)
+    return known
 
 
 class Stopped(Exception):

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
-from functools import cache, partial
+from functools import partial
 
 import msgspec
 
@@ -38,7 +38,7 @@ async def execute(parts: Parts, ends: Ends, run: LeasedRun, stopping: asyncio.Ev
     since = await leases.change_token(parts.pool, run) if stream.change_feed else None
     ask = partial(request_for, stream, run.period, run.coverage_start, changes_since=since, bounded=run.bounded)
     now = parts.clock.now()
-    asked = cache(lambda: asked_of(run, source.listing(ask(now, None))))  # most runs need it nowhere
+    asked = _Once(lambda: asked_of(run, source.listing(ask(now, None))))
     place = place_of(run, destination)
     resumed, unentered, taken = await _resume(run, writer, asked, place)
     stop_after = resumed.stop_after if resumed else now
@@ -56,6 +56,19 @@ async def execute(parts: Parts, ends: Ends, run: LeasedRun, stopping: asyncio.Ev
         async with ahead(through, settings.pages_ahead, settings.bytes_ahead, writer.ready) as pages:
             await delivery.deliver(pages, stopping)
     return _ended(delivery)
+
+
+class _Once:
+    """A text that is made when it is first called for, and then kept: most runs need it nowhere."""
+
+    __slots__ = ("_made", "_make")
+
+    def __init__(self, make: Callable[[], str]) -> None:
+        self._make, self._made = make, ""
+
+    def __call__(self) -> str:
+        self._made = self._made or self._make()
+        return self._made
 
 
 def _ended(delivery: Delivery) -> RunState:

@@ -68,9 +68,9 @@ def _durability(facts: ServerFacts) -> Check:
 
 
 def _connections_left(facts: ServerFacts, parts: Parts) -> Check:
-    need = parts.pool.get_max_size()
+    need = sum(pool.get_max_size() for pool in parts.pools)
     finding = f"{facts.room} of {facts.most} are free; a process here takes up to {need}"
-    if facts.room + parts.pool.get_size() < need:
+    if facts.room + sum(pool.get_size() for pool in parts.pools) < need:
         remedy = "Raise max_connections (or the limit of this database or user), or lower TIDEGATE_SLOTS."
         return wrong("connections", "connections_short", finding, remedy)
     return well("connections", finding)
