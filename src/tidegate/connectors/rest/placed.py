@@ -53,10 +53,10 @@ class PlacedPager:
         keyed = {"keyed": True} if named else {}
         return {**onward, "step": step, "before": _place(position), **keyed, **joints.remembered(position, seen)}
 
-    def doubts(self, position: Position, seen: PageSeen) -> list[Position]:
+    def doubts(self, position: Position, seen: PageSeen, *, last: bool = False) -> list[Position]:
         """Return the pages to read again before the one at ``position`` is believed (`joints.doubts`).
 
-        None where this token and the next one name the last records of their pages: those are their keys. One may by chance,
+        ``last``: there will be no further one, whatever the source says. None where this token and the next one name the last records of their pages: those are their keys. One may by chance,
         and what is moved puts an end to it.
         """
         before = position.get("before")
@@ -65,7 +65,7 @@ class PlacedPager:
         onward = self.within.following(position, seen)
         if "keyed" in position and onward is not None and self._names_last(position, onward, seen):
             return []
-        return joints.doubts(position, seen, before, _place(position), ends=onward is None)
+        return joints.doubts(position, seen, before, _place(position), ends=last or onward is None)
 
     def verify(self, position: Position, seen: PageSeen, again: Sequence[PageSeen]) -> None:
         """Raise Drifted if records moved, PageRepeated if the source ignores the place."""
