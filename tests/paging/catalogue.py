@@ -75,7 +75,9 @@ def lists(dialect: Dialect, length: int) -> Iterator[tuple[Record, ...]]:
     values go any way. The last ones may be newer than our clock, as a source shows them whose own clock is ahead.
     """
     for values in dict.fromkeys(_values(dialect, length)):
-        yield dialect.order.listed([Record(n * (1 if dialect.dense else GRAIN), value) for n, value in enumerate(values, 1)])
+        yield dialect.order.listed(
+            [Record(n * (1 if dialect.dense else GRAIN), value) for n, value in enumerate(values, 1)]
+        )
 
 
 def _values(dialect: Dialect, length: int) -> Iterator[tuple[int, ...]]:

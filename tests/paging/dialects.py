@@ -72,7 +72,12 @@ class Dialect:
 
     def yaml(self, size: int) -> str:
         """The declaration."""
-        lines = ["path: /orders", "records: data", f"page_size: {{param: limit, value: {size}}}", f"pager: {self._pager()}"]
+        lines = [
+            "path: /orders",
+            "records: data",
+            f"page_size: {{param: limit, value: {size}}}",
+            f"pager: {self._pager()}",
+        ]
         if self.cursor:
             lines.append(f"cursor: {{field: at, ascending: {str(self.order is Order.OLDEST).lower()}}}")
             lines.append("lower: {param: since, meaning: inclusive}")
@@ -107,7 +112,9 @@ class Dialect:
             listed = tuple(one for one in listed if one.value >= least)
             if "tie" in query:
                 behind = query.get("behind")
-                listed = tuple(one for one in listed if one.value == least and (behind is None or one.id > int(str(behind))))
+                listed = tuple(
+                    one for one in listed if one.value == least and (behind is None or one.id > int(str(behind)))
+                )
         if not self.shuffles:
             yield self._reply(listed, query, size)
             return
@@ -135,7 +142,10 @@ class Dialect:
             case Names.BOOKMARKS:
                 last = Record(*map(int, str(text).removeprefix("b").split("_")))
                 here = self.order.place(last)
-                return sum(self.order.place(one) >= here if self.order.down else self.order.place(one) <= here for one in listed)
+                return sum(
+                    self.order.place(one) >= here if self.order.down else self.order.place(one) <= here
+                    for one in listed
+                )
 
     def _said(
         self, listed: tuple[Record, ...], start: int, size: int, page: tuple[Record, ...], further: bool
@@ -190,7 +200,9 @@ def body(reply: Reply, *, cursor: bool) -> bytes:
         {"id": one.id, "at": (START + timedelta(seconds=one.value)).isoformat()} if cursor else {"id": one.id}
         for one in reply.page
     ]
-    return msgspec.json.encode({"data": records, **{name: value for name, value in reply.said if name not in ("Link", "X-Pages")}})
+    return msgspec.json.encode(
+        {"data": records, **{name: value for name, value in reply.said if name not in ("Link", "X-Pages")}}
+    )
 
 
 @lru_cache(maxsize=100_000)

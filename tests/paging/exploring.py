@@ -7,6 +7,7 @@ own, and in the end every shop of its part must have lost nothing.
 
 from __future__ import annotations
 
+import random
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -16,7 +17,7 @@ from datetime import timedelta
 import msgspec
 import structlog
 
-from tests.paging.dialects import START, Reply
+from tests.paging.dialects import START, Dialect, Reply
 from tests.paging.movements import Order, Record, Shop, moves, opened
 from tests.paging.source import Opened
 from tidegate.domain.errors import SourceError
@@ -67,21 +68,41 @@ class Figures:
     begun: int = 0
     ends: Counter[str] = field(default_factory=Counter)
     losses: list[Loss] = field(default_factory=list)
+    exceptions: Counter[str] = field(default_factory=Counter)
+    most_requests: int = 0
 
     def add(self, other: Figures) -> None:
         """Count ``other`` too."""
         self.scripts, self.cases, self.requests = (
             self.scripts + other.scripts, self.cases + other.cases, self.requests + other.requests
         )  # fmt: skip
+        self.begun += other.begun
         self.ends.update(other.ends)
+        self.exceptions.update(other.exceptions)
         self.losses += other.losses
+        self.most_requests = max(self.most_requests, other.most_requests)
 
 
 class Exploration:
-    """One list, and every script of up to ``movements`` movements."""
+    """One list, and every script of up to ``movements`` movements.
 
-    def __init__(self, source: Opened, records: tuple[Record, ...], movements: int, *, whole: bool = False) -> None:
+    A listing that begins again is a smaller case of its own, which is played as such: of so many one is followed to its end,
+    without further movements, or ``whole`` lets each go on with all that may still move. ``kept``: of the cases that lie behind
+    a request only this part, by ``chance``.
+    """
+
+    def __init__(
+        self,
+        source: Opened,
+        records: tuple[Record, ...],
+        movements: int,
+        *,
+        whole: bool = False,
+        chance: random.Random | None = None,
+        kept: float = 1.0,
+    ) -> None:
         self._source, self._records, self._whole = source, records, whole
+        self._chance, self._kept, self._movements = chance, kept, movements
         self.figures = Figures()
         start: Shops = {opened(records, movements): (1, ())}
         self._open: list[tuple[tuple[Reply, ...], Shops]] = [((), start)]
@@ -92,10 +113,10 @@ class Exploration:
         self._again = 0
         self._followed = False
 
-    def play(self) -> Figures:
-        """Play all cases."""
+    def play(self, *, until_lost: bool = False) -> Figures:
+        """Play all cases, or until the first of them has lost a record."""
         with self._told_when_begun_again():
-            while self._open:
+            while self._open and not (until_lost and (self.figures.losses or self.figures.exceptions)):
                 self._prefix, self._shops = self._open.pop()
                 self._given, self._asked, self._again, self._followed = [], [], 0, False
                 self._count(self._case())
@@ -129,6 +150,7 @@ class Exploration:
     def _count(self, end: str) -> None:
         self.figures.cases += 1
         self.figures.requests += len(self._given)
+        self.figures.most_requests = max(self.figures.most_requests, len(self._given))
         self.figures.scripts += sum(count for count, _ in self._shops.values())
         self.figures.ends[end] += 1
 
@@ -138,10 +160,22 @@ class Exploration:
         meant = {one.id for one in self._records if upper is None or START + timedelta(seconds=one.value) < upper}
         for shop, (_, script) in self._shops.items():
             lost = (shop.kept & meant) - shown
+            if lost and (exception := excepted(self._source.dialect, script)):
+                self.figures.exceptions[exception] += 1
+                return
             if lost:
-                told = tuple(f"{query} -> {_shown(reply)}" for query, reply in zip(self._asked, self._given, strict=True))
+                told = tuple(
+                    f"{query} -> {_shown(reply)}" for query, reply in zip(self._asked, self._given, strict=True)
+                )
                 self.figures.losses.append(
-                    Loss(self._source.dialect.name, self._source.size, self._records, tuple(told_of(script)), tuple(sorted(lost)), told)
+                    Loss(
+                        self._source.dialect.name,
+                        self._source.size,
+                        self._records,
+                        tuple(told_of(script)),
+                        tuple(sorted(lost)),
+                        told,
+                    )
                 )
                 return
 
@@ -161,12 +195,19 @@ class Exploration:
             if self.figures.begun % FOLLOWED != 1:
                 raise BegunAgain
             self._followed = True
-        shops = self._shops if follows or not number else _moved(self._shops, self._source.dialect.order, self._source.dialect.dense, number + 1)
+        shops = (
+            self._shops
+            if follows or not number
+            else _moved(self._shops, self._source.dialect.order, self._source.dialect.dense, number + 1)
+        )
         parts = self._parts(shops, query, one=bool(follows) or not number)
         reply, self._shops = next(iter(parts.items()))
         if not follows:
             given = tuple(self._given)
-            self._open += [((*given, other), part) for other, part in parts.items() if other != reply]
+            others = [one for one in parts.items() if one[0] != reply]
+            if self._chance is not None:
+                others = [one for one in others if self._chance.random() < self._kept]
+            self._open += [((*given, other), part) for other, part in others]
         return reply
 
     def _parts(self, shops: Shops, query: Mapping[str, object], *, one: bool) -> dict[Reply, Shops]:
@@ -194,6 +235,21 @@ def _moved(shops: Shops, order: Order, dense: bool, request: int) -> Shops:
             found[shop] = (count, script) if known is None else (known[0] + count, known[1])
         moving = further
     return found
+
+
+THREE = "three movements within the reading of two pages"
+UNKNOWN_ORDER = "records move in an order that is not known"
+UNSETTLED = "records come in another order on each request, in an order that is not known"
+
+
+def excepted(dialect: Dialect, script: Script) -> str:
+    """The documented exception that a loss falls under, "" for none ("What this does not prove")."""
+    movements = len(told_of(script))
+    if dialect.order is Order.OTHER and dialect.shuffles:
+        return UNSETTLED
+    if dialect.order is Order.OTHER and dialect.counted and movements >= 2:
+        return UNKNOWN_ORDER
+    return THREE if dialect.counted and movements >= 3 else ""
 
 
 def told_of(script: Script) -> list[str]:

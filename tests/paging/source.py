@@ -61,7 +61,11 @@ class Session:
 
     def request(self, method: str, url: str | URL, **sent: object) -> _Response:
         """Answer a request, given as a mapping of its parameters."""
-        query = msgspec.json.decode(cast(bytes, sent["data"]), type=dict[str, object]) if method == "POST" else URL(url).query
+        query = (
+            msgspec.json.decode(cast(bytes, sent["data"]), type=dict[str, object])
+            if method == "POST"
+            else URL(url).query
+        )
         reply = self.answer(query)
         return _Response(reply.status, headers(reply.said), body(reply, cursor=self._cursor))
 
