@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import product
+from itertools import accumulate, product
 
 from tests.paging.dialects import Dialect, Names
 from tests.paging.movements import FIRST_VALUE, GRAIN, NOW, Order, Record
@@ -92,10 +92,7 @@ def _values(dialect: Dialect, length: int) -> Iterator[tuple[int, ...]]:
             yield tuple(FIRST_VALUE + value * GRAIN for value in values)
         return
     for steps in product((1, 0), repeat=length - 1):
-        values = [0]
-        for step in steps:
-            values.append(values[-1] + step)
-        made = tuple(FIRST_VALUE + value * GRAIN for value in values)
+        made = tuple(FIRST_VALUE + value * GRAIN for value in accumulate((0, *steps)))
         yield made
         if dialect.order is Order.OLDEST:
             for behind in range(1, length):

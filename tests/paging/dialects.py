@@ -115,7 +115,7 @@ class Dialect:
                 listed = tuple(
                     one for one in listed if one.value == least and (behind is None or one.id > int(str(behind)))
                 )
-        if not self.shuffles:
+        if not self.shuffles or "tie" in query:
             yield self._reply(listed, query, size)
             return
         yield from dict.fromkeys(self._reply(order, query, size) for order in shuffled(listed))

@@ -10,7 +10,7 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 
@@ -182,7 +182,7 @@ class Exploration:
     def _answer(self, query: Mapping[str, object]) -> Reply:
         number = len(self._given)
         if number >= MOST_REQUESTS:
-            raise Endless(self._source.dialect.name, self._records, list(self._shops.values())[0])
+            raise Endless(self._source.dialect.name, self._records, told_of(next(iter(self._shops.values()))[1]))
         self._asked.append({name: value for name, value in query.items() if name != "limit"})
         reply = self._prefix[number] if number < len(self._prefix) else self._next(query, number)
         self._given.append(reply)

@@ -11,7 +11,7 @@ from tests.paging.dialects import Dialect, Names
 from tests.paging.exploring import Exploration, Figures
 from tests.paging.movements import FIRST_VALUE, GRAIN, NOW, Order, Record
 from tests.paging.plan import source
-from tidegate.connectors.rest import counting, joints, listing, placed
+from tidegate.connectors.rest import joints, listing
 from tidegate.connectors.rest.counting import OffsetPager, PagePager
 from tidegate.connectors.rest.pagers import PageSeen, Position
 from tidegate.connectors.rest.placed import PlacedPager
@@ -70,8 +70,7 @@ def _the_last_page_is_read_again(patch: Patch) -> None:
     ) -> list[Position]:
         return doubts(position, seen, before, itself, ends=False)
 
-    for module in (counting.joints, placed.joints):
-        patch.setattr(module, "doubts", without)
+    patch.setattr(joints, "doubts", without)
 
 
 def _so_is_the_one_it_stops_at(patch: Patch) -> None:

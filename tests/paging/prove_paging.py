@@ -22,9 +22,8 @@ def _prove(part: Part, text: str) -> Figures:
         total.add(figures)
         if sys.stdout.isatty():
             print(f"\r{part.name}: {dialect.name}: {total.cases:,} cases{' ' * 30}", end="\r", flush=True)
-    print(
-        f"{part.name}: up to {part.longest} records, {_of(part.sizes)} a page, {time.process_time() - begun:.0f} s of CPU{' ' * 40}"
-    )
+    seconds = time.process_time() - begun
+    print(f"{part.name}: up to {part.longest} records, {_of(part.sizes)} a page, {seconds:.0f} s of CPU{' ' * 40}")
     for name, figures in dialects.items():
         print(f"  {name:<66} {_told(figures)}")
     print(f"  {'all':<66} {_told(total)}", flush=True)

@@ -90,7 +90,7 @@ def _run(pages: AsyncIterator[Page]) -> list[Page]:
     found: list[Page] = []
     while True:
         try:
-            anext(pages).__await__().send(None)  # type: ignore[attr-defined]
+            anext(pages).__await__().send(None)
         except StopIteration as stopped:
             found.append(stopped.value)
         except StopAsyncIteration:

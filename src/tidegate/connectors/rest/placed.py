@@ -56,8 +56,8 @@ class PlacedPager:
     def doubts(self, position: Position, seen: PageSeen, *, last: bool = False) -> list[Position]:
         """Return the pages to read again before the one at ``position`` is believed (`joints.doubts`).
 
-        ``last``: there will be no further one, whatever the source says. None where this token and the next one name the last records of their pages: those are their keys. One may by chance,
-        and what is moved puts an end to it.
+        ``last``: there will be no further one, whatever the source says. None where this token and the next one name the last
+        records of their pages: those are their keys. One may by chance, and what is moved puts an end to it.
         """
         before = position.get("before")
         if not isinstance(before, Mapping):
