@@ -243,6 +243,24 @@ def test_the_sum_counts_each_due_run_once(database_url: str) -> None:
     in_world(database_url, story)
 
 
+def test_the_last_run_of_a_paused_installation_is_the_last_that_ran(database_url: str) -> None:
+    """SPEC 2.11: what was dropped has not run; `status` tells of the run before it."""
+
+    async def story(world: World) -> None:
+        await world.install("acme", rule={**DAILY, "settle": "2h"})
+        await due(world)
+        world.clock.advance(hours=2)
+        await world.tick()
+        world.clock.advance(hours=22)
+        await plan_due(world.parts, world.clock.now())
+        await installations.pause(world.parts, "acme", "sync", "for the summer")
+        assert [run["state"] for run in await world.runs()] == ["succeeded", "dropped"]
+        (stream,) = await queries.status(world.parts, "acme")
+        assert stream.state == "succeeded"
+
+    in_world(database_url, story)
+
+
 def test_tenants_of_one_account_take_turns(database_url: str) -> None:
     """SPEC 3 fairness: a tenant with many streams does not take a shared account's limit for itself."""
 

@@ -73,6 +73,11 @@ class Dialect:
         return self.names in (Names.PAGES, Names.OFFSETS) or self.pager in ("page", "offset")
 
     @property
+    def may_begin_again(self) -> bool:
+        """Whether its pages are read again, so that the reader may begin again: what could be a place may be a key."""
+        return self.counted or self.names is not None
+
+    @property
     def has_token(self) -> bool:
         """Whether the source keeps a bookmark for the next page, so that it may repeat or withhold itself."""
         return self.names_next and self.names is None

@@ -163,7 +163,7 @@ class Stage:
     async def settle(self) -> None:
         """Let the source be quiet for longer than its lookback, and everything be covered."""
         dialect = self.source.dialect
-        self.source.temper.calm()
+        self.source.calm()
         if self.moods is not None:
             self.moods.calm()
         quiet_at = self.now + abs(self.source.history.skew) + timedelta(seconds=dialect.lookback) + dialect.grain
@@ -190,7 +190,7 @@ class Stage:
             self.violations += receiver.in_order(self.sending.receiver)
         self.violations += evidence.quarantined(delivered, there, history)
         shown_again = (
-            history.dialect.counted or history.dialect.moves
+            history.dialect.may_begin_again or history.dialect.moves
         )  # a keyset's bound, one grain back, shows it again
         if not shown_again and not self.source.faults["repeated page token"]:
             self.violations += evidence.pages_once(delivered)

@@ -132,10 +132,10 @@ async def runs_ended_since(connection: Connection | Pool, since: datetime) -> li
 
 
 async def latest_runs(connection: Connection | Pool, chain_ids: Sequence[int]) -> dict[int, RunRow]:
-    """Return the newest live run of each chain that has one, by chain id."""
+    """Return the newest live run of each chain that has one which was not dropped, by chain id."""
     rows = await connection.fetch(
         f"""select r.* from unnest($1::bigint[]) as k(chain_id)
-             cross join lateral ({_RUN} where r.chain_id = k.chain_id and r.lane = 'live'
+             cross join lateral ({_RUN} where r.chain_id = k.chain_id and r.lane = 'live' and r.state <> 'dropped'
                                  order by r.period_end desc limit 1) r""",
         chain_ids,
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Callable
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 import msgspec
 import pytest
@@ -228,3 +228,26 @@ def test_a_bound_moves_on_once_two_values_were_seen_be_it_on_two_pages() -> None
     pages = _fetch(shop, BY_PAGE)
     assert set(ids(pages)) == set(range(1, 76))
     assert pages[-1].report.proves(Period(START, NOW))
+
+
+class Wall(Shop):
+    """Orders at wall times of London, before the night in which clocks go back."""
+
+    def _shown(self, order: int) -> dict[str, object]:
+        at = datetime(2025, 10, 25, 20) + timedelta(seconds=self.orders[order])
+        return {"id": order, "at": at.isoformat(sep=" ")}
+
+    def _sorted(self, since: str) -> list[int]:
+        lower = (datetime.fromisoformat(since) - datetime(2025, 10, 25, 20)).total_seconds()
+        found = [order for order, second in self.orders.items() if second >= lower]
+        return sorted(found, key=lambda order: (self.orders[order], order))
+
+
+def test_before_clocks_go_back_the_bound_moves_by_more_than_it_shows_again() -> None:
+    """The bound reaches an hour further back there; moved by each page it would read each hour once for each of its pages."""
+    yaml = BY_PAGE.replace("field: at,", "field: at, format: local, time_zone: Europe/London, precision_seconds: 1,")
+    shop = Wall([20 * n for n in range(400)], ceiling=10_000)
+    pages = asyncio.run(fetched(shop.paged, yaml, asked(datetime(2025, 10, 25, 18, 30, tzinfo=UTC))))
+    assert {*ids(pages)} == {*range(1, 401)}
+    assert not pages[-1].report.shortfall
+    assert len(shop.requests) < 4 * 40, "of 40 pages each twice, and what two hours show again"

@@ -56,10 +56,17 @@ def render_lower(bound: BoundParam, cursor: CursorField, instant: datetime) -> t
         return (shown_from.astimezone(zone).date() - steps_back * DAY).isoformat(), shown_from
     wall = shown_from
     if bound.format is CursorFormat.LOCAL:
-        zone = zone_info(bound.time_zone)
-        wall += min(_offset(zone, shown_from), _offset(zone, shown_from + DAY))
+        wall += _offset(zone_info(bound.time_zone), shown_from) - shown_again(bound, shown_from)
     written = EPOCH + ((wall - EPOCH) // bound.grain - steps_back) * bound.grain
     return _write(bound, written), shown_from
+
+
+def shown_again(bound: BoundParam, instant: datetime) -> timedelta:
+    """Return how far before ``instant`` its lower bound reaches because clocks go back within a day."""
+    if bound.format is not CursorFormat.LOCAL:
+        return timedelta(0)
+    zone = zone_info(bound.time_zone)
+    return max(timedelta(0), _offset(zone, instant) - _offset(zone, instant + DAY))
 
 
 def overshoot(bound: BoundParam | None) -> timedelta | None:

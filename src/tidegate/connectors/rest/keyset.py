@@ -22,7 +22,7 @@ from itertools import pairwise
 import msgspec
 
 from tidegate.connectors.rest.declaration import BoundParam
-from tidegate.connectors.rest.filters import render_lower
+from tidegate.connectors.rest.filters import render_lower, shown_again
 from tidegate.connectors.rest.pagers import FIRST, Drifted, Pager, PageSeen, Position, sendable
 from tidegate.domain.cursor import CursorField, Path
 from tidegate.domain.errors import ContractBroken
@@ -91,10 +91,11 @@ class KeysetPager:
         """Return whether asking from ``reached`` on asks for less than from ``before`` on.
 
         It may not: the bound can be coarser than the values, and wall time near a change of clocks is taken with the smaller
-        offset, so that a page may even end before the value that was asked from.
+        offset, so that a page may even end before the value that was asked from. There the bound is moved once it leaves
+        behind what it would show again: moved by each page, it would have each hour's records read as often as it has pages.
         """
         here, there = (render_lower(self.lower, self.cursor, at)[0] for at in (reached, before))
-        return reached > before and here != there
+        return reached > before and reached - before >= shown_again(self.lower, reached) and here != there
 
     def _in_order(self, position: Position, seen: PageSeen) -> list[datetime]:
         """Return the page's cursor values, what was ``shown`` before in front; empty if they are not in order."""
