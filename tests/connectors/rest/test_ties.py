@@ -499,5 +499,7 @@ def test_what_two_pages_read_again_in_turn_have_to_show(
     page: str, again: str, itself: str, finally_: str, begun: bool, believed: bool
 ) -> None:
     """HOLE gg: each of these alone leaves it open that a record of the group was hidden."""
-    joint = Joint(_page_of("abcde"), _page_of(page), 0, begun, lambda glance: datetime.fromisoformat(glance.cursor[1:-1].decode()))
+    joint = Joint(
+        _page_of("abcde"), _page_of(page), 0, begun, lambda glance: datetime.fromisoformat(glance.cursor[1:-1].decode())
+    )
     assert joint.quiet(_page_of(again), _page_of(itself), _page_of(finally_)) is believed
