@@ -34,7 +34,10 @@ class List:
 
     def played(self, *, until_lost: bool = False) -> Figures:
         """What becomes of it."""
-        made = [Record(GRAIN * n, FIRST_VALUE + GRAIN * value) for n, value in enumerate(self.values, 1)]
+        made = [
+            Record(n * (1 if self.dialect.dense else GRAIN), FIRST_VALUE + GRAIN * value)
+            for n, value in enumerate(self.values, 1)
+        ]
         records = self.dialect.order.listed(made)
         return Exploration(source(self.dialect, self.size), records, self.movements).play(until_lost=until_lost)
 
@@ -55,6 +58,10 @@ def _pages_are_looked_at_again(patch: Patch) -> None:
 
 def _places_are_looked_at_again(patch: Patch) -> None:
     patch.setattr(PlacedPager, "doubts", lambda _pager, _position, _seen, **_last: [])
+
+
+def _last_keys_are_keys(patch: Patch) -> None:
+    patch.setattr(PlacedPager, "_runs_on", PlacedPager._names_last)
 
 
 def _offsets_overlap(patch: Patch) -> None:
@@ -114,6 +121,11 @@ PROTECTIONS = (
     Protection("so it is within a keyset", _pages_are_looked_at_again, List(_KEYSET, 2, (0, 0, 0, 0), 1)),
     Protection("a token that is a place is one", _places_are_looked_at_again, List(_TOKEN, 2, (0, 1, 2), 1)),
     Protection("a link that is a place is one", _places_are_looked_at_again, List(_LINK, 2, (0, 0, 0), 1)),
+    Protection(
+        "an offset is no key for being its page's last one",
+        _last_keys_are_keys,
+        List(Dialect("cursor", names=Names.OFFSETS, param="after", dense=True), 2, (0, 0, 1, 2), 2),
+    ),
     Protection("offsets overlap", _offsets_overlap, List(_OFFSET, 2, (0, 1, 2), 1)),
     Protection("the last page is read again itself", _the_last_page_is_read_again, List(_PAGE, 2, (0, 1, 2), 2)),
     Protection("so is the one that the fetch stops at", _so_is_the_one_it_stops_at, List(_EMPTY, 1, (0, 1, _AHEAD), 2)),
