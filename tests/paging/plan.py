@@ -75,19 +75,18 @@ ONE_LONGER = Part("one movement, longer lists", DISTINCT, 1, 6, (2, 3), shortest
 TWO = Part("two movements", DISTINCT, 2, 3)
 TWO_LONGER = Part("two movements, longer lists", COUNTED, 2, 6, (2, 3), shortest=4, every=40)
 THREE = Part("three movements, a sample", DISTINCT, 3, 4, (1, 2), shortest=2, kept=150, every=5)
-WHOLE = Part("two movements, over all listings", COUNTED, 2, 3, (1, 2), shortest=2, every=7, whole=True)
+WHOLE = Part("two movements, over all listings", COUNTED, 2, 3, (1, 2), shortest=2, every=41, whole=True)
 SHUFFLES = Part("another order on each request", SHUFFLED, 0, 3)
 SHUFFLES_LONGER = Part("another order on each request, longer lists", SHUFFLED, 0, 4, (2, 3), shortest=4, every=5)
 SHUFFLES_AND_ONE = Part("another order on each request, one movement", SHUFFLED, 1, 3, (2,), every=2)
 AT_LENGTH = (NOTHING, ONE, TWO, SHUFFLES, SHUFFLES_LONGER, ONE_LONGER, TWO_LONGER, WHOLE, THREE, SHUFFLES_AND_ONE)
 
 SAMPLE = (
-    replace(NOTHING, every=3),
-    replace(ONE, longest=3, every=5),
-    replace(TWO, every=40),
-    replace(WHOLE, every=120),
-    replace(THREE, every=60),
-    replace(SHUFFLES, every=20),
+    replace(ONE, longest=3, every=7),
+    replace(TWO, every=97),
+    replace(WHOLE, movements=1, every=37),
+    replace(THREE, every=401),
+    replace(SHUFFLES, every=11),
 )
 
 
