@@ -77,8 +77,8 @@ TWO_LONGER = Part("two movements, longer lists", COUNTED, 2, 6, (2, 3), shortest
 THREE = Part("three movements, a sample", DISTINCT, 3, 4, (1, 2), shortest=2, kept=150, every=5)
 WHOLE = Part("two movements, over all listings", COUNTED, 2, 3, (1, 2), shortest=2, every=41, whole=True)
 SHUFFLES = Part("another order on each request", SHUFFLED, 0, 3)
-SHUFFLES_LONGER = Part("another order on each request, longer lists", SHUFFLED, 0, 4, (2, 3), shortest=4, every=5)
-SHUFFLES_AND_ONE = Part("another order on each request, one movement", SHUFFLED, 1, 3, (2,), every=2)
+SHUFFLES_LONGER = Part("another order on each request, longer lists", SHUFFLED, 0, 4, (2, 3), shortest=4, every=7)
+SHUFFLES_AND_ONE = Part("another order on each request, one movement", SHUFFLED, 1, 3, (2,), every=5)
 AT_LENGTH = (NOTHING, ONE, TWO, SHUFFLES, SHUFFLES_LONGER, ONE_LONGER, TWO_LONGER, WHOLE, THREE, SHUFFLES_AND_ONE)
 
 SAMPLE = (

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+from itertools import groupby
 
 from tests.paging.exploring import Figures
 from tests.paging.plan import AT_LENGTH, Part
@@ -16,17 +17,16 @@ from tests.paging.plan import AT_LENGTH, Part
 
 def _prove(part: Part, text: str) -> Figures:
     begun, total = time.process_time(), Figures()
-    dialects: dict[str, Figures] = {}
-    for dialect, _, _, figures in part.plays(text):
-        dialects.setdefault(dialect.name, Figures()).add(figures)
-        total.add(figures)
-        if sys.stdout.isatty():
-            print(f"\r{part.name}: {dialect.name}: {total.cases:,} cases{' ' * 30}", end="\r", flush=True)
-    seconds = time.process_time() - begun
-    print(f"{part.name}: up to {part.longest} records, {_of(part.sizes)} a page, {seconds:.0f} s of CPU{' ' * 40}")
-    for name, figures in dialects.items():
-        print(f"  {name:<66} {_told(figures)}")
-    print(f"  {'all':<66} {_told(total)}", flush=True)
+    print(f"{part.name}: {part.shortest} to {part.longest} records, {_of(part.sizes)} a page", flush=True)
+    for name, plays in groupby(part.plays(text), key=lambda play: play[0].name):
+        played = Figures()
+        for *_, figures in plays:
+            played.add(figures)
+            if sys.stdout.isatty():
+                print(f"\r  {name}: {played.cases:,} cases", end="\r", flush=True)
+        print(f"  {name:<66} {_told(played)}", flush=True)
+        total.add(played)
+    print(f"  {f'all, {time.process_time() - begun:.0f} s of CPU':<66} {_told(total)}", flush=True)
     for loss in sorted(total.losses, key=lambda one: (len(one.script), len(one.records), len(one.asked)))[:3]:
         print(f"\n{loss}\n", flush=True)
     return total
