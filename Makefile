@@ -6,7 +6,7 @@ READY := .venv/.ready
 UV := UV_PYTHON_DOWNLOADS=never UV_PROJECT_ENVIRONMENT=.venv $(BIN)/uv
 
 .PHONY: demo test check format bench bench-calendar bench-throughput bench-small-runs bench-fleet bench-shared-account \
-        prove-calendar prove-loss prove-crash prove-model prove-outage prove-webhook prove-connectors prove-versions \
+        prove-calendar prove-loss prove-paging prove-crash prove-model prove-outage prove-webhook prove-connectors prove-versions \
         prove-upgrade clean
 
 demo: $(READY)  ## The main job in about a minute: three tenants, a sandbox shop, an accelerated clock
@@ -47,6 +47,9 @@ prove-calendar: $(READY)  ## Every zone, 1970 to 2040, every sync hour
 
 prove-loss: $(READY)  ## The hostile source, at length
 	@$(BIN)/python -m tests.loss.prove_loss
+
+prove-paging: $(READY)  ## Every movement of small lists, in every kind of pager
+	@$(BIN)/python -m tests.paging.prove_paging
 
 prove-crash: $(READY)  ## A thousand times kill -9; resumable
 	@$(BIN)/python -m tests.crash.prove_crash

@@ -385,7 +385,7 @@ def test_stable_pages_that_begin_and_end_alike_are_compared_in_whole() -> None:
     assert pager.doubts(position, other) == []
     assert pager.doubts(position, alike) == [{"page": 1}]
     pager.verify(position, alike, [first])
-    for remembered in (position, {"page": 2, "keys": first.glances.keys_digest}):
+    for remembered in (position, {"page": 2, "keys": first.glances.places_digest}):
         assert pager.doubts(remembered, first) == [{"page": 1}]
         with pytest.raises(PageRepeated):
             pager.verify(remembered, first, [first])

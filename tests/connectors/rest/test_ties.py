@@ -472,8 +472,9 @@ def test_a_push_within_a_large_group_in_no_order_is_believed_once_it_is_quiet(pa
 
 
 def _page_of(letters: str) -> PageSeen:
+    """Posts of one second, but for x and y, which are newer."""
     reader = RecordReader(Stream("posts", ("id",), CursorField(("at",)), timedelta(0), {}))
-    text = msgspec.json.encode([{"id": one, "at": "2026-07-13T14:00:00Z"} for one in letters])
+    text = msgspec.json.encode([{"id": one, "at": f"2026-07-13T{15 if one in 'xy' else 14}:00:00Z"} for one in letters])
     return PageSeen(Envelope(text, {}), CIMultiDictProxy(CIMultiDict[str]()), URL(), reader.read)
 
 
@@ -487,15 +488,18 @@ def _page_of(letters: str) -> PageSeen:
         ("exf", "xabcd", "exf", "xabcd", True, False),
         ("efg", "bcdax", "efg", "bcdax", True, False),
         ("efg", "xyabc", "efg", "xyabc", True, False),
+        ("efg", "habcd", "efg", "habcd", True, False),
     ],
     ids=[
         "e was pushed by x", "the group began earlier", "the page moves on", "the page before moves on",
-        "x is on both", "another order", "d is on neither",
+        "x is on both", "another order", "d is on neither", "h may have been hidden",
     ],
 )  # fmt: skip
 def test_what_two_pages_read_again_in_turn_have_to_show(
     page: str, again: str, itself: str, finally_: str, begun: bool, believed: bool
 ) -> None:
     """HOLE gg: each of these alone leaves it open that a record of the group was hidden."""
-    joint = Joint(_page_of("abcde"), _page_of(page), 0, begun, lambda _glance: START)
+    joint = Joint(
+        _page_of("abcde"), _page_of(page), 0, begun, lambda glance: datetime.fromisoformat(glance.cursor[1:-1].decode())
+    )
     assert joint.quiet(_page_of(again), _page_of(itself), _page_of(finally_)) is believed

@@ -66,13 +66,16 @@ class PagePager:
             return next_link(",".join(seen.headers.getall("Link", ()))) is None
         return seen.envelope.empty
 
-    def doubts(self, position: Position, seen: PageSeen) -> list[Position]:
-        """Return the pages to read again before the one at ``position`` is believed (`joints.doubts`)."""
+    def doubts(self, position: Position, seen: PageSeen, *, last: bool = False) -> list[Position]:
+        """Return the pages to read again before the one at ``position`` is believed (`joints.doubts`).
+
+        ``last``: there will be no further one, whatever the source says.
+        """
         number = self._number(position)
         before: Position = {"page": number - 1}
         if self.stable:
             return [before] if joints.repeats(position, seen) else []
-        ends = seen.envelope.ended or self._ends(number, position, seen)
+        ends = last or seen.envelope.ended or self._ends(number, position, seen)
         return joints.doubts(position, seen, before, {"page": number}, ends=ends)
 
     def verify(self, position: Position, seen: PageSeen, again: Sequence[PageSeen]) -> None:
@@ -151,7 +154,7 @@ class OffsetPager:
         noted = {"alone": True} if alone else {"back": back} if back > 1 else {}
         return {"offset": reached, "last": last, "before": self._offset(position), **noted, **joints.shown(seen)}
 
-    def doubts(self, position: Position, seen: PageSeen) -> list[Position]:
+    def doubts(self, position: Position, seen: PageSeen, *, last: bool = False) -> list[Position]:
         """Return the page before, to be read again, if the page at ``position`` goes on and shows what that one did."""
         further = self._offset(position) + len(seen.keys) > self._passed(position)
         return [{"offset": position["before"]}] if further and joints.repeats(position, seen) else []

@@ -20,7 +20,7 @@ def shown(seen: PageSeen, *, ends: bool = False) -> Position:
     """
     if ends and seen.glances.ends_digest:
         return {"ends": seen.glances.ends_digest}
-    digest = seen.glances.keys_digest
+    digest = seen.glances.places_digest
     return {"keys": digest} if _told_apart(seen) else {"keys": digest, "text": _text(seen)}
 
 
@@ -29,8 +29,9 @@ def remembered(position: Position, seen: PageSeen) -> Position:
     if seen.envelope.empty:
         return shown(seen)
     unproven = is_unproven(position, seen)
-    joint = {"after": position["tail"], "first": seen.keys[0]} if unproven and "tail" in position else {}
-    return {**shown(seen), "last": seen.glances.marks[-1], "tail": seen.keys[-1], **joint}
+    places = seen.glances.places
+    joint = {"after": position["tail"], "first": places[0]} if unproven and "tail" in position else {}
+    return {**shown(seen), "last": seen.glances.marks[-1], "tail": places[-1], **joint}
 
 
 def is_unproven(position: Position, seen: PageSeen) -> bool:
@@ -45,8 +46,8 @@ def doubts(position: Position, seen: PageSeen, before: Position, itself: Positio
     """Return the pages to read again, in this order, before the one at ``position`` is believed.
 
     The one before it, if records may have moved towards the beginning, if how that one joins its own predecessor is still
-    to be seen (``first`` came right ``after`` another), or if both pages show the same. And the last page itself: no other
-    one will show how it joins.
+    to be seen (``first`` came right ``after`` another), or if both pages show the same. And itself, if with it the pages end
+    that are joined so: no other one will show how it joins.
     """
     unproven = is_unproven(position, seen)
     again = unproven or "first" in position or repeats(position, seen)
@@ -56,16 +57,18 @@ def doubts(position: Position, seen: PageSeen, before: Position, itself: Positio
 def moved(position: Position, seen: PageSeen, again: Sequence[PageSeen]) -> bool:
     """Return whether the page before the one at ``position``, read ``again``, does not show the same records any more.
 
-    That its last one is still there does not suffice: it may have moved away and back.
+    That its last one is still there does not suffice: it may have moved away and back. Nor do the keys in a list in the order
+    of its cursor field: all records before a page may have been edited and stand there once more, in the same order.
     """
     before, *itself = again
-    if is_unproven(position, seen) and before.glances.keys_digest != position["keys"]:
+    if is_unproven(position, seen) and before.glances.places_digest != position["keys"]:
         return True
-    if "first" in position and not _joins(before.keys, position["after"], position["first"]):
+    if "first" in position and not _joins(before.glances.places, position["after"], position["first"]):
         return True
-    first = seen.keys[0] if seen.keys else None
+    first = next(iter(seen.glances.places), None)
     return not all(
-        _joins(page.keys, position.get("tail"), first) if first is not None else page.envelope.empty for page in itself
+        _joins(page.glances.places, position.get("tail"), first) if first is not None else page.envelope.empty
+        for page in itself
     )
 
 
@@ -75,7 +78,7 @@ def repeats(position: Position, seen: PageSeen) -> bool:
         return False
     if "ends" in position:
         return position["ends"] == seen.glances.ends_digest
-    if position.get("keys") != seen.glances.keys_digest:
+    if position.get("keys") != seen.glances.places_digest:
         return False
     return "text" not in position or position["text"] == _text(seen)
 
@@ -101,7 +104,7 @@ def _text(seen: PageSeen) -> str:
     return blake2b(seen.envelope.records, digest_size=12).hexdigest()
 
 
-def _joins(keys: Sequence[str], after: object, first: object) -> bool:
-    """Return whether ``keys`` begin with ``first``, or show it right ``after`` the record that was the last one before it."""
-    at = keys.index(str(first)) if first in keys else -1
-    return at == 0 or (at > 0 and keys[at - 1] == after)
+def _joins(places: Sequence[str], after: object, first: object) -> bool:
+    """Return whether ``places`` begin with ``first``, or show it right ``after`` the record that was the last one before it."""
+    at = places.index(str(first)) if first in places else -1
+    return at == 0 or (at > 0 and places[at - 1] == after)

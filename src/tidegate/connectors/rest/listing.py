@@ -126,7 +126,8 @@ class Listing:
         while True:
             try:
                 answer, seen = await self._read(self._trail.at)
-                await self._check_boundary(seen)
+                passed = self._has_passed(self._request.stop_after, seen)
+                await self._check_boundary(seen, ends=passed)
                 following = self._listed.pager.following(self._trail.at, seen)
                 await self._check_order(seen, following)
             except ContractBroken as error:
@@ -146,7 +147,7 @@ class Listing:
                 following = drift.onward
                 self._trail = self._trail.after_ties() if isinstance(drift, Tied) else self._trail.after_drift()
             self._resumed = False
-            page = self._page(answer, seen, following)
+            page = self._page(answer, seen, following, passed=passed)
             yield page
             if page.token is None:
                 return
@@ -199,27 +200,29 @@ class Listing:
             require_there(answer.reply, declared.records, self._client.rules)
         return answer
 
-    async def _check_boundary(self, seen: PageSeen) -> None:
+    async def _check_boundary(self, seen: PageSeen, *, ends: bool) -> None:
+        """Raise Drifted if records may have been passed over. ``ends``: the fetch stops here, whatever the source says."""
         at, counted = self._trail.at, self._listed.pager
         if self._trail.feed:
             return  # changes are told in their own order, and stay where they are
         if isinstance(counted, KeysetPager):
-            before = await self._recheck(counted.within, inner(at), seen, lambda position: outer(at, position))
+            leaves = ends or "within" not in (counted.following(at, seen) or {})
+            before = await self._recheck(counted.within, inner(at), seen, lambda place: outer(at, place), ends=leaves)
             if before is not None:
                 raise drifted(before, at)
             return
-        drift = await self._recheck(counted, at, seen, lambda position: position)
+        drift = await self._recheck(counted, at, seen, lambda position: position, ends=ends)
         if drift is not None:
             raise drift
 
     async def _recheck(
-        self, counted: Pager, at: Position, seen: PageSeen, whole: Callable[[Position], Position]
+        self, counted: Pager, at: Position, seen: PageSeen, whole: Callable[[Position], Position], *, ends: bool
     ) -> Drifted | None:
         """Return how a counted listing moved, None if it did not: pages are read again where need be."""
         if not isinstance(counted, PagePager | OffsetPager | PlacedPager):
             return None
         try:
-            again = [(await self._read(whole(place)))[1] for place in counted.doubts(at, seen)]
+            again = [(await self._read(whole(place)))[1] for place in counted.doubts(at, seen, last=ends)]
         except ContractBroken as error:
             if not isinstance(counted, PlacedPager):
                 raise
@@ -254,12 +257,12 @@ class Listing:
             return await hides_none(self._ties, self._trail.at, seen, repeated, read, self._instant)
         return False
 
-    def _page(self, answer: Answer, seen: PageSeen, following: Position | None) -> Page:
+    def _page(self, answer: Answer, seen: PageSeen, following: Position | None, *, passed: bool) -> Page:
         report = self._of_what_is_left()
         if self._trail.drifted or self._trail.tied:
             short = [DRIFTED] * self._trail.drifted + [self._listed.tied] * self._trail.tied
             report = replace(report, shortfall="; ".join(short))
-        if following is not None and self._has_passed(self._request.stop_after, seen):
+        if following is not None and passed:
             following = None
             upper = self._request.stop_after if report.upper is None else min(report.upper, self._request.stop_after)
             report = replace(report, upper=upper)

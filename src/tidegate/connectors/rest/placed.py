@@ -53,19 +53,20 @@ class PlacedPager:
         keyed = {"keyed": True} if named else {}
         return {**onward, "step": step, "before": _place(position), **keyed, **joints.remembered(position, seen)}
 
-    def doubts(self, position: Position, seen: PageSeen) -> list[Position]:
+    def doubts(self, position: Position, seen: PageSeen, *, last: bool = False) -> list[Position]:
         """Return the pages to read again before the one at ``position`` is believed (`joints.doubts`).
 
-        None where this token and the next one name the last records of their pages: those are their keys. One may by chance,
-        and what is moved puts an end to it.
+        ``last``: there will be no further one, whatever the source says. None where this token and the next one name the last
+        records of their pages, and all keys between the two are on the page: then it has passed over none. One may name it by
+        chance, and what is moved puts an end to it.
         """
         before = position.get("before")
         if not isinstance(before, Mapping):
             return []
         onward = self.within.following(position, seen)
-        if "keyed" in position and onward is not None and self._names_last(position, onward, seen):
+        if "keyed" in position and onward is not None and self._runs_on(position, onward, seen):
             return []
-        return joints.doubts(position, seen, before, _place(position), ends=onward is None)
+        return joints.doubts(position, seen, before, _place(position), ends=last or onward is None)
 
     def verify(self, position: Position, seen: PageSeen, again: Sequence[PageSeen]) -> None:
         """Raise Drifted if records moved, PageRepeated if the source ignores the place."""
@@ -94,6 +95,12 @@ class PlacedPager:
         last = seen.keys[-1].strip('"') if seen.keys else None
         parts = self._changed(position, onward, seen).items()
         return next((name for name, text in parts if text == last and _FOR_KEYS.search(name)), "")
+
+    def _runs_on(self, position: Position, onward: Position, seen: PageSeen) -> bool:
+        """Return whether the page has the keys behind the one in its own token or link, one by one, to the one in the next."""
+        here = self._numbers(position, seen).get(self._names_last(position, onward, seen), "")
+        keys = [key.strip('"') for key in seen.keys]
+        return _is_number(here) and keys == [str(int(here) + number) for number in range(1, len(keys) + 1)]
 
     def _changed(self, position: Position, onward: Position, seen: PageSeen) -> dict[str, str]:
         """Return the parts of the next address or token that are others than in this one."""

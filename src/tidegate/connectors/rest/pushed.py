@@ -119,6 +119,8 @@ class Joint:
         shown, kept = [one for one in before if one in on_page], [one for one in before if one in there]
         if page[: len(shown)] != shown or [one for one in now if one in set(kept)] != kept:
             return False
+        if now[-1:] != kept[-1:] or len(on_page & there) > self.expected:
+            return False  # what it ends in now is new to us: it came from behind, if not from the second page
         return not shown or not kept or before.index(kept[-1]) < before.index(shown[0]) + self.expected
 
     def unmoved(self, again: PageSeen, itself: PageSeen) -> bool:
@@ -128,13 +130,16 @@ class Joint:
     def quiet(self, again: PageSeen, itself: PageSeen, finally_: PageSeen) -> bool:
         """Return whether both pages, read again in turn, show that records were pushed before the second one was first read.
 
-        Nothing has moved since, they share no record, and all that left the first page, its last ones, are on the second.
+        Nothing has moved since, they share no record, and all that left the first page, its last ones, are on the second. What
+        pushed them has another value: else it may be the one that was hidden.
         """
         before, page, now = _marks(self.before), _marks(self.page), _marks(again)
         known, on_page = set(before), set(page)
         kept = [one for one in now if one in known]
+        value, pushing = self._value, [one for one in again.glances if version_of(one) not in known]
         return (
             self.begun
+            and all(self.instant(one) != value for one in pushing)
             and _marks(itself) == page
             and _marks(finally_) == now
             and len(on_page.intersection(now)) <= self.expected

@@ -93,10 +93,15 @@ class Glances(Sequence[Glance]):
         """Return the keys as text, in the page's order; "" for a record without one."""
         return self._reader.keys(self._decoded)
 
+    @property
+    def places(self) -> list[str]:
+        """Return what tells whether a record stands where it stood: its key, and where an edit moves it, its cursor value too."""
+        return self.marks if self._reader.ordered else self.keys
+
     @cached_property
-    def keys_digest(self) -> str:
-        """Return what tells whether a page shows the same records in the same order."""
-        return _digest("\n".join(self.keys).encode())
+    def places_digest(self) -> str:
+        """Return what tells whether a page shows the same records in the same places."""
+        return _digest("\n".join(self.places).encode())
 
     @cached_property
     def ends_digest(self) -> str:
@@ -106,9 +111,13 @@ class Glances(Sequence[Glance]):
 
 
 class RecordReader:
-    """Glances into the records of one stream. A record of an odd shape, or none that can be read, is an empty glance."""
+    """Glances into the records of one stream. A record of an odd shape, or none that can be read, is an empty glance.
+
+    ``ordered``: the stream is listed in the order of its cursor field, oldest first.
+    """
 
     def __init__(self, stream: Stream) -> None:
+        self.ordered = stream.cursor is not None and stream.cursor.ascending
         self._key = tuple(tuple(part.split(".")) for part in stream.key)
         self._cursor: Path = () if stream.cursor is None else stream.cursor.path
         tops = dict.fromkeys(path[0] for path in (*self._key, self._cursor) if path)
