@@ -36,6 +36,9 @@ class _Content:
     def __init__(self, content: bytes) -> None:
         self._content = content
 
+    def at_eof(self) -> bool:
+        return not self._content
+
     async def readany(self) -> bytes:
         content, self._content = self._content, b""
         return content
