@@ -67,8 +67,9 @@ class HostileSource:
 
     def calm(self) -> None:
         """Change nothing and break nothing from now on. A source that grew faster than it was read can be read now."""
+        if not self.temper.circle:
+            self.most_requests += self.requests
         self.temper.calm()
-        self.most_requests += self.requests
 
     async def answer(self, request: web.Request) -> web.StreamResponse:
         """Answer one request for a page."""
