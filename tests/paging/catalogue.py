@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import accumulate, product
+from itertools import accumulate, permutations, product
 
 from tests.paging.dialects import Dialect, Names
 from tests.paging.movements import FIRST_VALUE, GRAIN, NOW, Order, Record
@@ -72,12 +72,14 @@ def lists(dialect: Dialect, length: int) -> Iterator[tuple[Record, ...]]:
     """All lists of that length, each in the dialect's order, without those that differ in nothing but names.
 
     In the order of the cursor field each record has the value of the one before it, or a greater one; in another order the
-    values go any way. The last ones may be newer than our clock, as a source shows them whose own clock is ahead.
+    values go any way. The last ones may be newer than our clock, as a source shows them whose own clock is ahead. Where ids run
+    on from 1, so that a token may name one by chance, the names make a difference too: then each order of them is a list.
     """
+    any_order = dialect.dense and dialect.order.by_value
     for values in dict.fromkeys(_values(dialect, length)):
-        yield dialect.order.listed(
-            [Record(n * (1 if dialect.dense else GRAIN), value) for n, value in enumerate(values, 1)]
-        )
+        for ids in permutations(range(1, length + 1)) if any_order else [range(1, length + 1)]:
+            grain = 1 if dialect.dense else GRAIN
+            yield dialect.order.listed([Record(n * grain, value) for n, value in zip(ids, values, strict=True)])
 
 
 def _values(dialect: Dialect, length: int) -> Iterator[tuple[int, ...]]:

@@ -162,7 +162,7 @@ class Exploration:
             lost = (shop.kept & meant) - shown
             if lost and (exception := excepted(self._source.dialect, script)):
                 self.figures.exceptions[exception] += 1
-                return
+                continue
             if lost:
                 told = tuple(
                     f"{query} -> {_shown(reply)}" for query, reply in zip(self._asked, self._given, strict=True)

@@ -11,7 +11,7 @@ from tests.paging.dialects import Dialect, Names
 from tests.paging.exploring import Exploration, Figures
 from tests.paging.movements import FIRST_VALUE, GRAIN, NOW, Order, Record
 from tests.paging.plan import source
-from tidegate.connectors.rest import joints, listing
+from tidegate.connectors.rest import joints, listing, placed
 from tidegate.connectors.rest.counting import OffsetPager, PagePager
 from tidegate.connectors.rest.pagers import PageSeen, Position
 from tidegate.connectors.rest.placed import PlacedPager
@@ -61,7 +61,7 @@ def _places_are_looked_at_again(patch: Patch) -> None:
 
 
 def _last_keys_are_keys(patch: Patch) -> None:
-    patch.setattr(PlacedPager, "_runs_on", PlacedPager._names_last)
+    patch.setattr(placed, "_FOR_KEYS_ONLY", placed._FOR_KEYS)
 
 
 def _offsets_overlap(patch: Patch) -> None:

@@ -221,8 +221,8 @@ def test_a_worker_serves_metrics_and_health_on_its_port(cli: CommandLine, api: O
             seen = samples(text)
             if seen.get("attempts_total,outcome=succeeded"):
                 break
-        # three pages and two of them again: `after=20` behind the orders 1 to 20 may be a place
-        assert (status, seen["requests_total,status=200"], seen["records_total,outcome=inserted"]) == (200, 5, 45)
+        # three pages, each of them twice: `after=20` behind the orders 1 to 20 may be a place
+        assert (status, seen["requests_total,status=200"], seen["records_total,outcome=inserted"]) == (200, 6, 45)
         assert "s3cr3t-token" not in text
         assert get(port, "/readyz") == (200, '{"ready": true, "wrong": {}}')
         assert get(port, "/nothing")[0] == 404

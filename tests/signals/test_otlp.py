@@ -36,8 +36,8 @@ def test_a_run_arrives_at_the_collector_with_its_requests(cli: CommandLine, api:
         assert {span.trace_id for span in collector.spans} == {run.trace_id}
         assert len(run.trace_id) == 16
         requests = [attributes(span) for span in collector.named("GET")]
-        # three pages and two of them again: `after=20` behind the orders 1 to 20 may be a place
-        assert [request["http.response.status_code"] for request in requests] == [200] * 5
+        # three pages, each of them twice: `after=20` behind the orders 1 to 20 may be a place
+        assert [request["http.response.status_code"] for request in requests] == [200] * 6
         assert {request["url.path"] for request in requests} == {"/orders"}
         assert {request["server.address"] for request in requests} == {"127.0.0.1"}
         (attempt,) = collector.named("attempt")

@@ -91,11 +91,11 @@ class KeysetPager:
         """Return whether asking from ``reached`` on asks for less than from ``before`` on.
 
         It may not: the bound can be coarser than the values, and wall time near a change of clocks is taken with the smaller
-        offset, so that a page may even end before the value that was asked from. There the bound is moved once it leaves
-        behind what it would show again: moved by each page, it would have each hour's records read as often as it has pages.
+        offset, so that a page may even end before the value that was asked from. There the bound is moved by no less than a
+        quarter of what it shows again: moved by each page, it would have each hour's records read as often as it has pages.
         """
         here, there = (render_lower(self.lower, self.cursor, at)[0] for at in (reached, before))
-        return reached > before and reached - before >= shown_again(self.lower, reached) and here != there
+        return reached > before and reached - before >= shown_again(self.lower, reached) / 4 and here != there
 
     def _in_order(self, position: Position, seen: PageSeen) -> list[datetime]:
         """Return the page's cursor values, what was ``shown`` before in front; empty if they are not in order."""

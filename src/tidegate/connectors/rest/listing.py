@@ -207,13 +207,16 @@ class Listing:
             return  # changes are told in their own order, and stay where they are
         if isinstance(counted, KeysetPager):
             leaves = ends or "within" not in (counted.following(at, seen) or {})
-            before = await self._recheck(counted.within, inner(at), seen, lambda place: outer(at, place), ends=leaves)
-            if before is not None:
-                raise drifted(before, at)
+            within = await self._recheck(counted.within, inner(at), seen, lambda place: outer(at, place), ends=leaves)
+            if within is not None:
+                raise drifted(within, at)
             return
         drift = await self._recheck(counted, at, seen, lambda position: position, ends=ends)
-        if drift is not None:
-            raise drift
+        try:
+            if drift is not None:
+                raise drift
+        finally:
+            del drift  # its traceback holds this frame, and so the pages
 
     async def _recheck(
         self, counted: Pager, at: Position, seen: PageSeen, whole: Callable[[Position], Position], *, ends: bool
@@ -327,11 +330,14 @@ class Listing:
 
 def _pager(declared: StreamDeclaration) -> Pager:
     made, cursor = declared.pager, declared.stream.cursor
+    sizes = frozenset(
+        int(value) for value in map(str, declared.params.values()) if value.isdecimal() and len(value) < 10
+    )
     if made.within is None:
-        return pager(made, change_token=None if declared.changes is None else declared.changes.token)
+        return pager(made, change_token=None if declared.changes is None else declared.changes.token, sizes=sizes)
     assert cursor is not None
     assert declared.lower is not None
-    return KeysetPager(cursor, declared.lower, pager(made.within), made.param)
+    return KeysetPager(cursor, declared.lower, pager(made.within, sizes=sizes), made.param)
 
 
 def _tied(cursor: CursorField | None) -> str:

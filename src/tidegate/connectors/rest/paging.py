@@ -9,20 +9,25 @@ from tidegate.connectors.rest.placed import PlacedPager
 from tidegate.domain.cursor import Path
 
 
-def pager(declaration: PagerDeclaration, *, change_token: Path | None = None) -> Pager:
-    """Return the pager that ``declaration`` describes. ``change_token``: where the reply has the stream's, which is no place."""
+def pager(
+    declaration: PagerDeclaration, *, change_token: Path | None = None, sizes: frozenset[int] = frozenset()
+) -> Pager:
+    """Return the pager that ``declaration`` describes.
+
+    ``change_token``: where the reply has the stream's, which is no place; ``sizes``: numbers that each request holds.
+    """
     match declaration.kind:
         case PagerKind.NONE:
             return NoPager()
         case PagerKind.CURSOR:
             assert declaration.token is not None
             cursor = CursorPager(declaration.param, declaration.token, declaration.has_more)
-            return cursor if declaration.stable or declaration.token == change_token else PlacedPager(cursor)
+            return cursor if declaration.stable or declaration.token == change_token else PlacedPager(cursor, sizes)
         case PagerKind.LAST_ID:
             return LastIdPager(declaration.param, declaration.has_more)
         case PagerKind.LINK:
             link = LinkPager(declaration.token)
-            return link if declaration.stable else PlacedPager(link)
+            return link if declaration.stable else PlacedPager(link, sizes)
         case PagerKind.PAGE:
             return PagePager(
                 declaration.param,

@@ -20,16 +20,22 @@ from tidegate.domain.cursor import Path
 _FIRST_PLACES = frozenset((1, 2))
 """What the second page may be called where the first one has no number: from 0 on, or from 1."""
 _FOR_KEYS = re.compile("id|key|after|before|since|last|cursor|marker", re.IGNORECASE)
-"""Parameters that take the last record's key, or a place: it is known by what the tokens behind it do."""
-_FOR_KEYS_ONLY = re.compile(r"(?:^|[_.[-])(?:id|key)(?:$|[_.\]-])|[a-z](?:I[dD]|Key)$")
+"""Parameters that take the last record's key, or a place."""
+_FOR_KEYS_ONLY = re.compile(
+    r"^(?!.*(?:page|offset|skip)).*(?:(?:^|[_.[-])(?:id|key)(?:$|[_.\]-])|[a-z](?:I[dD]|Key)$)", re.I
+)
 """Parameters that take nothing else."""
 
 
 @dataclass(frozen=True, slots=True)
 class PlacedPager:
-    """Pages by a token or link, and reads the page before again wherever that is a place; see `joints`."""
+    """Pages by a token or link, and reads the page before again wherever that is a place; see `joints`.
+
+    ``sizes``: numbers that each request holds, one of which may be the page's size.
+    """
 
     within: CursorPager | LinkPager
+    sizes: frozenset[int] = frozenset()
 
     @property
     def paths(self) -> tuple[Path, ...]:
@@ -50,23 +56,18 @@ class PlacedPager:
             return {**onward, "bookmark": True}
         if step is None:
             return onward
-        keyed = {"keyed": True} if named else {}
-        return {**onward, "step": step, "before": _place(position), **keyed, **joints.remembered(position, seen)}
+        return {**onward, "step": step, "before": _place(position), **joints.remembered(position, seen)}
 
     def doubts(self, position: Position, seen: PageSeen, *, last: bool = False) -> list[Position]:
         """Return the pages to read again before the one at ``position`` is believed (`joints.doubts`).
 
-        ``last``: there will be no further one, whatever the source says. None where this token and the next one name the last
-        records of their pages, and all keys between the two are on the page: then it has passed over none. One may name it by
-        chance, and what is moved puts an end to it.
+        ``last``: there will be no further one, whatever the source says.
         """
         before = position.get("before")
         if not isinstance(before, Mapping):
             return []
-        onward = self.within.following(position, seen)
-        if "keyed" in position and onward is not None and self._runs_on(position, onward, seen):
-            return []
-        return joints.doubts(position, seen, before, _place(position), ends=last or onward is None)
+        ends = last or self.within.following(position, seen) is None
+        return joints.doubts(position, seen, before, _place(position), ends=ends)
 
     def verify(self, position: Position, seen: PageSeen, again: Sequence[PageSeen]) -> None:
         """Raise Drifted if records moved, PageRepeated if the source ignores the place."""
@@ -81,7 +82,7 @@ class PlacedPager:
         if not all(map(_is_number, changed.values())):
             return None
         sizes = {int(text) for name, text in there.items() if name not in changed and _is_number(text)}
-        steps = {1, len(seen.keys), position.get("step"), *sizes} - {0}
+        steps = {1, len(seen.keys), position.get("step"), *sizes, *self.sizes} - {0}
         for name, text in changed.items():
             before = here.get(name, "0")
             if _is_number(before):
@@ -95,12 +96,6 @@ class PlacedPager:
         last = seen.keys[-1].strip('"') if seen.keys else None
         parts = self._changed(position, onward, seen).items()
         return next((name for name, text in parts if text == last and _FOR_KEYS.search(name)), "")
-
-    def _runs_on(self, position: Position, onward: Position, seen: PageSeen) -> bool:
-        """Return whether the page has the keys behind the one in its own token or link, one by one, to the one in the next."""
-        here = self._numbers(position, seen).get(self._names_last(position, onward, seen), "")
-        keys = [key.strip('"') for key in seen.keys]
-        return _is_number(here) and keys == [str(int(here) + number) for number in range(1, len(keys) + 1)]
 
     def _changed(self, position: Position, onward: Position, seen: PageSeen) -> dict[str, str]:
         """Return the parts of the next address or token that are others than in this one."""
