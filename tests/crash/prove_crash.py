@@ -218,7 +218,7 @@ def main() -> int:
     if given.restart:
         shutil.rmtree(cache, ignore_errors=True)
     played = Played.load(cache / "played.jsonl")
-    console = Console()
+    console = Console(width=None if sys.stdout.isatty() else 140)  # figures that a log must not cut
     root = Path(tempfile.mkdtemp(prefix="prove-crash-"))
     server = EmbeddedServer(root / "server")
     try:
