@@ -22,7 +22,7 @@ _FIRST_PLACES = frozenset((1, 2))
 _FOR_KEYS = re.compile("id|key|after|before|since|last|cursor|marker", re.IGNORECASE)
 """Parameters that take the last record's key, or a place."""
 _FOR_KEYS_ONLY = re.compile(
-    r"^(?!.*(?:page|offset|skip)).*(?:(?:^|[_.[-])(?:id|key)(?:$|[_.\]-])|[a-z](?:I[dD]|Key)$)", re.I
+    r"^(?!.*(?i:page|offset|skip)).*(?:(?:^|[_.[-])(?i:id|key)(?:$|[_.\]-])|[a-z](?:I[dD]|Key)$)",
 )
 """Parameters that take nothing else."""
 
