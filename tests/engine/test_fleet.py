@@ -135,7 +135,8 @@ def test_the_first_batch_is_small_so_that_workers_begin_at_once(
         monkeypatch.setattr(runs, "plan", noting)
         world.clock.advance(days=1)
         assert await plan_due(world.parts, world.clock.now()) == 200
-        assert planned[:2] == [10, 10]
+        assert planned[0] == 10
+        assert planned.count(10) >= 2, "the first of each of the two that plan side by side"
         assert max(planned) > 20, "and the others are not"
 
     in_world(database_url, story)
