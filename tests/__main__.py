@@ -11,7 +11,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-FIRST = ("cli", "connectors", "crash", "demo", "upgrade")
+FIRST = ("cli", "connectors", "crash", "demo", "loss", "upgrade")
 """Folders of the first half; everything else is the second."""
 
 

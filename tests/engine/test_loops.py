@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -101,6 +102,9 @@ def test_a_dispatcher_fills_the_room_that_runs_leave_in_another_process(
     in_world(database_url, story, tick_every=timedelta(days=1))
 
 
+@pytest.mark.filterwarnings(
+    "ignore::pytest.PytestUnraisableExceptionWarning"
+)  # what asyncpg leaves of a cut connection
 def test_the_engine_outlives_the_loss_of_its_database_connections(
     database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -135,6 +139,7 @@ def test_the_engine_outlives_the_loss_of_its_database_connections(
         await working
 
     in_world(database_url, story, sweep_every=timedelta(seconds=1))
+    gc.collect()  # of this test, not of the next one
 
 
 def test_drain_leaves_what_a_held_account_lets_nobody_start(database_url: str) -> None:
