@@ -120,12 +120,11 @@ async def assemble(options: Options) -> AsyncGenerator[Parts]:
     server = None if options.database_url else await asyncio.to_thread(EmbeddedServer, options.data_dir)
     dsn = options.database_url or (server.dsn if server else "")
     try:
-        pool = await database.open_pool(dsn, size=options.settings.slots + 6 - KEYED_CONNECTIONS)
-        try:
+        async with _pool(dsn, options.settings.slots + 6 - KEYED_CONNECTIONS) as pool:
             if options.migrate:
                 await schema.migrate(pool)
             async with (
-                _keyed(dsn) as by_key,
+                _pool(dsn, KEYED_CONNECTIONS, by_key=True) as by_key,
                 anchored_clock(pool) as anchored,
                 _watched(options, worker) as observers,
                 open_session(
@@ -150,17 +149,15 @@ async def assemble(options: Options) -> AsyncGenerator[Parts]:
                     mask=options.mask,
                     by_key=by_key,
                 )
-        finally:
-            await asyncio.wait_for(pool.close(), timeout=10)
     finally:
         if server is not None:
             await asyncio.to_thread(server.release)
 
 
 @asynccontextmanager
-async def _keyed(dsn: str) -> AsyncGenerator[Pool]:
-    """Yield a pool for what is done to many runs in one statement."""
-    pool = await database.open_pool(dsn, size=KEYED_CONNECTIONS, by_key=True)
+async def _pool(dsn: str, size: int, *, by_key: bool = False) -> AsyncGenerator[Pool]:
+    """Yield a pool; ``by_key``: for what is done to many runs in one statement."""
+    pool = await database.open_pool(dsn, size=size, by_key=by_key)
     try:
         yield pool
     finally:

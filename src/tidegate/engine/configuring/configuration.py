@@ -274,15 +274,7 @@ class _Reading:
 
     def _filled(self, part: Part, key: str, value: object) -> object:
         """Return ``value`` with every ``${NAME}`` in its texts replaced by the environment's value."""
-        if isinstance(value, str):
-            return _REFERENCE.sub(
-                lambda found: found[0][1:] if found[1] else self._variable(part, key, found[2]), value
-            )
-        if isinstance(value, list):
-            return [self._filled(part, key, item) for item in value]
-        if isinstance(value, Mapping):
-            return {name: self._filled(part, key, item) for name, item in value.items()}
-        return value
+        return _rewritten(value, lambda found: found[0][1:] if found[1] else self._variable(part, key, found[2]))
 
     def _variable(self, part: Part, key: str, name: str) -> str:
         value = self._environment.get(name, "")
@@ -293,11 +285,16 @@ class _Reading:
 
 def in_writing(value: object) -> object:
     """Return a setting's ``value`` as a configuration says it: what looks like a reference is none."""
+    return _rewritten(value, lambda found: "$" + found[0])
+
+
+def _rewritten(value: object, instead: Callable[[re.Match[str]], str]) -> object:
+    """Return ``value`` with every reference in its texts replaced."""
     if isinstance(value, str):
-        return _REFERENCE.sub(lambda found: "$" + found[0], value)
+        return _REFERENCE.sub(instead, value)
     if isinstance(value, list):
-        return [in_writing(item) for item in value]
-    return {name: in_writing(item) for name, item in value.items()} if isinstance(value, Mapping) else value
+        return [_rewritten(item, instead) for item in value]
+    return {name: _rewritten(item, instead) for name, item in value.items()} if isinstance(value, Mapping) else value
 
 
 def _own_schedules(part: Part) -> Iterable[tuple[str, Schedule]]:
