@@ -13,7 +13,7 @@ from tidegate.connectors.base import Connector, Source
 from tidegate.connectors.rest.connector import RestConnector
 from tidegate.connectors.rest.declaration import PagerDeclaration, PagerKind, StreamDeclaration
 from tidegate.connectors.rest.filters import bounds
-from tidegate.connectors.rest.probes import at, out_of_order, parsed, probe
+from tidegate.connectors.rest.probes import at, of_a_stranger, out_of_order, parsed, probe
 from tidegate.domain.clock import Clock
 from tidegate.domain.cursor import CursorField
 from tidegate.domain.errors import SourceError
@@ -43,10 +43,12 @@ class Examined:
     error: str = ""
 
 
-async def examine(connector: Connector, source: Source, stream: Stream, clock: Clock) -> Examined:
+async def examine(
+    connector: Connector, source: Source, stream: Stream, clock: Clock, stranger: Source | None = None
+) -> Examined:
     """Return what one page of ``stream`` shows, and what a few more requests tell of its declaration.
 
-    A source's failure is in the result, not raised.
+    ``stranger``: the same source, opened with wrong secrets. A source's failure is in the result, not raised.
     """
     now = clock.now()
     declared = connector.declaration.streams[stream.name] if isinstance(connector, RestConnector) else None
@@ -65,6 +67,8 @@ async def examine(connector: Connector, source: Source, stream: Stream, clock: C
         return replace(understood, error=f"{error.code}: {error}")
     records = _records(page)
     probed = () if declared is None else await probe(source, declared, now)
+    if stranger is not None and records:
+        probed += await of_a_stranger(stranger, stream, now)
     return replace(
         understood,
         records=len(records),

@@ -19,7 +19,7 @@ from tidegate.connectors.http import Reply
 from tidegate.connectors.rest.bodies import fill_body
 from tidegate.connectors.rest.client import Answer, Client
 from tidegate.connectors.rest.counting import OffsetPager, PagePager, overlap
-from tidegate.connectors.rest.declaration import Param, StreamDeclaration
+from tidegate.connectors.rest.declaration import INSTANT, BoundParam, Param, StreamDeclaration
 from tidegate.connectors.rest.envelope import NO_CONTENT, EnvelopeReader
 from tidegate.connectors.rest.feed import Feed
 from tidegate.connectors.rest.filters import bounds
@@ -354,8 +354,12 @@ def _numbers(declared: StreamDeclaration) -> frozenset[str]:
     return frozenset(
         bound.param
         for bound in (declared.lower, declared.upper)
-        if bound is not None and (bound.number or (declared.query is not None and bound.format in COUNTED))
+        if bound is not None and (bound.number or (declared.query is not None and _is_a_number(bound)))
     )
+
+
+def _is_a_number(bound: BoundParam) -> bool:
+    return bound.format in COUNTED and bound.value == INSTANT
 
 
 def _typed(params: Mapping[str, Param], numbers: frozenset[str]) -> Mapping[str, Param]:
