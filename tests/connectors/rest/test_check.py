@@ -92,6 +92,8 @@ def test_it_shows_what_it_understood_and_warns_of_what_does_not_fit(tmp_path: Pa
 
 def test_a_tidy_source_is_not_warned_of(tmp_path: Path) -> None:
     async def tidy(request: web.Request) -> web.Response:
+        if request.headers.get("Authorization") != f"Bearer {SECRET}":
+            return web.Response(status=401)
         at = (datetime.now(UTC) - timedelta(hours=1)).isoformat(timespec="seconds")
         return replied({"data": [{"id": 1, "at": at}], "next": None})
 
@@ -99,6 +101,37 @@ def test_a_tidy_source_is_not_warned_of(tmp_path: Path) -> None:
     assert result.exit_code == 0, result.output
     assert "warning" not in result.output
     assert "records  1 on the first page" in result.output
+
+
+def test_a_source_that_answers_a_wrong_key_is_warned_of(tmp_path: Path) -> None:
+    """A withdrawn key would not stop the runs: they would cover what everybody may see (SPEC 5). It is asked once a stream."""
+    asked: list[str] = []
+
+    async def public(request: web.Request) -> web.Response:
+        asked.append(request.headers["Authorization"])
+        at = (datetime.now(UTC) - timedelta(hours=1)).isoformat(timespec="seconds")
+        return replied({"data": [{"id": 1, "at": at}], "next": None})
+
+    result = _run(tmp_path, public, *KEYED)
+    assert result.exit_code == 0, result.output
+    assert "A wrong key is answered too, with 1 records" in " ".join(result.output.split())
+    assert asked.count("Bearer wrong-on-purpose") == 1
+    assert set(asked) == {"Bearer wrong-on-purpose", f"Bearer {SECRET}"}
+
+
+def test_no_password_is_tried_that_could_lock_somebody_out(tmp_path: Path) -> None:
+    async def public(request: web.Request) -> web.Response:
+        asked.add(request.headers["Authorization"])
+        at = (datetime.now(UTC) - timedelta(hours=1)).isoformat(timespec="seconds")
+        return replied({"data": [{"id": 1, "at": at}], "next": None})
+
+    asked: set[str] = set()
+    basic = YAML.replace(
+        "{type: bearer, token: '{secrets.key}'}", "{type: basic, username: a, password: '{secrets.key}'}"
+    )
+    result = _run(tmp_path, public, *KEYED, yaml=basic)
+    assert result.exit_code == 0, result.output
+    assert len(asked) == 1
 
 
 def test_a_record_that_is_no_clean_json_is_warned_of(tmp_path: Path) -> None:

@@ -18,7 +18,9 @@ def read_keyset(section: Section, read_pager: Callable[[Section], PagerDeclarati
     within = read_pager(section.required_section("within"))
     if within.kind not in INNER:
         problem = f"is of type {within.kind}, which does not page the records of one cursor value"
-        remedy = "Use type page or cursor; where there are only offsets, `type: offset` without keyset, ordered by the key."
+        remedy = (
+            "Use type cursor or page; where there are only offsets, `type: offset` without keyset, ordered by the key."
+        )
         raise section.refuse("within", problem, remedy)
     ties = section.section("ties")
     if ties is None:

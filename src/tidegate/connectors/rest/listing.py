@@ -22,7 +22,7 @@ from tidegate.connectors.rest.counting import OffsetPager, PagePager, overlap
 from tidegate.connectors.rest.declaration import INSTANT, BoundParam, Param, StreamDeclaration
 from tidegate.connectors.rest.envelope import NO_CONTENT, EnvelopeReader
 from tidegate.connectors.rest.feed import Feed
-from tidegate.connectors.rest.filters import bounds
+from tidegate.connectors.rest.filters import bounds, overshoot
 from tidegate.connectors.rest.keyset import KeysetPager, drifted, inner, moved_to, outer
 from tidegate.connectors.rest.pagers import Drifted, Pager, PageSeen, Position
 from tidegate.connectors.rest.paging import pager
@@ -75,6 +75,8 @@ class ListedStream:
         self.stable = (declared.pager.within or declared.pager).stable
         self.tied = _tied(declared.stream.cursor)
         self.numbers = _numbers(declared)
+        keyset = isinstance(self.pager, KeysetPager)
+        self.out_of_order = "ask the source for its order, oldest first" if keyset else "declare `ascending: false`"
 
     def is_past_end(self, at: Position, error: ContractBroken) -> bool:
         """Return whether ``error`` is how the source refuses a page after the last one; the first page never is that."""
@@ -308,15 +310,20 @@ class Listing:
         glances = seen.glances
         begin = glances[min(max(overlap(self._trail.at) - 1, 0), len(glances) - 1)]  # an offset shows more again
         ends = [value for value in (self._instant(begin), self._instant(glances[-1])) if value is not None]
-        ordered = _ascending(ends if self._newest is None else [self._newest, *ends])
+        ordered = _ascending(ends if self._newest is None else [self._newest - self._shown_again(), *ends])
         self._newest = ends[-1] if ends else self._newest
         passed = bool(ends) and ends[-1] > stop_after
         if ordered and passed:
             ordered = _ascending([value for value in map(self._instant, glances) if value is not None])
         if not ordered:
             self._trail = self._trail.found_unordered()
-            log.warning("stream_not_ascending", stream=self._request.stream, remedy="declare `ascending: false`")
+            log.warning("stream_not_ascending", stream=self._request.stream, remedy=self._listed.out_of_order)
         return ordered and passed
+
+    def _shown_again(self) -> timedelta:
+        """Return how far before the last record the next page may rightly begin: where a bound is asked from, it reaches back."""
+        moved = isinstance(self._listed.pager, KeysetPager) and "within" not in self._trail.at
+        return (overshoot(self._listed.declared.lower) if moved else None) or timedelta(0)
 
     def _instant(self, glance: Glance) -> datetime | None:
         cursor = self._listed.declared.stream.cursor

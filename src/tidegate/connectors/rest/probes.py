@@ -16,6 +16,7 @@ from itertools import pairwise, takewhile
 from tidegate.connectors import json_parts
 from tidegate.connectors.base import Source
 from tidegate.connectors.rest.declaration import BoundParam, Meaning, PagerKind, StreamDeclaration
+from tidegate.connectors.rest.filters import overshoot
 from tidegate.connectors.rest.pagers import PageRepeated
 from tidegate.domain.cursor import CursorField, CursorFormat
 from tidegate.domain.errors import SourceError
@@ -163,14 +164,19 @@ def _of_the_next_page(declared: StreamDeclaration, pages: list[Shown]) -> list[s
         param = moved or declared.pager.param or "the link"
         return [_repeated(param, ", or correct the `format` or `time_zone` of `lower:`" if moved else "")]
     if cursor is not None and cursor.ascending:
-        overlaps = declared.pager.kind is PagerKind.OFFSET
-        shown_again = len(list(takewhile(set(first).__contains__, second))) if overlaps else 0
-        ends = [*pages[0].values(cursor), *pages[1].values(cursor)[shown_again:]]
-        within = all(earlier <= later for earlier, later in pairwise(pages[0].values(cursor)))
-        if within and any(earlier > later for earlier, later in pairwise(ends)):
+        before, after = (page.values(cursor) for page in pages)
+        if declared.pager.kind is PagerKind.OFFSET:
+            after = after[len(list(takewhile(set(first).__contains__, second))) :]
+        reaches_back = (overshoot(declared.lower) if declared.pager.kind is PagerKind.KEYSET else None) or timedelta(0)
+        ordered = all(earlier <= later for earlier, later in pairwise(before))
+        if ordered and before and not _goes_on(before[-1] - reaches_back, after):
             name = ".".join(cursor.path)
             return [f"{name} goes back from the first page to the second: {out_of_order(declared)}"]
     return []
+
+
+def _goes_on(reached: datetime, values: list[datetime]) -> bool:
+    return all(earlier <= later for earlier, later in pairwise([reached, *values]))
 
 
 def out_of_order(declared: StreamDeclaration) -> str:
