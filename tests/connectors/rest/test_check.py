@@ -119,6 +119,20 @@ def test_a_source_that_answers_a_wrong_key_is_warned_of(tmp_path: Path) -> None:
     assert set(asked) == {"Bearer wrong-on-purpose", f"Bearer {SECRET}"}
 
 
+@pytest.mark.parametrize("private", [True, False])
+def test_the_path_that_verifies_the_key_is_tried_too(tmp_path: Path, private: bool) -> None:
+    async def half_public(request: web.Request) -> web.Response:
+        if request.path == "/me" and private and request.headers["Authorization"] != f"Bearer {SECRET}":
+            return web.Response(status=401)
+        at = (datetime.now(UTC) - timedelta(hours=1)).isoformat(timespec="seconds")
+        return replied({"data": [{"id": 1, "at": at}], "next": None})
+
+    verified = YAML.replace("token: '{secrets.key}'", "token: '{secrets.key}', verify: /me")
+    result = _run(tmp_path, half_public, *KEYED, yaml=verified)
+    assert result.exit_code == 0, result.output
+    assert ("A wrong key is answered too" in result.output) is not private
+
+
 def test_no_password_is_tried_that_could_lock_somebody_out(tmp_path: Path) -> None:
     async def public(request: web.Request) -> web.Response:
         asked.add(request.headers["Authorization"])

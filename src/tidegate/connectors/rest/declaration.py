@@ -113,7 +113,10 @@ class OAuth:
 
 @dataclass(frozen=True, slots=True)
 class Authentication:
-    """What is sent with each request; values are templates over settings and secrets."""
+    """What is sent with each request; values are templates over settings and secrets.
+
+    ``verify``: a path that is refused without valid credentials, "" if every path is.
+    """
 
     kind: AuthenticationKind = AuthenticationKind.NONE
     name: str = ""
@@ -122,6 +125,7 @@ class Authentication:
     password: str = ""
     login: Login | None = None
     oauth: OAuth | None = None
+    verify: str = ""
 
 
 class EmptyForm(StrEnum):

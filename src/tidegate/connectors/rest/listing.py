@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
@@ -123,7 +123,7 @@ class Listing:
     def _note(self, reason: str) -> None:
         log.warning("listing_begun_again", stream=self._request.stream, reason=reason)
 
-    async def pages(self) -> AsyncIterator[Page]:
+    async def pages(self) -> AsyncGenerator[Page]:
         """Yield the pages; see `tidegate.connectors.base.Source.fetch`."""
         while True:
             try:

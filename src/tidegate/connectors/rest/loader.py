@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import timedelta
 from itertools import permutations
 
@@ -173,8 +174,17 @@ def _authentication(section: Section | None, settings: Mapping[str, str | None])
             made = Authentication(kind, oauth=_oauth(section, settings))
         case AuthenticationKind.NONE:
             made = Authentication()
+    if kind is not AuthenticationKind.NONE and "verify" in section:
+        made = replace(made, verify=_below_base(section, "verify", settings))
     section.finish()
     return made
+
+
+def _below_base(section: Section, key: str, settings: Mapping[str, str | None]) -> str:
+    path = _template(section, key, settings, secrets_allowed=False)
+    if not path.startswith("/") or "?" in path or "#" in path:
+        raise section.refuse(key, "is not a path", "Write the path after base_url, such as /v1/me.")
+    return path
 
 
 def _oauth(section: Section, settings: Mapping[str, str | None]) -> OAuth:

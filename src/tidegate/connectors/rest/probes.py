@@ -83,7 +83,7 @@ async def of_a_stranger(source: Source, stream: Stream, now: datetime) -> tuple[
         return ()
     return (
         f"A wrong key is answered too, with {count} records on the first page: once the key is withdrawn, runs would go on with"
-        " what everybody may see, and cover it. Sync a stream beside it that is refused without the key.",
+        " what everybody may see, and cover it. Name a path that is refused then in `authentication.verify`.",
     )
 
 
