@@ -179,7 +179,8 @@ def _shown(result: Examined) -> str:
     ]
     if result.error:
         return "\n".join([*lines, f"  FAILED   {result.error}", ""])
-    lines.append(f"  records  {result.records} on the first page")
+    since = "" if result.since_days is None else f" of the last {result.since_days} days"
+    lines.append(f"  records  {result.records} on the first page{since}")
     lines += [f"  sample   {written} is {instant}" for written, instant in result.cursor_samples]
     lines += [f"  column   {name}: {kind}" for name, kind in result.columns.items()]
     lines += [f"  warning  {warning}" for warning in result.warnings]

@@ -100,7 +100,7 @@ def test_a_tidy_source_is_not_warned_of(tmp_path: Path) -> None:
     result = _run(tmp_path, tidy, *KEYED)
     assert result.exit_code == 0, result.output
     assert "warning" not in result.output
-    assert "records  1 on the first page" in result.output
+    assert "records  1 on the first page of the last 30 days\n" in result.output
 
 
 def test_a_source_that_answers_a_wrong_key_is_warned_of(tmp_path: Path) -> None:

@@ -28,7 +28,10 @@ SAMPLES = 3
 
 @dataclass(frozen=True, slots=True)
 class Examined:
-    """What was understood of one stream. ``error``: why no page could be had, "" if one was."""
+    """What was understood of one stream. ``error``: why no page could be had, "" if one was.
+
+    ``since_days``: the first page was asked for from so many days ago on, None if it is that of the whole listing.
+    """
 
     stream: str
     key: tuple[str, ...]
@@ -37,6 +40,7 @@ class Examined:
     sample_filters: Mapping[str, str]
     listing: str = ""
     records: int = 0
+    since_days: int | None = None
     cursor_samples: tuple[tuple[str, str], ...] = ()  # as the source writes it, and in UTC
     columns: Mapping[str, str] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
@@ -72,6 +76,7 @@ async def examine(
     return replace(
         understood,
         records=len(records),
+        since_days=REACH.days if page is recent and declared is not None and declared.lower is not None else None,
         cursor_samples=_samples(stream.cursor, records),
         columns=_columns(records),
         warnings=(*_clock_warnings(page), *_record_warnings(stream, declared, records), *probed),

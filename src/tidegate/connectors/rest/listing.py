@@ -41,8 +41,8 @@ HISTORY_MARGIN = timedelta(minutes=1)
 UNKNOWN_TOKEN = frozenset({400, 404, 409, 410, 416, 422})  # how sources refuse a page token they no longer know
 DRIFTED = f"records moved between pages in each of {MAX_LISTINGS} listings, some may not have been shown"
 TIED = (
-    "records {whose} come in another order on each page, some may not have been shown: have the source order by a unique field"
-    " too, such as the key{or_else}"
+    "records {whose} come in another order on each page, or moved while they were read, some may not have been shown: have the"
+    " source order by a unique field too, such as the key, if it does not yet{or_else}"
 )
 
 COUNTED = (CursorFormat.EPOCH_SECONDS, CursorFormat.EPOCH_MILLISECONDS)
