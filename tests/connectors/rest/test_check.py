@@ -133,6 +133,21 @@ def test_the_path_that_verifies_the_key_is_tried_too(tmp_path: Path, private: bo
     assert ("A wrong key is answered too" in result.output) is not private
 
 
+def test_children_are_shown_with_the_filter_by_which_their_parents_are_listed(tmp_path: Path) -> None:
+    """They declare none of their own, and are not listed in full all the same."""
+
+    async def source(request: web.Request) -> web.Response:
+        at = (datetime.now(UTC) - timedelta(hours=1)).isoformat(timespec="seconds")
+        return replied({"data": [{"id": 1, "at": at, "lines": [{"id": 2}]}], "next": None})
+
+    child = YAML + "  lines:\n    parent: {stream: orders, each: lines}\n"
+    result = _run(tmp_path, source, *KEYED, "--stream", "lines", "--json", yaml=child)
+    assert result.exit_code == 0, result.output
+    (lines,) = json.loads(result.stdout)["streams"]
+    assert set(lines["sample_filters"]) == {"since", "until"}
+    assert lines["since_days"] == 30
+
+
 def test_no_password_is_tried_that_could_lock_somebody_out(tmp_path: Path) -> None:
     async def public(request: web.Request) -> web.Response:
         asked.add(request.headers["Authorization"])

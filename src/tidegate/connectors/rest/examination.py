@@ -55,13 +55,15 @@ async def examine(
     ``stranger``: the same source, opened with wrong secrets. A source's failure is in the result, not raised.
     """
     now = clock.now()
-    declared = connector.declaration.streams[stream.name] if isinstance(connector, RestConnector) else None
+    streams = connector.declaration.streams if isinstance(connector, RestConnector) else {}
+    declared = streams.get(stream.name)
+    listed = declared if declared is None or declared.parent is None else streams[declared.parent.stream]
     understood = Examined(
         stream=stream.name,
         key=stream.key,
         cursor=_describe_order(stream),
         pager="written in Python" if declared is None else describe_pager(declared.pager),
-        sample_filters={} if declared is None else sample_filters(declared, now),
+        sample_filters={} if listed is None else sample_filters(listed, now),
         listing="" if declared is None else describe_listing(declared),
     )
     try:
@@ -76,7 +78,7 @@ async def examine(
     return replace(
         understood,
         records=len(records),
-        since_days=REACH.days if page is recent and declared is not None and declared.lower is not None else None,
+        since_days=REACH.days if page is recent and listed is not None and listed.lower is not None else None,
         cursor_samples=_samples(stream.cursor, records),
         columns=_columns(records),
         warnings=(*_clock_warnings(page), *_record_warnings(stream, declared, records), *probed),
