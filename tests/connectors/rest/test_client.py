@@ -393,7 +393,7 @@ HALF_PUBLIC = declaration(
 
 @pytest.mark.parametrize("withdrawn", [0, 2, 3])
 def test_no_page_is_believed_that_a_withdrawn_key_may_have_cut_short(withdrawn: int) -> None:
-    """SPEC 5: a source that answers anybody would else be covered to where it only showed what everybody sees."""
+    """SPEC 5, HOLE w: a source that answers anybody would else be covered to where it only showed what everybody sees."""
     source, pages = HalfPublic(withdrawn), []
 
     async def listed() -> None:
