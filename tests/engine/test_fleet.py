@@ -86,7 +86,7 @@ def test_schedules_that_are_held_cost_neither_an_idle_tick_nor_the_planning_of_o
         assert await plan_due(world.parts, world.clock.now()) == 1
         (rows,) = read
         assert sum(rows["schedules"]) < 100
-        await world.pool.execute("update schedules set held_until = '2026-07-14' where chain_id > 19_000")
+        await world.pool.execute("update schedules set held_until = '2026-07-14' where chain_id > 19000")
         assert await plan_due(world.parts, world.clock.now()) == MANY + 1 - 19_000
 
     in_world(database_url, story)
