@@ -9,7 +9,7 @@ import asyncpg
 import pytest
 
 from tests.engine.world import DAILY, World, in_world
-from tidegate.domain.errors import ContractBroken, InvalidInput
+from tidegate.domain.errors import ContractBroken, InvalidInput, Unauthorised
 from tidegate.engine.commands import backfilling, installations
 from tidegate.engine.dispatcher import dispatch_ready
 from tidegate.engine.engine import Engine
@@ -322,6 +322,28 @@ def test_pausing_and_resuming_under_each(database_url: str) -> None:
         await world.tick()
         assert await world.covered(chain) == [(utc(day), utc(day + 1)) for day in (13, 14, 15, 16)]
         assert await schedules.next_look_at(world.pool) == utc(18)
+
+    in_world(database_url, story)
+
+
+@pytest.mark.parametrize("rule", [{"catch_up": "each"}, {"max_period": "20d"}, {}])
+def test_resuming_tries_what_failed_at_once_whatever_the_policy(rule: dict[str, str], database_url: str) -> None:
+    """SPEC 2.11: resuming is catch-up; whoever renews credentials has not to wait for the next due date, here a month."""
+
+    async def story(world: World) -> None:
+        chain = await world.install(rule={"monthly": True, "start_date": "2026-07-01", "time_zone": "Etc/UTC", **rule})
+        world.shop.on_page = lambda _number: Unauthorised("revoked")
+        world.clock.set(datetime(2026, 8, 1, 1, tzinfo=UTC))
+        await world.tick()
+        asked = len(world.shop.asked)
+        await installations.resume(world.parts, "acme", "sync")
+        await world.tick()
+        await world.tick()
+        assert len(world.shop.asked) == asked + 1, "once, and not again by itself"
+        world.shop.on_page = lambda _number: None
+        await installations.resume(world.parts, "acme", "sync")
+        await world.tick()
+        assert (await world.covered(chain))[-1][1] == datetime(2026, 8, 1, tzinfo=UTC)
 
     in_world(database_url, story)
 
