@@ -20,6 +20,7 @@ from tidegate.engine.configuring.document import DocumentFile, InvalidConfigurat
 from tidegate.engine.configuring.specs import Configuration
 from tidegate.engine.dispatcher import dispatch_ready
 from tidegate.engine.planner import plan_due
+from tidegate.engine.sweeper import sweep
 from tidegate.store import chains, directory, runs
 
 CONFIGURATION = """
@@ -575,6 +576,26 @@ def test_new_credentials_resume_what_their_refusal_paused(database_url: str) -> 
         await world.tick()
         (row,) = await schedule_rows(world)
         assert await world.covered(row["chain_id"]) == [(utc(1, month=5), utc(16))]
+
+    in_world(database_url, story)
+
+
+def test_paused_in_the_document_outlives_new_credentials(database_url: str) -> None:
+    """SPEC 5 "Failures": what the source had refused and the document pauses is resumed by the document only."""
+
+    async def story(world: World) -> None:
+        await apply(world, text())
+        world.shop.on_page = lambda _number: Unauthorised("token revoked")
+        world.clock.set(utc(14))
+        await world.tick()
+        outcome = await apply(world, text(more="paused: true"))
+        assert fields_of(outcome.changes[0]) == {"paused": ("unauthorised: token revoked", "paused in the configuration")}
+        assert (await apply(world, text(more="paused: true"))).changes == ()
+        assert told(await apply(world, text(more="paused: true"), token="two")) == [("changed", "connection", "acme/shop")]
+        await sweep(world.parts, world.clock.now())
+        assert await world.pool.fetchval("select paused_by from installations") == "person"
+        assert (await apply(world, text(streams="[orders, events]"), token="two")).changes[0].kind == "stream"
+        assert await world.pool.fetchval("select paused_reason from installations") == "paused in the configuration"
 
     in_world(database_url, story)
 

@@ -188,6 +188,26 @@ def test_once_one_may_try_again_all_that_the_refusal_had_paused_do(database_url:
     in_world(database_url, story)
 
 
+def test_a_person_who_pauses_what_a_refusal_had_paused_is_the_one_who_resumes_it(database_url: str) -> None:
+    """SPEC 5 "Failures": new credentials do not set going what somebody has meanwhile stopped on purpose."""
+
+    async def story(world: World) -> None:
+        await world.install()
+        world.shop.on_page = lambda _number: Unauthorised("scope withdrawn")
+        await days(world, 1)
+        paused_at = await world.pool.fetchval("select paused_at from installations")
+        world.clock.advance(hours=5)
+        await installations.pause(world.parts, "acme", "sync", "the contract has ended")
+        assert await paused_by(world) == ("person", "the contract has ended")
+        assert await world.pool.fetchval("select paused_at from installations") == paused_at
+        async with world.pool.acquire() as connection:
+            await directory.clear_unauthorised(connection, "acme", "shop")
+        await sweep(world.parts, world.clock.now())
+        assert await paused_by(world) == ("person", "the contract has ended")
+
+    in_world(database_url, story)
+
+
 async def connect_third(world: World) -> None:
     """Install a third one, paused by a person before anything was refused."""
     async with world.pool.acquire() as connection, connection.transaction():

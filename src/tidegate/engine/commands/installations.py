@@ -116,10 +116,13 @@ async def pause_in(
     now: datetime,
     by: PausedBy = PausedBy.PERSON,
 ) -> int:
-    """Pause an installation inside the caller's transaction; one that is paused already keeps its reason."""
+    """Pause an installation inside the caller's transaction; one that is paused already keeps its reason.
+
+    A person's pause takes the place of one by a refusal or by failing days: nothing but a person ends it.
+    """
     found = await find_installation(connection, tenant_id, installation)
-    if found.paused_at is None:
-        await directory.set_paused(connection, found.id, now, by, reason)
+    if found.paused_at is None or (by is PausedBy.PERSON and found.paused_by is not by):
+        await directory.set_paused(connection, found.id, found.paused_at or now, by, reason)
     ids = [chain.id for chain in await chains.chains(connection, tenant_id, installation)]
     await schedules.pause(connection, ids, now)
     return await runs.drop_waiting(connection, ids, now)
