@@ -12,7 +12,7 @@ from tidegate.domain.failing import PausedBy, failing_days
 from tidegate.domain.instant import render_instant
 from tidegate.engine.commands import installations
 from tidegate.engine.parts import Parts
-from tidegate.store import directory, failures
+from tidegate.store import database, directory, failures
 from tidegate.store.failures import Failing
 
 if TYPE_CHECKING:
@@ -47,6 +47,7 @@ async def resume_authorised(parts: Parts, now: datetime) -> int:
     found = await directory.authorised_again(parts.pool)
     for tenant_id, name in found:
         async with parts.pool.acquire() as connection, connection.transaction():
+            await database.lock(connection, database.APPLY_LOCK, shared=True)
             await installations.resume_in(connection, tenant_id, name, now, paused_by=PausedBy.UNAUTHORISED)
         log.info("resumed", tenant_id=tenant_id, installation=name, reason="authorised again")
     return len(found)

@@ -34,6 +34,7 @@ async def waive(parts: Parts, tenant_id: str, installation: str, stream: str, un
         remedy = "Waive up to now at the latest; `tidegate pause` keeps it from going on."
         raise InvalidInput("until", render_instant(until), "is in the future", remedy)
     async with parts.pool.acquire() as connection, connection.transaction():
+        await database.lock(connection, database.APPLY_LOCK, shared=True)
         await installations.find_installation(connection, tenant_id, installation)
         (chain,) = await installations.find_chains(connection, tenant_id, installation, stream)
         kept = await schedules.rule_of(connection, chain.id, hold=True)
