@@ -589,9 +589,13 @@ def test_paused_in_the_document_outlives_new_credentials(database_url: str) -> N
         world.clock.set(utc(14))
         await world.tick()
         outcome = await apply(world, text(more="paused: true"))
-        assert fields_of(outcome.changes[0]) == {"paused": ("unauthorised: token revoked", "paused in the configuration")}
+        assert fields_of(outcome.changes[0]) == {
+            "paused": ("unauthorised: token revoked", "paused in the configuration")
+        }
         assert (await apply(world, text(more="paused: true"))).changes == ()
-        assert told(await apply(world, text(more="paused: true"), token="two")) == [("changed", "connection", "acme/shop")]
+        assert told(await apply(world, text(more="paused: true"), token="two")) == [
+            ("changed", "connection", "acme/shop")
+        ]
         await sweep(world.parts, world.clock.now())
         assert await world.pool.fetchval("select paused_by from installations") == "person"
         assert (await apply(world, text(streams="[orders, events]"), token="two")).changes[0].kind == "stream"
