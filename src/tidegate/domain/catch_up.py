@@ -125,9 +125,9 @@ def next_pieces(
     planned when none waits, so that it reaches as far as it can.
     """
     covered = standing.covered_until
-    if standing.front_failed and standing.tried_at is not None:
-        if latest_due(schedule, min(standing.tried_at, planned_until), now) is None:
-            return []
+    tried_at = standing.tried_at
+    if standing.front_failed and tried_at and latest_due(schedule, min(tried_at, planned_until), now) is None:
+        return []
     found: list[Piece] = []
     if standing.stuck:
         assert standing.front_until is not None

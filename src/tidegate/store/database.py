@@ -134,7 +134,7 @@ DISPATCH_LOCK = 7_249_316_002
 
 
 APPLY_LOCK = 7_249_316_003
-"""Advisory lock key under which one configuration at a time is applied; other commands of a person share it, and wait for its end."""
+"""Advisory lock key under which one configuration at a time is applied; other commands share it, and wait for its end."""
 
 
 WATCH_LOCK = 7_249_316_004
