@@ -12,6 +12,7 @@ import pytest
 from tests.engine.world import World, in_world
 from tidegate.domain.errors import ContractBroken, InvalidInput, Unauthorised
 from tidegate.domain.period import Period
+from tidegate.engine import queries
 from tidegate.engine.commands import installations
 from tidegate.engine.configuring import applying
 from tidegate.engine.configuring.changes import Action, Bridge, Change, Outcome
@@ -353,6 +354,9 @@ def test_an_earlier_start_after_coverage_adds_only_what_is_missing_in_front(data
         assert (row["next_due_at"], row["received_at"]) == (before["next_due_at"], before["received_at"])
         ((_, gap),) = await chains.uncovered(world.pool, world.clock.now())
         assert (gap.period, gap.reason, gap.in_front) == (bridge.in_front, "waiting", True)
+        (stream,) = await queries.status(world.parts)
+        assert stream.in_front is not None
+        assert (stream.in_front.reason, stream.in_front.planned_at) == ("waiting: slots (ready)", world.clock.now())
         assert (await apply(world, earlier)).changes == ()
         await world.tick()
         expected = [(utc(1, month=4), utc(1, month=5)), (utc(1, month=5), utc(15))]
@@ -433,6 +437,26 @@ def test_another_way_to_catch_up_holds_for_what_is_not_covered_yet(database_url:
         await world.tick()
         (row,) = await schedule_rows(world)
         assert (await world.covered(row["chain_id"]))[1:] == [(utc(day), utc(day + 1)) for day in (14, 15, 16)]
+
+    in_world(database_url, story)
+
+
+def test_the_period_told_of_an_edited_policy_is_the_one_that_comes(database_url: str) -> None:
+    """SPEC 2.8, 2.10: `coalesce` makes one period up to the latest due date passed, and the preview says so."""
+
+    async def story(world: World) -> None:
+        each = DAILY.replace("daily: true", "daily: true, settle: 3h, catch_up: each")
+        await apply(world, text(each))
+        world.clock.set(utc(14, 3))
+        await world.tick()
+        world.clock.set(utc(17, 1))
+        await plan_due(world.parts, world.clock.now())
+        (bridge,) = (await apply(world, text(each.replace("each", "coalesce")))).bridges
+        assert (bridge.dropped, bridge.period) == (3, Period(utc(14), utc(17)))
+        world.clock.set(utc(17, 3))
+        await world.tick()
+        (row,) = await schedule_rows(world)
+        assert (await world.covered(row["chain_id"]))[1:] == [(utc(14), utc(17))]
 
     in_world(database_url, story)
 

@@ -11,7 +11,7 @@ from tidegate.domain.errors import InvalidInput
 from tidegate.domain.instant import render_instant
 from tidegate.domain.period import Period
 from tidegate.domain.recurrence import Frequency
-from tidegate.domain.schedule import Schedule, next_due, same_due_dates, start_instant
+from tidegate.domain.schedule import CatchUp, Schedule, latest_due, next_due, same_due_dates, start_instant
 from tidegate.domain.schedule_document import parse_schedule
 from tidegate.engine.commands import installations
 from tidegate.engine.configuring.changes import Action, Bridge, Change, FieldChange, differences
@@ -107,16 +107,20 @@ class RuleEdits:
         return await self._drop_planned(chain_id), next_due_at
 
     async def _keep(self, chain: ScheduledChain, stored: Schedule, rule: Schedule) -> tuple[int, datetime | None]:
-        """Store a rule with the same due dates; those not covered yet are planned anew if the way to catch up differs."""
+        """Store a rule with the same due dates; those not covered yet are planned anew if the way to catch up differs.
+
+        Return how many runs that drops, and the due date of the run that comes next: of one for all that have passed, the latest.
+        """
         kept = await schedules.rule_of(self.connection, chain.chain_id)
         assert kept is not None
         await schedules.set_rule(self.connection, chain.chain_id, rule.as_json())
         after = max(kept.received_at, chain.watermark or kept.received_at)
         next_due_at = next_due(rule, after)
+        passed = latest_due(rule, after, self.now) if rule.catch_up is CatchUp.COALESCE else None
         if (stored.catch_up, stored.max_period) == (rule.catch_up, rule.max_period):
-            return 0, next_due_at
+            return 0, passed or next_due_at
         await schedules.advance(self.connection, [Move(chain.chain_id, after, next_due_at)])
-        return await self._drop_planned(chain.chain_id), next_due_at
+        return await self._drop_planned(chain.chain_id), passed or next_due_at
 
     async def _drop_planned(self, chain_id: int) -> int:
         return await runs.drop_waiting(self.connection, [chain_id], self.now, only_planned=True)
