@@ -62,9 +62,9 @@ async def require_not_paused(connection: Connection, tenant_id: str, installatio
     """Raise InvalidInput if an installation is paused or not there."""
     found = await find_installation(connection, tenant_id, installation)
     if found.paused_at is not None:
-        raise InvalidInput(
-            "installation", f"{tenant_id}/{installation}", f"is paused ({found.paused_reason})", "Resume it first."
-        )
+        name = f"{tenant_id}/{installation}"
+        remedy = f"Resume it first: `tidegate resume {name}`."
+        raise InvalidInput("installation", name, f"is paused ({found.paused_reason})", remedy)
 
 
 async def _manual(connection: Connection, chain: Chain, until: datetime, now: datetime) -> list[PlannedRun]:
