@@ -521,6 +521,7 @@ def test_a_stream_taken_off_the_list_is_planned_no_more_not_even_after_a_resume(
 
         outcome = await apply(world, text(streams=both))
         assert [(change.action, change.streams) for change in outcome.changes] == [("added", ("events",))]
+        assert outcome.bridges == (Bridge("acme/sync", "events", utc(14), 0, utc(16), Period(utc(14), utc(16))),)
         world.clock.set(utc(16))
         await world.tick()
         chain = await world.pool.fetchval("select id from chains where stream = 'events'")

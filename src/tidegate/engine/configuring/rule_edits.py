@@ -51,7 +51,7 @@ class RuleEdits:
         ]
 
     async def begin(self, chain_id: int, stream: str, wanted: Schedule, *, new: bool) -> None:
-        """Give a chain its first rule, or one that was retired a rule again."""
+        """Give a chain its first rule, or one that was retired a rule again, which is told as an edit is."""
         watermark = None
         if not new:
             start_at = await chains.start(self.connection, chain_id)
@@ -61,8 +61,10 @@ class RuleEdits:
             if settled is None:
                 return
             wanted = settled
-        await self._put(chain_id, wanted, watermark)
+        dropped, next_due_at = await self._put(chain_id, wanted, watermark)
         await installations.extend_to_start(self.connection, chain_id, self.now)
+        if watermark is not None:
+            self._tell(chain_id, stream, watermark, wanted, dropped, next_due_at)
 
     async def edit(self, chain: ScheduledChain, wanted: Schedule) -> None:
         """Replace the rule of a chain by ``wanted``, or by as much of it as its coverage allows; the same rule stays.
@@ -87,16 +89,27 @@ class RuleEdits:
             dropped, next_due_at = await self._put(chain.chain_id, settled, chain.watermark)
         fields = tuple(differences(stored.as_json(), settled.as_json()))
         self._edited.setdefault(fields, []).append(chain.stream)
-        begin = chain.watermark or start_instant(settled)
+        self._tell(chain.chain_id, chain.stream, chain.watermark, settled, dropped, next_due_at)
+
+    def _tell(
+        self,
+        chain_id: int,
+        stream: str,
+        watermark: datetime | None,
+        rule: Schedule,
+        dropped: int,
+        next_due_at: datetime | None,
+    ) -> None:
+        begin = watermark or start_instant(rule)
         self.bridges.append(
             Bridge(
                 installation=self.name,
-                stream=chain.stream,
-                watermark=chain.watermark,
+                stream=stream,
+                watermark=watermark,
                 dropped=dropped,
                 next_due_at=next_due_at,
                 period=Period(begin, next_due_at) if next_due_at is not None and begin < next_due_at else None,
-                in_front=self._in_front.get(chain.chain_id),
+                in_front=self._in_front.get(chain_id),
             )
         )
 
