@@ -61,6 +61,7 @@ async def _require_idle(connection: Connection, chain: Chain) -> None:
     if not await runs.hold_waiting(connection, chain.id):
         name = f"{chain.tenant_id}/{chain.installation}"
         remedy = (
-            f"Wait until it has ended (`tidegate runs --installation {chain.installation}`), or pause {name} first."
+            f"Wait until it has ended (`tidegate runs --installation {chain.installation}`); "
+            f"`tidegate pause {name}` keeps another from starting meanwhile."
         )
         raise InvalidInput("stream", chain.stream, f"of {name} has an active run", remedy)
