@@ -8,7 +8,9 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from tests.engine.world import World, in_world
+from tidegate.domain.errors import Unauthorised
 from tidegate.engine.commands import installations
+from tidegate.engine.sweeper import sweep
 from tidegate.store import database
 
 ASKED: dict[str, Callable[[World], Awaitable[object]]] = {
@@ -58,5 +60,24 @@ def test_who_pauses_while_another_resumes_has_paused_it_whole(database_url: str)
         await asked
         assert await world.pool.fetchval("select paused_reason from installations") == "stocktaking"
         assert await world.pool.fetchval("select paused_at is not null from schedules")
+
+    in_world(database_url, story)
+
+
+def test_the_sweeper_waits_for_no_configuration_that_is_being_applied(database_url: str) -> None:
+    """SPEC 5: what it resumes can wait for its next look; the runs of dead workers cannot."""
+
+    async def story(world: World) -> None:
+        await world.install()
+        world.shop.on_page = lambda _number: Unauthorised("revoked")
+        world.clock.advance(days=1)
+        await world.tick()
+        await world.pool.execute("update connections set unauthorised_at = null")
+        async with world.pool.acquire() as applying, applying.transaction():
+            await database.lock(applying, database.APPLY_LOCK)
+            await asyncio.wait_for(sweep(world.parts, world.clock.now()), 10)
+            assert await world.pool.fetchval("select paused_by from installations") == "unauthorised"
+        await sweep(world.parts, world.clock.now())
+        assert await world.pool.fetchval("select paused_by from installations") == ""
 
     in_world(database_url, story)

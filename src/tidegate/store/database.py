@@ -186,7 +186,7 @@ async def lock(connection: Connection, key: int, *, shared: bool = False) -> Non
     await connection.execute(f"select pg_advisory_xact_lock{'_shared' * shared}($1)", key)
 
 
-async def try_lock(connection: Connection, key: int) -> bool:
-    """Take an advisory lock until the transaction ends, or return False if another process has it."""
-    taken: bool = await connection.fetchval("select pg_try_advisory_xact_lock($1)", key)
+async def try_lock(connection: Connection, key: int, *, shared: bool = False) -> bool:
+    """Take an advisory lock until the transaction ends, or return False if another process has it, ``shared`` or not."""
+    taken: bool = await connection.fetchval(f"select pg_try_advisory_xact_lock{'_shared' * shared}($1)", key)
     return taken
