@@ -12,6 +12,7 @@ import pytest
 from tests.engine.world import World, in_world
 from tidegate.domain.errors import ContractBroken, InvalidInput, Unauthorised
 from tidegate.domain.period import Period
+from tidegate.domain.waiting import WaitReason
 from tidegate.engine import queries
 from tidegate.engine.commands import installations
 from tidegate.engine.configuring import applying
@@ -22,7 +23,7 @@ from tidegate.engine.configuring.specs import Configuration
 from tidegate.engine.dispatcher import dispatch_ready
 from tidegate.engine.planner import plan_due
 from tidegate.engine.sweeper import sweep
-from tidegate.store import chains, directory, runs
+from tidegate.store import chains, directory, runs, waiting
 
 CONFIGURATION = """
 destinations:
@@ -766,3 +767,25 @@ def test_a_destination_that_is_moved_says_what_stays_behind(database_url: str) -
     found = in_world(database_url, story)
     assert [len(warnings) for warnings in found] == [0, 0, 1, 1, 0, 1]
     assert "destination table: what was delivered until now stays where it was" in found[2][0]
+
+
+def test_a_limit_that_is_changed_holds_for_what_waits_already(database_url: str) -> None:
+    """SPEC 3, issue 2 "limits are kept in the database": the next look of the dispatcher goes by it, up and down."""
+
+    async def story(world: World) -> None:
+        both = "[orders, events]"
+        await apply(world, text(streams=both, concurrency=1))
+        world.clock.set(utc(14))
+        await plan_due(world.parts, world.clock.now())
+        assert await dispatch_ready(world.parts, world.clock.now()) == 1
+        told = {each.wait.reason for each in await waiting.explain(world.pool, world.clock.now())}
+        assert told == {WaitReason.SLOTS, WaitReason.ACCOUNT_LIMIT}
+        await apply(world, text(streams=both, concurrency=2))
+        assert await dispatch_ready(world.parts, world.clock.now()) == 1
+        await apply(world, text(streams=both, concurrency=1))
+        await world.work()
+        world.clock.set(utc(15))
+        await plan_due(world.parts, world.clock.now())
+        assert await dispatch_ready(world.parts, world.clock.now()) == 1
+
+    in_world(database_url, story)
