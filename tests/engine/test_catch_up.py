@@ -10,12 +10,13 @@ import pytest
 
 from tests.engine.world import DAILY, World, in_world
 from tidegate.domain.errors import ContractBroken, InvalidInput, Unauthorised
+from tidegate.domain.waiting import WaitReason
 from tidegate.engine.commands import backfilling, installations
 from tidegate.engine.dispatcher import dispatch_ready
 from tidegate.engine.engine import Engine
 from tidegate.engine.planner import plan_due
 from tidegate.engine.worker import Worker
-from tidegate.store import chains, schedules
+from tidegate.store import chains, schedules, waiting
 
 EACH = {**DAILY, "start_date": "2026-07-13", "catch_up": "each"}
 MINUTE, HOUR, DAY = timedelta(minutes=1), timedelta(hours=1), timedelta(days=1)
@@ -106,6 +107,8 @@ def test_what_failed_is_not_tried_again_before_a_due_date_passes(unproven: bool,
         await backfilling.request_backfill(world.parts, "acme", "sync", "orders", utc(13), utc(14))
         await world.tick()
         assert len(world.shop.asked) == 3
+        (told,) = await waiting.explain(world.pool, world.clock.now())
+        assert (told.wait.reason, told.wait.planned_at) == (WaitReason.PERIOD_FAILED, utc(18)), "the planner has looked"
         world.clock.set(utc(18))
         await world.tick()
         assert await chains.uncovered(world.pool, world.clock.now()) == []

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 
 from tests.engine.world import DAILY, World, in_world
+from tidegate.bootstrap import from_environment
 from tidegate.domain.errors import ContractBroken, SourceUnavailable, Unauthorised
 from tidegate.domain.retry import RetryPolicy
 from tidegate.engine.commands import installations
@@ -110,6 +111,12 @@ def test_an_installation_may_have_a_number_of_its_own(database_url: str) -> None
         assert (await paused_by(world))[0] == "failing"
 
     in_world(database_url, story)
+
+
+def test_the_deployments_number_is_the_environments() -> None:
+    """SPEC 5 "(configurable)"."""
+    assert from_environment({"TIDEGATE_PAUSE_AFTER_FAILING_DAYS": "7"}).settings.pause_after_failing_days == 7
+    assert from_environment({}).settings.pause_after_failing_days == 31
 
 
 def test_a_run_that_kills_its_workers_fails_as_any_other(database_url: str) -> None:
