@@ -606,6 +606,24 @@ def test_new_credentials_resume_what_their_refusal_paused(database_url: str) -> 
     in_world(database_url, story)
 
 
+def test_a_corrected_connection_says_that_what_failed_for_long_stays_paused(database_url: str) -> None:
+    """SPEC 5 "Failures": failing days are ended by a person, who is told so at the very correction."""
+
+    async def story(world: World) -> None:
+        world.with_settings(pause_after_failing_days=1)
+        await apply(world, text())
+        world.shop.on_page = lambda _number: ContractBroken("no records")
+        for day in (14, 15):
+            world.clock.set(utc(day))
+            await world.tick()
+        assert (await apply(world, text())).warnings == ()
+        (warning,) = (await apply(world, text(), token="two")).warnings
+        assert warning.startswith("acme/sync stays paused (orders has been failing for 1 days")
+        assert warning.endswith(": `tidegate resume acme/sync`.")
+
+    in_world(database_url, story)
+
+
 def test_paused_in_the_document_outlives_new_credentials(database_url: str) -> None:
     """SPEC 5 "Failures": what the source had refused and the document pauses is resumed by the document only."""
 
