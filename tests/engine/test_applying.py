@@ -244,6 +244,24 @@ def test_what_waits_of_a_manual_run_goes_on_at_a_start_moved_behind_where_it_beg
     in_world(database_url, story)
 
 
+def test_a_manual_run_left_out_by_a_start_that_is_moved_back_again_can_be_asked_for(database_url: str) -> None:
+    """SPEC 2.10, HOLE r: asked for twice it is one run, but not one that has ended without covering its period."""
+
+    async def story(world: World) -> None:
+        await apply(world, text())
+        await installations.request_runs(world.parts, "acme", "sync", end=utc(13, 15))
+        await apply(world, text(DAILY.replace("2026-05-01", "2026-07-13, sync_hour: 15")))
+        await world.tick()
+        assert [run["state"] for run in await world.runs()] == ["superseded"]
+        await apply(world, text())
+        await installations.request_runs(world.parts, "acme", "sync", end=utc(13, 15))
+        await world.tick()
+        (row,) = await schedule_rows(world)
+        assert await world.covered(row["chain_id"]) == [(utc(1, month=5), utc(13, 15))]
+
+    in_world(database_url, story)
+
+
 def test_what_is_due_is_named_with_the_run_next_there_not_with_one_of_the_rule_before(database_url: str) -> None:
     """SPEC 2.10, 5: a run that an edit has dropped may end behind the first piece of the new rule, and says nothing of it."""
 
