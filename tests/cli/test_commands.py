@@ -154,6 +154,7 @@ def test_pause_and_resume(cli: CommandLine) -> None:
     assert "paused: stocktaking" in cli.ok("status")
     result = cli("run", "acme/orders")
     assert (result.exit_code, "stocktaking" in result.stderr) == (2, True)
+    assert "`tidegate resume acme/orders`" in result.stderr, "what to do next"
     assert cli.json("resume", "acme/orders") == {"installation": "acme/orders", "paused": False}
     assert cli.json("status")[0]["paused"] is False
 

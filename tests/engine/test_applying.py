@@ -12,6 +12,8 @@ import pytest
 from tests.engine.world import World, in_world
 from tidegate.domain.errors import ContractBroken, InvalidInput, Unauthorised
 from tidegate.domain.period import Period
+from tidegate.domain.waiting import WaitReason
+from tidegate.engine import queries
 from tidegate.engine.commands import installations
 from tidegate.engine.configuring import applying
 from tidegate.engine.configuring.changes import Action, Bridge, Change, Outcome
@@ -20,7 +22,8 @@ from tidegate.engine.configuring.document import DocumentFile, InvalidConfigurat
 from tidegate.engine.configuring.specs import Configuration
 from tidegate.engine.dispatcher import dispatch_ready
 from tidegate.engine.planner import plan_due
-from tidegate.store import chains, directory, runs
+from tidegate.engine.sweeper import sweep
+from tidegate.store import chains, directory, runs, waiting
 
 CONFIGURATION = """
 destinations:
@@ -241,6 +244,24 @@ def test_what_waits_of_a_manual_run_goes_on_at_a_start_moved_behind_where_it_beg
     in_world(database_url, story)
 
 
+def test_a_manual_run_left_out_by_a_start_that_is_moved_back_again_can_be_asked_for(database_url: str) -> None:
+    """SPEC 2.10, HOLE r: asked for twice it is one run, but not one that has ended without covering its period."""
+
+    async def story(world: World) -> None:
+        await apply(world, text())
+        await installations.request_runs(world.parts, "acme", "sync", end=utc(13, 15))
+        await apply(world, text(DAILY.replace("2026-05-01", "2026-07-13, sync_hour: 15")))
+        await world.tick()
+        assert [run["state"] for run in await world.runs()] == ["superseded"]
+        await apply(world, text())
+        await installations.request_runs(world.parts, "acme", "sync", end=utc(13, 15))
+        await world.tick()
+        (row,) = await schedule_rows(world)
+        assert await world.covered(row["chain_id"]) == [(utc(1, month=5), utc(13, 15))]
+
+    in_world(database_url, story)
+
+
 def test_what_is_due_is_named_with_the_run_next_there_not_with_one_of_the_rule_before(database_url: str) -> None:
     """SPEC 2.10, 5: a run that an edit has dropped may end behind the first piece of the new rule, and says nothing of it."""
 
@@ -352,6 +373,9 @@ def test_an_earlier_start_after_coverage_adds_only_what_is_missing_in_front(data
         assert (row["next_due_at"], row["received_at"]) == (before["next_due_at"], before["received_at"])
         ((_, gap),) = await chains.uncovered(world.pool, world.clock.now())
         assert (gap.period, gap.reason, gap.in_front) == (bridge.in_front, "waiting", True)
+        (stream,) = await queries.status(world.parts)
+        assert stream.in_front is not None
+        assert (stream.in_front.reason, stream.in_front.planned_at) == ("waiting: slots (ready)", world.clock.now())
         assert (await apply(world, earlier)).changes == ()
         await world.tick()
         expected = [(utc(1, month=4), utc(1, month=5)), (utc(1, month=5), utc(15))]
@@ -436,6 +460,26 @@ def test_another_way_to_catch_up_holds_for_what_is_not_covered_yet(database_url:
     in_world(database_url, story)
 
 
+def test_the_period_told_of_an_edited_policy_is_the_one_that_comes(database_url: str) -> None:
+    """SPEC 2.8, 2.10: `coalesce` makes one period up to the latest due date passed, and the preview says so."""
+
+    async def story(world: World) -> None:
+        each = DAILY.replace("daily: true", "daily: true, settle: 3h, catch_up: each")
+        await apply(world, text(each))
+        world.clock.set(utc(14, 3))
+        await world.tick()
+        world.clock.set(utc(17, 1))
+        await plan_due(world.parts, world.clock.now())
+        (bridge,) = (await apply(world, text(each.replace("each", "coalesce")))).bridges
+        assert (bridge.dropped, bridge.period) == (3, Period(utc(14), utc(17)))
+        world.clock.set(utc(17, 3))
+        await world.tick()
+        (row,) = await schedule_rows(world)
+        assert (await world.covered(row["chain_id"]))[1:] == [(utc(14), utc(17))]
+
+    in_world(database_url, story)
+
+
 def test_a_later_start_after_coverage_changes_nothing_and_warns(database_url: str) -> None:
     """SPEC 2.10: it offers a waiver; the rest of the edit is done."""
 
@@ -496,6 +540,7 @@ def test_a_stream_taken_off_the_list_is_planned_no_more_not_even_after_a_resume(
 
         outcome = await apply(world, text(streams=both))
         assert [(change.action, change.streams) for change in outcome.changes] == [("added", ("events",))]
+        assert outcome.bridges == (Bridge("acme/sync", "events", utc(14), 0, utc(16), Period(utc(14), utc(16))),)
         world.clock.set(utc(16))
         await world.tick()
         chain = await world.pool.fetchval("select id from chains where stream = 'events'")
@@ -575,6 +620,48 @@ def test_new_credentials_resume_what_their_refusal_paused(database_url: str) -> 
         await world.tick()
         (row,) = await schedule_rows(world)
         assert await world.covered(row["chain_id"]) == [(utc(1, month=5), utc(16))]
+
+    in_world(database_url, story)
+
+
+def test_a_corrected_connection_says_that_what_failed_for_long_stays_paused(database_url: str) -> None:
+    """SPEC 5 "Failures": failing days are ended by a person, who is told so at the very correction."""
+
+    async def story(world: World) -> None:
+        world.with_settings(pause_after_failing_days=1)
+        await apply(world, text())
+        world.shop.on_page = lambda _number: ContractBroken("no records")
+        for day in (14, 15):
+            world.clock.set(utc(day))
+            await world.tick()
+        assert (await apply(world, text())).warnings == ()
+        (warning,) = (await apply(world, text(), token="two")).warnings
+        assert warning.startswith("acme/sync stays paused (orders has been failing for 1 days")
+        assert warning.endswith(": `tidegate resume acme/sync`.")
+
+    in_world(database_url, story)
+
+
+def test_paused_in_the_document_outlives_new_credentials(database_url: str) -> None:
+    """SPEC 5 "Failures": what the source had refused and the document pauses is resumed by the document only."""
+
+    async def story(world: World) -> None:
+        await apply(world, text())
+        world.shop.on_page = lambda _number: Unauthorised("token revoked")
+        world.clock.set(utc(14))
+        await world.tick()
+        outcome = await apply(world, text(more="paused: true"))
+        assert fields_of(outcome.changes[0]) == {
+            "paused": ("unauthorised: token revoked", "paused in the configuration")
+        }
+        assert (await apply(world, text(more="paused: true"))).changes == ()
+        assert told(await apply(world, text(more="paused: true"), token="two")) == [
+            ("changed", "connection", "acme/shop")
+        ]
+        await sweep(world.parts, world.clock.now())
+        assert await world.pool.fetchval("select paused_by from installations") == "person"
+        assert (await apply(world, text(streams="[orders, events]"), token="two")).changes[0].kind == "stream"
+        assert await world.pool.fetchval("select paused_reason from installations") == "paused in the configuration"
 
     in_world(database_url, story)
 
@@ -716,3 +803,25 @@ def test_a_destination_that_is_moved_says_what_stays_behind(database_url: str) -
     found = in_world(database_url, story)
     assert [len(warnings) for warnings in found] == [0, 0, 1, 1, 0, 1]
     assert "destination table: what was delivered until now stays where it was" in found[2][0]
+
+
+def test_a_limit_that_is_changed_holds_for_what_waits_already(database_url: str) -> None:
+    """SPEC 3, issue 2 "limits are kept in the database": the next look of the dispatcher goes by it, up and down."""
+
+    async def story(world: World) -> None:
+        both = "[orders, events]"
+        await apply(world, text(streams=both, concurrency=1))
+        world.clock.set(utc(14))
+        await plan_due(world.parts, world.clock.now())
+        assert await dispatch_ready(world.parts, world.clock.now()) == 1
+        told = {each.wait.reason for each in await waiting.explain(world.pool, world.clock.now())}
+        assert told == {WaitReason.SLOTS, WaitReason.ACCOUNT_LIMIT}
+        await apply(world, text(streams=both, concurrency=2))
+        assert await dispatch_ready(world.parts, world.clock.now()) == 1
+        await apply(world, text(streams=both, concurrency=1))
+        await world.work()
+        world.clock.set(utc(15))
+        await plan_due(world.parts, world.clock.now())
+        assert await dispatch_ready(world.parts, world.clock.now()) == 1
+
+    in_world(database_url, story)

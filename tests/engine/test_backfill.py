@@ -348,8 +348,10 @@ def test_waivers_outside_what_can_be_waived_are_refused(database_url: str) -> No
         await plan_due(world.parts, world.clock.now())
         await dispatch_ready(world.parts, world.clock.now())
         before = await rows(world)
-        with pytest.raises(InvalidInput, match="active run"):
+        with pytest.raises(InvalidInput, match="active run") as refused:
             await waive(world, utc(15))
+        assert "Wait until it has ended" in refused.value.remedy
+        assert "pause acme/sync` keeps another from starting" in refused.value.remedy, "it does not end this one"
         assert await rows(world) == before
 
     in_world(database_url, story)

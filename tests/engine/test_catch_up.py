@@ -9,13 +9,14 @@ import asyncpg
 import pytest
 
 from tests.engine.world import DAILY, World, in_world
-from tidegate.domain.errors import ContractBroken, InvalidInput
+from tidegate.domain.errors import ContractBroken, InvalidInput, Unauthorised
+from tidegate.domain.waiting import WaitReason
 from tidegate.engine.commands import backfilling, installations
 from tidegate.engine.dispatcher import dispatch_ready
 from tidegate.engine.engine import Engine
 from tidegate.engine.planner import plan_due
 from tidegate.engine.worker import Worker
-from tidegate.store import chains, schedules
+from tidegate.store import chains, schedules, waiting
 
 EACH = {**DAILY, "start_date": "2026-07-13", "catch_up": "each"}
 MINUTE, HOUR, DAY = timedelta(minutes=1), timedelta(hours=1), timedelta(days=1)
@@ -106,6 +107,8 @@ def test_what_failed_is_not_tried_again_before_a_due_date_passes(unproven: bool,
         await backfilling.request_backfill(world.parts, "acme", "sync", "orders", utc(13), utc(14))
         await world.tick()
         assert len(world.shop.asked) == 3
+        (told,) = await waiting.explain(world.pool, world.clock.now())
+        assert (told.wait.reason, told.wait.planned_at) == (WaitReason.PERIOD_FAILED, utc(18)), "the planner has looked"
         world.clock.set(utc(18))
         await world.tick()
         assert await chains.uncovered(world.pool, world.clock.now()) == []
@@ -322,6 +325,28 @@ def test_pausing_and_resuming_under_each(database_url: str) -> None:
         await world.tick()
         assert await world.covered(chain) == [(utc(day), utc(day + 1)) for day in (13, 14, 15, 16)]
         assert await schedules.next_look_at(world.pool) == utc(18)
+
+    in_world(database_url, story)
+
+
+@pytest.mark.parametrize("rule", [{"catch_up": "each"}, {"max_period": "20d"}, {}])
+def test_resuming_tries_what_failed_at_once_whatever_the_policy(rule: dict[str, str], database_url: str) -> None:
+    """SPEC 2.11: resuming is catch-up; whoever renews credentials has not to wait for the next due date, here a month."""
+
+    async def story(world: World) -> None:
+        chain = await world.install(rule={"monthly": True, "start_date": "2026-07-01", "time_zone": "Etc/UTC", **rule})
+        world.shop.on_page = lambda _number: Unauthorised("revoked")
+        world.clock.set(datetime(2026, 8, 1, 1, tzinfo=UTC))
+        await world.tick()
+        asked = len(world.shop.asked)
+        await installations.resume(world.parts, "acme", "sync")
+        await world.tick()
+        await world.tick()
+        assert len(world.shop.asked) == asked + 1, "once, and not again by itself"
+        world.shop.on_page = lambda _number: None
+        await installations.resume(world.parts, "acme", "sync")
+        await world.tick()
+        assert (await world.covered(chain))[-1][1] == datetime(2026, 8, 1, tzinfo=UTC)
 
     in_world(database_url, story)
 

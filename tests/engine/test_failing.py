@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 
 from tests.engine.world import DAILY, World, in_world
+from tidegate.bootstrap import from_environment
 from tidegate.domain.errors import ContractBroken, SourceUnavailable, Unauthorised
 from tidegate.domain.retry import RetryPolicy
 from tidegate.engine.commands import installations
@@ -112,6 +113,12 @@ def test_an_installation_may_have_a_number_of_its_own(database_url: str) -> None
     in_world(database_url, story)
 
 
+def test_the_deployments_number_is_the_environments() -> None:
+    """SPEC 5 "(configurable)"."""
+    assert from_environment({"TIDEGATE_PAUSE_AFTER_FAILING_DAYS": "7"}).settings.pause_after_failing_days == 7
+    assert from_environment({}).settings.pause_after_failing_days == 31
+
+
 def test_a_run_that_kills_its_workers_fails_as_any_other(database_url: str) -> None:
     """SPEC 5: what the sweeper gives up counts too."""
 
@@ -184,6 +191,26 @@ def test_once_one_may_try_again_all_that_the_refusal_had_paused_do(database_url:
         assert found == {"sync": None, "second": None, "third": "person"}
         await world.tick()
         assert [len(await world.covered(chain.id)) for chain in await chains.chains(world.pool, "acme")] == [1, 1]
+
+    in_world(database_url, story)
+
+
+def test_a_person_who_pauses_what_a_refusal_had_paused_is_the_one_who_resumes_it(database_url: str) -> None:
+    """SPEC 5 "Failures": new credentials do not set going what somebody has meanwhile stopped on purpose."""
+
+    async def story(world: World) -> None:
+        await world.install()
+        world.shop.on_page = lambda _number: Unauthorised("scope withdrawn")
+        await days(world, 1)
+        paused_at = await world.pool.fetchval("select paused_at from installations")
+        world.clock.advance(hours=5)
+        await installations.pause(world.parts, "acme", "sync", "the contract has ended")
+        assert await paused_by(world) == ("person", "the contract has ended")
+        assert await world.pool.fetchval("select paused_at from installations") == paused_at
+        async with world.pool.acquire() as connection:
+            await directory.clear_unauthorised(connection, "acme", "shop")
+        await sweep(world.parts, world.clock.now())
+        assert await paused_by(world) == ("person", "the contract has ended")
 
     in_world(database_url, story)
 

@@ -20,7 +20,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 from tests.engine.world import open_world
 from tests.model import ledger
 from tests.model.ledger import Look
-from tidegate.domain.errors import ContractBroken, InvalidInput, LeaseLost, SourceUnavailable
+from tidegate.domain.errors import ContractBroken, InvalidInput, LeaseLost, SourceUnavailable, Unauthorised
 from tidegate.domain.fetch import FetchReport
 from tidegate.engine.commands import backfilling, installations, waiving
 from tidegate.engine.configuring import applying
@@ -186,14 +186,14 @@ class ChainStory(RuleBasedStateMachine):
             shop.on_page = lambda number: SourceUnavailable("away") if number > served + 1 else None
         shop.shortfall = "sixty days only" if how == "unproven" else ""
 
-        async def work() -> int:
-            chosen = await dispatch_ready(self.world.parts, self.now)
-            await self.world.work()
-            return chosen
-
-        chosen = self.wait(work())
+        chosen = self.wait(self._choose_and_work())
         shop.on_page, shop.shortfall = lambda _number: None, ""
         self.tell(f"worked {how}" if chosen else "worked on nothing")
+
+    async def _choose_and_work(self) -> int:
+        chosen = await dispatch_ready(self.world.parts, self.now)
+        await self.world.work()
+        return chosen
 
     @rule(duration=jumps)
     def crash(self, duration: timedelta) -> None:
@@ -246,6 +246,34 @@ class ChainStory(RuleBasedStateMachine):
     @rule()
     def resume(self) -> None:
         self.ask("resumed", installations.resume(self.world.parts, "acme", "sync"))
+
+    @rule(duration=jumps)
+    def be_refused(self, duration: timedelta) -> None:
+        """Time passes, and the source refuses the credentials: the installation is paused (SPEC 5)."""
+        self.world.clock.set(self.now + duration)
+        self.plan()
+        self.world.shop.on_page = lambda _number: Unauthorised("revoked")
+        chosen = self.wait(self._choose_and_work())
+        self.world.shop.on_page = lambda _number: None
+        self.tell("refused" if chosen else "refused nothing")
+
+    @rule(duration=jumps)
+    def resume_well(self, duration: timedelta) -> None:
+        """Somebody who has corrected the cause resumes it: what failed before is not left for a later due date."""
+        self.world.clock.set(self.now + duration)
+        paused = self.last is not None and self.last.paused
+
+        async def resume() -> None:
+            await sweep(self.world.parts, self.now)
+            await installations.resume(self.world.parts, "acme", "sync")
+            await self.world.tick()
+
+        self.wait(resume())
+        self.planned_at = self.now
+        self.tell("resumed well")
+        if paused and self.last is not None and self.last.due_until is not None:
+            told = self.last.uncovered
+            assert told is None or not told.reason.startswith(("failed", "unproven")), told
 
     @rule(ago=st.integers(0, 3))
     def run_by_hand(self, ago: int) -> None:

@@ -112,7 +112,8 @@ def _show_change(change: Change, console: Console) -> None:
 def _show_bridge(bridge: Bridge, console: Console) -> None:
     """Print how a stream whose rule changes goes on, before it is saved (SPEC 2.10)."""
     watermark = f"covered to {instant(bridge.watermark)}" if bridge.watermark else "nothing covered yet"
-    dropped = f", {bridge.dropped} waiting runs are planned anew" if bridge.dropped else ""
+    runs = "1 waiting run is" if bridge.dropped == 1 else f"{bridge.dropped} waiting runs are"
+    dropped = f", {runs} planned anew" if bridge.dropped else ""
     console.print(f"  {bridge.installation} {bridge.stream}: {watermark}{dropped}", markup=False)
     if bridge.in_front:
         span = f"{instant(bridge.in_front.start)} to {instant(bridge.in_front.end)}"

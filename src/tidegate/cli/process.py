@@ -48,6 +48,11 @@ def with_parts(
             return runner.run(whole(given))
     except TidegateError as error:
         fail(error, as_json=as_json, mask=given.mask)
+    except asyncpg.DeadlockDetectedError as error:
+        told = DestinationUnavailable(
+            f"Another process changed the same at the same moment and went first: {error}.", remedy="Do it again."
+        )
+        fail(told, as_json=as_json, mask=given.mask)
     except (asyncpg.PostgresError, asyncpg.InterfaceError, ConnectionError) as error:
         told = DestinationUnavailable(
             f"The database failed: {type(error).__name__}: {error}.", remedy="Look with `tidegate doctor`."

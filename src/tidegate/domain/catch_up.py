@@ -114,15 +114,19 @@ class Standing:
         return self.failed and not self.active and (self.stuck or not self.waiting)
 
 
-def next_pieces(schedule: Schedule, standing: Standing, received_at: datetime, now: datetime, most: int) -> list[Piece]:
+def next_pieces(
+    schedule: Schedule, standing: Standing, received_at: datetime, planned_until: datetime, now: datetime, most: int
+) -> list[Piece]:
     """Return the pieces to plan now, at most ``most`` waiting at once (SPEC 2.8).
 
-    A period that failed is tried again first, once for every due date that passes; nothing is planned behind it
+    A period that failed is tried again first, once for every due date that passes, and once if planning begins anew at
+    ``planned_until``, before due dates that have passed: somebody has resumed it (SPEC 2.11). Nothing is planned behind it
     meanwhile that could not start. Under `each` due dates are added behind those that wait; otherwise the next period is
     planned when none waits, so that it reaches as far as it can.
     """
     covered = standing.covered_until
-    if standing.front_failed and not _due_since(schedule, standing.tried_at, now):
+    tried_at = standing.tried_at
+    if standing.front_failed and tried_at and latest_due(schedule, min(tried_at, planned_until), now) is None:
         return []
     found: list[Piece] = []
     if standing.stuck:
@@ -133,10 +137,6 @@ def next_pieces(schedule: Schedule, standing: Standing, received_at: datetime, n
         start = max(covered, standing.taken_until or covered)
         found += pieces(schedule, start, max(start, received_at), now, room)
     return found
-
-
-def _due_since(schedule: Schedule, since: datetime | None, now: datetime) -> bool:
-    return since is None or latest_due(schedule, since, now) is not None
 
 
 def _again(schedule: Schedule, start: datetime, after: datetime, until: datetime, now: datetime) -> list[Piece]:

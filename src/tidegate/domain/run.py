@@ -4,7 +4,7 @@ waiting ──▶ queued ──▶ running ──▶ succeeded | unproven | fail
    │           │ ▲        │  └────▶ delivering ──▶ succeeded | unproven | failed   (a destination that acknowledges later)
    │           │ └─ retrying ◀┘   (after a failure, a lost lease or a graceful stop)
    ▼           ▼
-dropped    superseded            (dropped, failed and unproven runs can be planned anew, and backfills)
+dropped    superseded            (dropped, failed, unproven and superseded runs can be planned anew, and backfills)
 """
 
 from __future__ import annotations

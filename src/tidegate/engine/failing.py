@@ -12,7 +12,7 @@ from tidegate.domain.failing import PausedBy, failing_days
 from tidegate.domain.instant import render_instant
 from tidegate.engine.commands import installations
 from tidegate.engine.parts import Parts
-from tidegate.store import directory, failures
+from tidegate.store import database, directory, failures
 from tidegate.store.failures import Failing
 
 if TYPE_CHECKING:
@@ -43,10 +43,14 @@ async def resume_authorised(parts: Parts, now: datetime) -> int:
     """Resume the installations that a refusal had paused and whose connection is not refused any more; return how many.
 
     A person who resumes one of a connection's installations lets all of them try again; each in a transaction of its own.
+    While a configuration is applied they are left for the next look: nobody here waits for it.
     """
-    found = await directory.authorised_again(parts.pool)
-    for tenant_id, name in found:
+    resumed = 0
+    for tenant_id, name in await directory.authorised_again(parts.pool):
         async with parts.pool.acquire() as connection, connection.transaction():
+            if not await database.try_lock(connection, database.APPLY_LOCK, shared=True):
+                break
             await installations.resume_in(connection, tenant_id, name, now, paused_by=PausedBy.UNAUTHORISED)
         log.info("resumed", tenant_id=tenant_id, installation=name, reason="authorised again")
-    return len(found)
+        resumed += 1
+    return resumed

@@ -192,7 +192,7 @@ def _plan_pieces(due: DueSchedule, schedule: Schedule, standing: Standing, now: 
     """Return the next runs of a row; each but the first waits for the one before it to be covered (SPEC 2.8, 2.9)."""
     planned = [
         _piece_run(due, schedule, piece, standing)
-        for piece in next_pieces(schedule, standing, due.received_at, now, most)
+        for piece in next_pieces(schedule, standing, due.received_at, due.planned_until, now, most)
     ]
     ends = [run.period_end for run in planned]
     taken_until = max([due.received_at, standing.covered_until, standing.taken_until or due.received_at, *ends])

@@ -65,6 +65,7 @@ async def status(parts: Parts, tenant_id: str | None = None, installation: str |
     behind, in_front = _by_side(await chains.uncovered(parts.pool, now, tenant_id))
     told = await waiting.explain(parts.pool, now, tenant_id)
     waits = {each.chain_id: each.wait for each in reversed(told) if each.lane is Lane.LIVE}
+    of_runs = {each.run_id: each.wait for each in told}
     return [
         StreamStatus(
             tenant_id=chain.tenant_id,
@@ -80,7 +81,7 @@ async def status(parts: Parts, tenant_id: str | None = None, installation: str |
             state=latest[chain.id].state if chain.id in latest else None,
             retired=chain.retired,
             uncovered=_stretch(behind.get(chain.id), waits.get(chain.id)),
-            in_front=_stretch(in_front.get(chain.id), None),
+            in_front=_stretch(front := in_front.get(chain.id), of_runs.get(front.run_id) if front else None),
             waits=waits.get(chain.id),
         )
         for chain in found

@@ -134,7 +134,7 @@ DISPATCH_LOCK = 7_249_316_002
 
 
 APPLY_LOCK = 7_249_316_003
-"""Advisory lock key under which one configuration at a time is applied."""
+"""Advisory lock key under which one configuration at a time is applied; other commands share it, and wait for its end."""
 
 
 WATCH_LOCK = 7_249_316_004
@@ -181,12 +181,12 @@ async def sorting(connection: Connection) -> AsyncGenerator[None]:
     await connection.execute("set local enable_sort = off")
 
 
-async def lock(connection: Connection, key: int) -> None:
-    """Take an advisory lock until the transaction ends, waiting for whoever has it."""
-    await connection.execute("select pg_advisory_xact_lock($1)", key)
+async def lock(connection: Connection, key: int, *, shared: bool = False) -> None:
+    """Take an advisory lock until the transaction ends, waiting for whoever has it; with others who share it if ``shared``."""
+    await connection.execute(f"select pg_advisory_xact_lock{'_shared' * shared}($1)", key)
 
 
-async def try_lock(connection: Connection, key: int) -> bool:
-    """Take an advisory lock until the transaction ends, or return False if another process has it."""
-    taken: bool = await connection.fetchval("select pg_try_advisory_xact_lock($1)", key)
+async def try_lock(connection: Connection, key: int, *, shared: bool = False) -> bool:
+    """Take an advisory lock until the transaction ends, or return False if another process has it, ``shared`` or not."""
+    taken: bool = await connection.fetchval(f"select pg_try_advisory_xact_lock{'_shared' * shared}($1)", key)
     return taken

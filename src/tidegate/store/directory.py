@@ -311,6 +311,23 @@ async def clear_unauthorised(connection: Connection, tenant_id: str, name: str) 
     )
 
 
+async def hold_installation(
+    connection: Connection, tenant_id: str, name: str, *, with_connection: bool = False
+) -> None:
+    """Keep others from pausing or resuming an installation until the transaction ends, and before it from changing its
+    connection if asked: in the order in which a refusal takes them.
+    """
+    if with_connection:
+        await connection.execute(
+            """select 1 from connections where id = (
+                      select connection_id from installations where tenant_id = $1 and name = $2) for no key update""",
+            tenant_id, name,
+        )  # fmt: skip
+    await connection.execute(
+        "select 1 from installations where tenant_id = $1 and name = $2 for no key update", tenant_id, name
+    )
+
+
 async def set_paused(
     connection: Connection, installation_id: int, paused_at: datetime, by: PausedBy, reason: str
 ) -> None:

@@ -46,7 +46,7 @@ on conflict (chain_id, lane, period_end) do update
        checkpoint = null, error = null, report = null, read_count = 0, inserted_count = 0, updated_count = 0,
        unchanged_count = 0, misfit_count = 0, quarantined_count = 0, bounded = excluded.bounded,
        follows_at = excluded.follows_at
- where runs.state in ('dropped', 'failed', 'unproven')
+ where runs.state in ('dropped', 'failed', 'unproven', 'superseded')
 """
 """A run that ended without covering its period is planned anew under its own identity, from the beginning."""
 

@@ -249,10 +249,11 @@ select r.id as run_id, r.chain_id, r.lane, r.due_at, t.reason,
 _WITHOUT_RUN = """
 select null::bigint as run_id, s.chain_id, 'live' as lane,
        case when s.paused_at is null then s.next_due_at else s.planned_until end as due_at,
-       case when s.paused_at is null then 'unplanned' when i.paused_by = 'unauthorised' then 'unauthorised'
-            else 'paused' end as reason,
-       case when s.paused_at is null then '' else i.paused_reason end as detail,
-       null::timestamptz as planned_at
+       case when s.paused_at is null and s.held_until > $1 then 'period_failed' when s.paused_at is null then 'unplanned'
+            when i.paused_by = 'unauthorised' then 'unauthorised' else 'paused' end as reason,
+       case when s.paused_at is not null then i.paused_reason when s.held_until > $1
+            then 'tried again at ' || to_char(s.held_until, 'YYYY-MM-DD"T"HH24:MI:SS"Z"') else '' end as detail,
+       case when s.paused_at is null and s.held_until > $1 then s.held_until end as planned_at
   from schedules s join chains c on c.id = s.chain_id join installations i on i.id = c.installation_id
  where (s.paused_at is null and s.next_due_at <= $1 or s.paused_at is not null and s.planned_until > greatest(
             s.received_at, (select max(period_end) from coverage where chain_id = s.chain_id)))

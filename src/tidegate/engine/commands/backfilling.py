@@ -12,7 +12,7 @@ from tidegate.domain.instant import render_instant
 from tidegate.domain.period import Period
 from tidegate.engine.commands import installations
 from tidegate.engine.parts import Parts
-from tidegate.store import chains, runs
+from tidegate.store import chains, database, runs
 from tidegate.store.chains import Chain
 
 if TYPE_CHECKING:
@@ -47,6 +47,7 @@ async def request_backfill(
     if end > now:
         raise InvalidInput("to", render_instant(end), "is in the future", f"Use {render_instant(now)} at the latest.")
     async with parts.pool.acquire() as connection, connection.transaction():
+        await database.lock(connection, database.APPLY_LOCK, shared=True)
         await installations.require_not_paused(connection, tenant_id, installation)
         (chain,) = await installations.find_chains(connection, tenant_id, installation, stream)
         head = await _require_touching(connection, chain, Period(start, end))

@@ -16,7 +16,7 @@ from tidegate.domain.run import Trigger
 from tidegate.domain.schedule import next_due
 from tidegate.domain.schedule_document import parse_schedule
 from tidegate.engine.parts import Parts
-from tidegate.store import chains, directory, failures, runs, schedules
+from tidegate.store import chains, database, directory, failures, runs, schedules
 from tidegate.store.chains import Chain
 from tidegate.store.directory import StoredInstallation
 from tidegate.store.runs import PlannedRun
@@ -44,6 +44,7 @@ async def request_runs(
     if until > now:
         raise InvalidInput("end", render_instant(until), "is in the future", "Leave it out for a run up to now.")
     async with parts.pool.acquire() as connection, connection.transaction():
+        await database.lock(connection, database.APPLY_LOCK, shared=True)
         await require_not_paused(connection, tenant_id, installation)
         of = await find_chains(connection, tenant_id, installation, stream)
         for chain in of:
@@ -61,9 +62,9 @@ async def require_not_paused(connection: Connection, tenant_id: str, installatio
     """Raise InvalidInput if an installation is paused or not there."""
     found = await find_installation(connection, tenant_id, installation)
     if found.paused_at is not None:
-        raise InvalidInput(
-            "installation", f"{tenant_id}/{installation}", f"is paused ({found.paused_reason})", "Resume it first."
-        )
+        name = f"{tenant_id}/{installation}"
+        remedy = f"Resume it first: `tidegate resume {name}`."
+        raise InvalidInput("installation", name, f"is paused ({found.paused_reason})", remedy)
 
 
 async def _manual(connection: Connection, chain: Chain, until: datetime, now: datetime) -> list[PlannedRun]:
@@ -105,6 +106,7 @@ def _require_after(chain: Chain, until: datetime) -> None:
 async def pause(parts: Parts, tenant_id: str, installation: str, reason: str = "paused by hand") -> int:
     """Pause an installation: the active run finishes, waiting runs are dropped (SPEC 2.11); return how many were."""
     async with parts.pool.acquire() as connection, connection.transaction():
+        await database.lock(connection, database.APPLY_LOCK, shared=True)
         return await pause_in(connection, tenant_id, installation, reason, parts.clock.now())
 
 
@@ -116,10 +118,14 @@ async def pause_in(
     now: datetime,
     by: PausedBy = PausedBy.PERSON,
 ) -> int:
-    """Pause an installation inside the caller's transaction; one that is paused already keeps its reason."""
+    """Pause an installation inside the caller's transaction; one that is paused already keeps its reason.
+
+    A person's pause takes the place of one by a refusal or by failing days: nothing but a person ends it.
+    """
+    await directory.hold_installation(connection, tenant_id, installation)
     found = await find_installation(connection, tenant_id, installation)
-    if found.paused_at is None:
-        await directory.set_paused(connection, found.id, now, by, reason)
+    if found.paused_at is None or (by is PausedBy.PERSON and found.paused_by is not by):
+        await directory.set_paused(connection, found.id, found.paused_at or now, by, reason)
     ids = [chain.id for chain in await chains.chains(connection, tenant_id, installation)]
     await schedules.pause(connection, ids, now)
     return await runs.drop_waiting(connection, ids, now)
@@ -135,6 +141,7 @@ async def resume(parts: Parts, tenant_id: str, installation: str, *, not_importe
     One that was exported is resumed only by whoever says that it was ``not_imported`` elsewhere: InvalidInput otherwise.
     """
     async with parts.pool.acquire() as connection, connection.transaction():
+        await database.lock(connection, database.APPLY_LOCK, shared=True)
         await resume_in(connection, tenant_id, installation, parts.clock.now(), not_imported=not_imported)
 
 
@@ -152,6 +159,7 @@ async def resume_in(
 
     Its streams count failing days anew, and its connection may try again (SPEC 5, "Failures").
     """
+    await directory.hold_installation(connection, tenant_id, installation, with_connection=True)
     found = await find_installation(connection, tenant_id, installation)
     if found.paused_at is None or paused_by not in (None, found.paused_by):
         return
@@ -161,10 +169,10 @@ async def resume_in(
         raise InvalidInput("installation", name, f"was {found.paused_reason}", remedy)
     await directory.set_resumed(connection, found.id)
     await directory.clear_unauthorised(connection, tenant_id, found.connection)
-    await failures.forget(connection, found.id)
     of = await chains.chains(connection, tenant_id, installation)
     moves = [await _caught_up(connection, chain) for chain in of]
     await schedules.resume(connection, [move for move in moves if move is not None])
+    await failures.forget(connection, found.id)  # chains after schedules, as everyone does
     for chain in of:
         await extend_to_start(connection, chain.id, now)
 

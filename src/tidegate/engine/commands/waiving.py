@@ -34,6 +34,7 @@ async def waive(parts: Parts, tenant_id: str, installation: str, stream: str, un
         remedy = "Waive up to now at the latest; `tidegate pause` keeps it from going on."
         raise InvalidInput("until", render_instant(until), "is in the future", remedy)
     async with parts.pool.acquire() as connection, connection.transaction():
+        await database.lock(connection, database.APPLY_LOCK, shared=True)
         await installations.find_installation(connection, tenant_id, installation)
         (chain,) = await installations.find_chains(connection, tenant_id, installation, stream)
         kept = await schedules.rule_of(connection, chain.id, hold=True)
@@ -60,6 +61,7 @@ async def _require_idle(connection: Connection, chain: Chain) -> None:
     if not await runs.hold_waiting(connection, chain.id):
         name = f"{chain.tenant_id}/{chain.installation}"
         remedy = (
-            f"Wait until it has ended (`tidegate runs --installation {chain.installation}`), or pause {name} first."
+            f"Wait until it has ended (`tidegate runs --installation {chain.installation}`); "
+            f"`tidegate pause {name}` keeps another from starting meanwhile."
         )
         raise InvalidInput("stream", chain.stream, f"of {name} has an active run", remedy)

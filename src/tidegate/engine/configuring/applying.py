@@ -350,13 +350,13 @@ class _Applying:
             self._note("installation", name, [FieldChange("paused", reason, False)], new=False)
         elif paused or spec.paused is True:  # streams added to a paused installation are paused too
             why = "paused in the configuration"
-            await installations.pause_in(self.connection, tenant_id, spec.name, why, self.now)
-            if not paused:
-                self._note("installation", name, [FieldChange("paused", False, why)], new=False)
-            elif spec.paused is False:
-                self.warnings.append(
-                    f"{name} stays paused ({reason}): renew its connection, or `tidegate resume {name}`."
-                )
+            by = stored.paused_by if stored and stored.paused_by and not spec.paused else PausedBy.PERSON
+            await installations.pause_in(self.connection, tenant_id, spec.name, why, self.now, by)
+            if not paused or (stored is not None and stored.paused_by is not by):
+                self._note("installation", name, [FieldChange("paused", reason or False, why)], new=False)
+            elif spec.paused is False or (renewed and by is PausedBy.FAILING):
+                first = "renew its connection, or " if refused else ""
+                self.warnings.append(f"{name} stays paused ({reason}): {first}`tidegate resume {name}`.")
 
     async def retire_strangers(self, configuration: Configuration) -> None:
         """Look after installations that share a changed connection and are not in the files.

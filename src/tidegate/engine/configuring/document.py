@@ -138,7 +138,7 @@ class Part:
             return default
         if isinstance(value, int) and not isinstance(value, bool) and 1 <= value < 2**31:
             return value
-        remedy = f"Leave it out for {default}." if default else "Leave it out for none."
+        remedy = f"Leave it out for {default}." if default else "Leave it out for the default."
         self.refuse(key, "is not a whole number of 1 or more", remedy)
         return default
 

@@ -11,7 +11,7 @@ from tidegate.domain.errors import InvalidInput
 from tidegate.domain.instant import render_instant
 from tidegate.domain.period import Period
 from tidegate.domain.recurrence import Frequency
-from tidegate.domain.schedule import Schedule, next_due, same_due_dates, start_instant
+from tidegate.domain.schedule import CatchUp, Schedule, latest_due, next_due, same_due_dates, start_instant
 from tidegate.domain.schedule_document import parse_schedule
 from tidegate.engine.commands import installations
 from tidegate.engine.configuring.changes import Action, Bridge, Change, FieldChange, differences
@@ -51,7 +51,7 @@ class RuleEdits:
         ]
 
     async def begin(self, chain_id: int, stream: str, wanted: Schedule, *, new: bool) -> None:
-        """Give a chain its first rule, or one that was retired a rule again."""
+        """Give a chain its first rule, or one that was retired a rule again, which is told as an edit is."""
         watermark = None
         if not new:
             start_at = await chains.start(self.connection, chain_id)
@@ -61,8 +61,10 @@ class RuleEdits:
             if settled is None:
                 return
             wanted = settled
-        await self._put(chain_id, wanted, watermark)
+        dropped, next_due_at = await self._put(chain_id, wanted, watermark)
         await installations.extend_to_start(self.connection, chain_id, self.now)
+        if watermark is not None:
+            self._tell(chain_id, stream, watermark, wanted, dropped, next_due_at)
 
     async def edit(self, chain: ScheduledChain, wanted: Schedule) -> None:
         """Replace the rule of a chain by ``wanted``, or by as much of it as its coverage allows; the same rule stays.
@@ -87,16 +89,27 @@ class RuleEdits:
             dropped, next_due_at = await self._put(chain.chain_id, settled, chain.watermark)
         fields = tuple(differences(stored.as_json(), settled.as_json()))
         self._edited.setdefault(fields, []).append(chain.stream)
-        begin = chain.watermark or start_instant(settled)
+        self._tell(chain.chain_id, chain.stream, chain.watermark, settled, dropped, next_due_at)
+
+    def _tell(
+        self,
+        chain_id: int,
+        stream: str,
+        watermark: datetime | None,
+        rule: Schedule,
+        dropped: int,
+        next_due_at: datetime | None,
+    ) -> None:
+        begin = watermark or start_instant(rule)
         self.bridges.append(
             Bridge(
                 installation=self.name,
-                stream=chain.stream,
-                watermark=chain.watermark,
+                stream=stream,
+                watermark=watermark,
                 dropped=dropped,
                 next_due_at=next_due_at,
                 period=Period(begin, next_due_at) if next_due_at is not None and begin < next_due_at else None,
-                in_front=self._in_front.get(chain.chain_id),
+                in_front=self._in_front.get(chain_id),
             )
         )
 
@@ -107,16 +120,20 @@ class RuleEdits:
         return await self._drop_planned(chain_id), next_due_at
 
     async def _keep(self, chain: ScheduledChain, stored: Schedule, rule: Schedule) -> tuple[int, datetime | None]:
-        """Store a rule with the same due dates; those not covered yet are planned anew if the way to catch up differs."""
+        """Store a rule with the same due dates; those not covered yet are planned anew if the way to catch up differs.
+
+        Return how many runs that drops, and the due date of the run that comes next: of one for all that have passed, the latest.
+        """
         kept = await schedules.rule_of(self.connection, chain.chain_id)
         assert kept is not None
         await schedules.set_rule(self.connection, chain.chain_id, rule.as_json())
         after = max(kept.received_at, chain.watermark or kept.received_at)
         next_due_at = next_due(rule, after)
+        passed = latest_due(rule, after, self.now) if rule.catch_up is CatchUp.COALESCE else None
         if (stored.catch_up, stored.max_period) == (rule.catch_up, rule.max_period):
-            return 0, next_due_at
+            return 0, passed or next_due_at
         await schedules.advance(self.connection, [Move(chain.chain_id, after, next_due_at)])
-        return await self._drop_planned(chain.chain_id), next_due_at
+        return await self._drop_planned(chain.chain_id), passed or next_due_at
 
     async def _drop_planned(self, chain_id: int) -> int:
         return await runs.drop_waiting(self.connection, [chain_id], self.now, only_planned=True)
