@@ -2,7 +2,7 @@
 
 2xx                                                  acknowledged
 408, 425, 429, 5xx                                   sent again, after Retry-After if it asks for longer
-no connection, time-out, broken-off reply            sent again
+no connection, or none of the above in time          sent again
 410                                                  dead letter, and the installation is paused
 3xx (never followed), any other 4xx                  dead letter at once; the next batch goes on
 """
@@ -25,7 +25,7 @@ from tidegate.destinations.records import Seen
 from tidegate.destinations.webhook.message import messages, too_large
 from tidegate.destinations.webhook.settings import WebhookSettings
 from tidegate.domain.clock import Clock
-from tidegate.domain.http_reply import excerpt, http_date, wait_asked_for
+from tidegate.domain.http_reply import excerpt, http_date, printable, wait_asked_for
 from tidegate.domain.outgoing import TO_RECEIVER, Answer, Message, Route, Sending, Verdict
 from tidegate.domain.spelling import masked
 
@@ -85,8 +85,7 @@ class Webhook:
                 URL(self._settings.url, encoded=True), data=body, headers=headers, allow_redirects=False,
                 timeout=aiohttp.ClientTimeout(total=self._settings.timeout_seconds), trace_request_ctx=TO_RECEIVER,
             ) as response:  # fmt: skip
-                text = b"" if 200 <= response.status < 300 else await response.content.read(READ_BYTES)
-                return self._judge(response, text)
+                return self._judge(response, await _beginning(response))
         except TimeoutError:
             return Answer(Verdict.AGAIN, detail=f"No answer within {self._settings.timeout_seconds} s.")
         except (aiohttp.ClientError, OSError, ValueError) as error:
@@ -96,15 +95,35 @@ class Webhook:
         status = response.status
         if 200 <= status < 300:
             return Answer(Verdict.ACKNOWLEDGED, status)
-        detail = f"The receiver answered {status}. {excerpt(text, self._settings.hidden)}".rstrip()
+        said = f"The receiver answered {status}{self._hint(response)}."
+        detail = f"{said} {excerpt(text, self._settings.hidden)}".rstrip()
         if status in PASSING or status >= 500:
             replied_at = http_date(response.headers.get("Date", ""))
             wait = wait_asked_for(response.headers.get("Retry-After", ""), replied_at)
             return Answer(Verdict.AGAIN, status, detail, wait)
         return Answer(Verdict.GONE if status == 410 else Verdict.REFUSED, status, detail)
 
+    def _hint(self, response: aiohttp.ClientResponse) -> str:
+        """Return what to do about an answer that its receiver's body seldom explains."""
+        if 300 <= response.status < 400:
+            there = printable(self._hidden(response.headers.get("Location", "").partition("?")[0])[:200])
+            return f": it points to {there or 'no other address'}, and redirects are not followed; configure the address itself"
+        if response.status == 413:
+            return ": it takes no body as large as this; let it take more, then replay. Lower max_body_bytes for those to come"
+        return ""
+
     def _hidden(self, text: str) -> str:
         return masked(text, self._settings.hidden)
 
     def _render(self, target: Target, route: Route, key: DeliveryKey, records: Sequence[Seen]) -> list[Message]:
         return messages(target, route, key, records, self._settings.max_body_bytes)
+
+
+async def _beginning(response: aiohttp.ClientResponse) -> bytes:
+    """Return the beginning of a failing reply's body, b"" of one that cannot be read: its status has been said by then."""
+    if 200 <= response.status < 300:
+        return b""
+    try:
+        return await response.content.read(READ_BYTES)
+    except (TimeoutError, aiohttp.ClientError, OSError):
+        return b""
