@@ -296,3 +296,35 @@ async def outstanding(pool: Pool, now: datetime) -> int:
     """Return how many routes have something to send by ``now``, or are being sent on."""
     count: int = await pool.fetchval(f"select count(*) from routes t where t.lease_until >= $1 or {_SENDABLE}", now)
     return count
+
+
+async def unsent(pool: Pool, now: datetime) -> tuple[int, datetime | None]:
+    """Return how many routes could be sent on by ``now`` and are held by no living sender, and since when the first could."""
+    row = await pool.fetchrow(
+        f"""select count(*), min(greatest(t.not_before_at, t.lease_until)) from routes t
+             where {_SENDABLE} and (t.lease_until is null or t.lease_until < $1)""",
+        now,
+    )
+    assert row is not None
+    return row[0], row[1]
+
+
+@dataclass(frozen=True, slots=True)
+class FailingDestination:
+    """A destination that does not take what is sent to it; ``since``, ``error``: of the route that has failed for longest."""
+
+    name: str
+    routes: int
+    since: datetime
+    error: str
+
+
+async def failing(pool: Pool) -> list[FailingDestination]:
+    """Return the destinations whose last answer to a batch that still waits was a failure, longest first."""
+    rows = await pool.fetch(
+        """select d.name, count(*) as routes, min(t.failing_since) as since,
+                  (array_agg(t.error ->> 'message' order by t.failing_since))[1] as error
+             from routes t join destinations d on d.id = t.destination_id
+            where t.failing_since is not null and t.not_before_at is not null group by d.name order by since"""
+    )
+    return [FailingDestination(row["name"], row["routes"], row["since"], row["error"] or "") for row in rows]

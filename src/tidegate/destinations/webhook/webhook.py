@@ -25,6 +25,7 @@ from tidegate.destinations.records import Seen
 from tidegate.destinations.webhook.message import messages, too_large
 from tidegate.destinations.webhook.settings import WebhookSettings
 from tidegate.domain.clock import Clock
+from tidegate.domain.errors import DestinationUnavailable
 from tidegate.domain.http_reply import excerpt, http_date, printable, wait_asked_for
 from tidegate.domain.outgoing import TO_RECEIVER, Answer, Message, Route, Sending, Verdict
 from tidegate.domain.spelling import masked
@@ -69,6 +70,22 @@ class Webhook:
     def retry_for(self) -> timedelta:
         """Return how long a batch is tried before it goes to the dead letter."""
         return self._settings.retry_for
+
+    async def reach(self) -> None:
+        """Return if a web server answers at the address, whatever it says to a HEAD. Raises DestinationUnavailable."""
+        try:
+            async with self._session.head(
+                URL(self._settings.url, encoded=True), allow_redirects=False, trace_request_ctx=TO_RECEIVER,
+                timeout=aiohttp.ClientTimeout(total=self._settings.timeout_seconds),
+            ):  # fmt: skip
+                return
+        except TimeoutError:
+            problem = f"has not answered within {self._settings.timeout_seconds} s"
+        except (aiohttp.ClientError, OSError, ValueError) as error:
+            problem = self._hidden(f"{type(error).__name__}: {error}".strip())
+        raise DestinationUnavailable(
+            problem, remedy="Look whether it is up and its address is right; batches wait for it."
+        )
 
     async def send(self, sending: Sending, now: datetime) -> Answer:
         """Post one batch, signed at ``now``, and return what the receiver answered."""
