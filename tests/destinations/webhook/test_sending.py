@@ -28,6 +28,7 @@ from tidegate.engine.commands.messages import replay
 from tidegate.engine.dispatcher import dispatch_ready
 from tidegate.engine.planner import plan_due
 from tidegate.engine.retention import prune
+from tidegate.engine.watch import watch
 from tidegate.engine.worker import Worker
 from tidegate.store import chains, messages, outbox
 from tidegate.store import sending as store
@@ -215,6 +216,10 @@ def test_a_receiver_that_is_gone_pauses_its_installation(database_url: str) -> N
         paused = await sending.pool.fetchrow("select paused_at, paused_reason from installations")
         assert paused is not None
         assert (paused["paused_at"], paused["paused_reason"]) == (utc(14), "its receiver answered 410 Gone")
+        await watch(sending.world.parts, utc(14))
+        (alert,) = await queries.list_alerts(sending.world.parts)
+        assert "and is paused (its receiver answered 410 Gone)" in alert.message
+        assert "`tidegate resume acme/sync`" in alert.remedy
         sending.world.clock.set(utc(15))
         await sending.tick()
         assert await states(sending) == ["succeeded"]
