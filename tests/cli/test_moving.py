@@ -300,6 +300,27 @@ def test_tokens_that_stay_behind_are_told_of(cli: CommandLine, other: CommandLin
     assert "RENEWED AT THE OLD SERVER" in result.stderr
 
 
+def test_records_in_the_dead_letter_are_told_of(cli: CommandLine, other: CommandLine) -> None:
+    """SPEC 5 "coverage waits for the dead letter, and says which": the ledger that moves counts their periods as covered."""
+    synced(cli)
+    in_database(
+        cli,
+        """with route as (insert into tidegate.routes (chain_id, destination_id, whole_periods)
+                          select c.id, d.id, false from tidegate.chains c, tidegate.destinations d returning id, chain_id)
+           insert into tidegate.outbox (route_id, position, message_id, chain_id, tenant_id, run_id, batch, part, records, body,
+                                        state, created_at, settled_at)
+           select route.id, 1, 'msg', route.chain_id, 'acme', (select max(id) from tidegate.runs), 1, 1, 17, '', 'dead', now(),
+                  now()
+             from route""",
+    )
+    result = cli("export", "acme/orders", "-o", str(other.folder / "orders.json"))
+    told = "17 RECORDS ARE IN THE DEAD LETTER OF THE OLD SERVER"
+    assert (result.exit_code, told in result.stderr) == (0, True)
+    assert "webhook replay --dead --installation acme/orders" in result.stderr
+    result = other("import", str(other.folder / "orders.json"))
+    assert (result.exit_code, told in result.stderr) == (0, True)
+
+
 def test_a_tenant_without_a_name_and_names_that_no_variable_has_move_too(cli: CommandLine, other: CommandLine) -> None:
     """A tenant's name may be left out, and a connection may be called `2nd-shöp`: what is exported can be imported."""
     text = ELSEWHERE.replace("    name: Acme Ltd\n", "").replace("      shop:\n", "      2nd-shöp:\n")

@@ -134,6 +134,16 @@ async def has_tokens(connection: Connection, installation_id: int) -> bool:
     return found
 
 
+async def dead_records(connection: Connection, installation_id: int) -> int:
+    """Return how many records of an installation are in the dead letter."""
+    found: int = await connection.fetchval(
+        """select coalesce(sum(records), 0)::bigint from outbox
+            where state = 'dead' and chain_id in (select id from chains where installation_id = $1)""",
+        installation_id,
+    )
+    return found
+
+
 async def _coverage(connection: Connection, chain_id: int) -> tuple[MovedLink, ...]:
     rows = await connection.fetch(
         """select period_start, period_end, kind, reason, records, committed_at, periods from coverage

@@ -43,6 +43,7 @@ class Exported(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The file. ``configuration`` is what `tidegate apply` reads; ``variables`` is the place for what runs remember.
 
     ``has_tokens``: its connection has renewed OAuth tokens; they stay behind, and the new server is authorised anew.
+    ``dead_records``: records of covered periods that are in the dead letter; they stay behind too.
     """
 
     tidegate_export: Literal[1]
@@ -53,6 +54,7 @@ class Exported(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     chains: list[MovedChain]
     variables: dict[str, Any] = msgspec.field(default_factory=dict)
     has_tokens: bool = False
+    dead_records: int = 0
 
 
 async def export(
@@ -75,7 +77,8 @@ async def export(
             document = await _configuration(parts, connection, found, read)
             tokens = await moves.has_tokens(connection, found.id)
             read = [_without_secrets(parts, chain) for chain in read]
-            exported = Exported(1, now, tenant_id, installation, document, read, has_tokens=tokens)
+            dead = await moves.dead_records(connection, found.id)
+            exported = Exported(1, now, tenant_id, installation, document, read, has_tokens=tokens, dead_records=dead)
             _write(draft, msgspec.json.format(msgspec.json.encode(exported), indent=1))
         os.replace(draft, file)
     finally:
