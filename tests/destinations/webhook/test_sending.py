@@ -11,7 +11,7 @@ import msgspec
 import pytest
 import structlog
 
-from tests.destinations.webhook.receiver import SECRET, Reply
+from tests.destinations.webhook.receiver import SECRET, Reply, receiving
 from tests.destinations.webhook.world import Sending, in_sending
 from tests.engine.doubles import ORDERS
 from tidegate import bootstrap
@@ -24,6 +24,7 @@ from tidegate.domain.fetch import FetchReport, Page
 from tidegate.domain.outgoing import Answer, MessageState, Verdict
 from tidegate.domain.retry import RetryPolicy
 from tidegate.engine import queries
+from tidegate.engine.commands import backfilling
 from tidegate.engine.commands.messages import replay
 from tidegate.engine.dispatcher import dispatch_ready
 from tidegate.engine.planner import plan_due
@@ -400,6 +401,25 @@ def test_a_replay_sends_the_same_again_in_order(database_url: str) -> None:
     in_sending(database_url, story)
 
 
+def test_a_receiver_at_another_address_gets_what_is_replayed_and_not_what_is_fetched_again(database_url: str) -> None:
+    """SPEC 4, 5: what `apply` says of a receiver that moves: the `delivered` table remembers versions, not addresses."""
+
+    async def story(sending: Sending) -> None:
+        sending.world.shop.streams = {"orders": replace(ORDERS, lookback=timedelta(days=1))}
+        await prepare(sending, records=2)
+        await sending.tick()
+        async with receiving(sending.world.clock.now) as moved:
+            await sending.configure("webhook", {"url": moved.url}, {"signing_secrets": SECRET})
+            await backfilling.request_backfill(sending.world.parts, "acme", "sync", "orders", utc(13), utc(14))
+            await sending.tick()
+            assert moved.received == []
+            assert await replay(sending.world.parts, Choice(tenant_id="acme", installation="sync")) > 0
+            await sending.send()
+            assert [record["id"] for record in moved.records()] == [1, 2]
+
+    in_sending(database_url, story)
+
+
 def test_acknowledged_messages_are_kept_for_a_week_and_the_dead_letter_for_good(database_url: str) -> None:
     """Replays need the bodies; what nobody has taken is never thrown away."""
 
@@ -472,6 +492,7 @@ def test_private_addresses_are_refused_and_nothing_is_lost_by_it(database_url: s
         (waiting,) = await sending.outbox()
         assert waiting["state"] == "open"
         assert "is not a public address" in waiting["answer"]
+        assert "set TIDEGATE_ALLOW_PRIVATE_ADDRESSES=1" in waiting["answer"]
         sending.world.parts = parts
         sending.world.clock.advance(minutes=15)
         await sending.tick()

@@ -9,6 +9,7 @@ no connection, or none of the above in time          sent again
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from functools import partial
@@ -82,7 +83,7 @@ class Webhook:
         except TimeoutError:
             problem = f"has not answered within {self._settings.timeout_seconds} s"
         except (aiohttp.ClientError, OSError, ValueError) as error:
-            problem = self._hidden(f"{type(error).__name__}: {error}".strip())
+            problem = self._wrong(error)
         raise DestinationUnavailable(
             problem, remedy="Look whether it is up and its address is right; batches wait for it."
         )
@@ -106,7 +107,7 @@ class Webhook:
         except TimeoutError:
             return Answer(Verdict.AGAIN, detail=f"No answer within {self._settings.timeout_seconds} s.")
         except (aiohttp.ClientError, OSError, ValueError) as error:
-            return Answer(Verdict.AGAIN, detail=self._hidden(f"{type(error).__name__}: {error}".strip()))
+            return Answer(Verdict.AGAIN, detail=self._wrong(error))
 
     def _judge(self, response: aiohttp.ClientResponse, text: bytes) -> Answer:
         status = response.status
@@ -128,6 +129,12 @@ class Webhook:
         if response.status == 413:
             return ": it takes no body as large as this; let it take more, then replay. Lower max_body_bytes for those to come"
         return ""
+
+    def _wrong(self, error: Exception) -> str:
+        """Return for people why there was no answer."""
+        if isinstance(error, aiohttp.ClientConnectorError) and error.os_error.errno == errno.EACCES:
+            return f"Not sent: {error.os_error.strerror}. If the receiver is yours, set TIDEGATE_ALLOW_PRIVATE_ADDRESSES=1."
+        return self._hidden(f"{type(error).__name__}: {error}".strip())
 
     def _hidden(self, text: str) -> str:
         return masked(text, self._settings.hidden)
