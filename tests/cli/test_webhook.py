@@ -85,6 +85,7 @@ def test_from_a_file_to_a_receiver_and_again_from_the_dead_letter(cli: CommandLi
     assert receiving.ids[: len(before)] == before
     assert set(before) <= set(receiving.ids[len(before) :])
     assert cli.json("webhook", "dead-letters") == []
+    assert "No settled message fits." in cli.ok("webhook", "replay", "--dead", "--installation", "acme/orders")
     assert cli.json("webhook", "list", "--state", "acknowledged")[0]["status"] == 200
     for wrong in (
         ["replay", "msg_unknown"],
