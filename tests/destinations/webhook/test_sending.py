@@ -549,6 +549,24 @@ def test_secrets_in_an_answer_are_not_kept(echo: str, database_url: str) -> None
     in_sending(database_url, story)
 
 
+def test_secrets_in_a_redirect_are_not_kept(database_url: str) -> None:
+    """SPEC 5 "secrets masked": a redirect repeats the path that is a secret, and adds another to it."""
+
+    async def story(sending: Sending) -> None:
+        await prepare(sending, records=1)
+        origin = sending.receiver.url.removesuffix("/hooks/tidegate")
+        await sending.configure("webhook", {}, {"url": f"{origin}{SECRET_PATH}", "signing_secrets": SECRET})
+        there = f"https://user:kjhpw@app.example{SECRET_PATH}/x?session=kjh"
+        sending.receiver.answer = lambda _number: (308, {"Location": there}, "")
+        await sending.tick()
+        (dead,) = await sending.outbox()
+        assert dead["state"] == "dead"
+        assert not [secret for secret in ("T024", "kjh", "session") if secret in dead["answer"]]
+        assert "it points to https://" in dead["answer"]
+
+    in_sending(database_url, story)
+
+
 def test_a_restored_ledger_gives_no_id_to_another_body(database_url: str) -> None:
     """A receiver that keeps ids must not take a batch made after a restore, with more in it, for the one it has."""
 
