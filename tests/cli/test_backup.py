@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 import shutil
 import tempfile
@@ -107,6 +108,11 @@ def test_what_is_in_the_way_is_refused_and_left_alone(embedded: CommandLine) -> 
     assert "holds no database" in tidegate(cli, "backup", str(backup), code=2)
     tidegate(cli, "apply", "-f", cli.write("tidegate.yaml", CONFIGURATION), "--yes")
     assert "THE KEY IS NOT IN IT" in tidegate(cli, "backup", str(backup))
+    cli.environment["TIDEGATE_KEY"] = base64.b64encode(bytes(32)).decode()
+    other = cli.folder / "b.backup"
+    assert "TIDEGATE_KEY: keep that" in tidegate(cli, "backup", str(other), "--with-key", code=2)
+    assert not list(cli.folder.glob("b.backup*")), "a key file that opens nothing is not kept for the one that does"
+    del cli.environment["TIDEGATE_KEY"]
     size = backup.stat().st_size
     assert "no backup is overwritten" in tidegate(cli, "backup", str(backup), code=2)
     assert "is not empty" in tidegate(cli, "restore", str(backup), code=2)
