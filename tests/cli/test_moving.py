@@ -221,7 +221,22 @@ def test_a_run_at_work_is_waited_for_and_one_that_waits_ends(cli: CommandLine, o
     result = cli("export", "acme/orders", "-o", path)
     assert (result.exit_code, "has a run at work" in result.stderr) == (2, True)
     assert (Path(path).exists(), cli.json("status")[0]["paused"]) == (False, False)
-    in_database(cli, "update tidegate.runs set state = 'retrying', lease_until = null where state = 'running'")
+    in_database(
+        cli,
+        """with route as (insert into tidegate.routes (chain_id, destination_id, whole_periods)
+                          select c.id, d.id, false from tidegate.chains c, tidegate.destinations d returning id)
+           update tidegate.runs set state = 'delivering', lease_until = null, ends_as = 'succeeded', waits_for_position = 1,
+                  waits_for_route = route.id from route where state = 'running'""",
+    )
+    result = cli("export", "acme/orders", "-o", path)
+    assert (result.exit_code, "has batches that are not acknowledged" in result.stderr) == (2, True)
+    assert "`tidegate status` says why" in result.stderr
+    assert "`tidegate pause" not in result.stderr, "that would not end it"
+    in_database(
+        cli,
+        """update tidegate.runs set state = 'retrying', ends_as = null, waits_for_position = null, waits_for_route = null
+            where state = 'delivering'""",
+    )
     exported(cli, other)
     (run, *_) = cli.json("runs")
     assert (run["state"], run["error"]["code"]) == ("failed", "moved")

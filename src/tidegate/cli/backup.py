@@ -88,7 +88,7 @@ def stop(as_json: AsJson = False) -> None:
 
 
 def _embedded(work: Callable[[Options], Result], tool: str, *, as_json: bool) -> Result:
-    """Return what ``work`` does with what this process is started with; an external database is refused, naming its own ``tool``."""
+    """Return what ``work`` does with this process's options; an external database is refused, naming its own ``tool``."""
     from tidegate.bootstrap import DATABASE_VARIABLE, from_environment
 
     try:

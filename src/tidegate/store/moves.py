@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import asyncpg
 import msgspec
 
+from tidegate.domain.run import RunState
 from tidegate.store.database import from_json, to_json
 
 if TYPE_CHECKING:
@@ -84,17 +85,17 @@ ended as (
            error = '{"code": "moved", "message": "The installation was moved to another server."}'
       from these t where t.id = r.id and t.state = 'retrying'
 )
-select array_agg(id) filter (where state <> 'retrying') as active from these
+select id, state from these where state <> 'retrying' order by state = 'delivering', id
 """
 
 
-async def end_retrying(connection: Connection, installation_id: int, now: datetime) -> list[int]:
-    """End the runs of an installation that wait for another attempt; return those that are really at work.
+async def end_retrying(connection: Connection, installation_id: int, now: datetime) -> list[tuple[int, RunState]]:
+    """End the runs of an installation that wait for another attempt; return those that are really at work, delivering ones last.
 
     What they did not cover is inside the next period, wherever that will be.
     """
-    found: list[int] | None = await connection.fetchval(_END_WAITING, installation_id, now)
-    return found or []
+    found = await connection.fetch(_END_WAITING, installation_id, now)
+    return [(row["id"], RunState(row["state"])) for row in found]
 
 
 async def read_chains(connection: Connection, installation_id: int, *, with_quarantine: bool) -> list[MovedChain]:

@@ -20,6 +20,7 @@ import msgspec
 from tidegate.domain.errors import InvalidInput
 from tidegate.domain.failing import PausedBy
 from tidegate.domain.instant import render_instant
+from tidegate.domain.run import RunState
 from tidegate.domain.schedule import next_due
 from tidegate.domain.schedule_document import parse_schedule
 from tidegate.domain.workflow import PLAIN_SYNC
@@ -107,8 +108,13 @@ async def _stopped(connection: Connection, tenant_id: str, installation: str, no
     active = await moves.end_retrying(connection, found.id, now)
     if active:
         name = f"{tenant_id}/{installation}"
+        run_id, state = active[0]
+        if state is RunState.DELIVERING:
+            problem = f"has batches that are not acknowledged (run {run_id})"
+            remedy = "`tidegate status` says why they are not taken; they are sent again by themselves, and a pause ends none."
+            raise InvalidInput("installation", name, problem, remedy)
         remedy = f"Wait for it to end, or `tidegate pause {name}` first so that no other starts."
-        raise InvalidInput("installation", name, f"has a run at work (run {active[0]})", remedy)
+        raise InvalidInput("installation", name, f"has a run at work (run {run_id})", remedy)
     reason = (
         f"{installations.EXPORTED} at {render_instant(now.replace(microsecond=0))}: it goes on where it is imported"
     )
