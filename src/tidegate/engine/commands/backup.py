@@ -32,12 +32,14 @@ def back_up(data_dir: Path, file: Path, *, key_to: Path | None = None, key_elsew
             raise InvalidInput("with_key", str(data_dir / KEY), problem, "The key is TIDEGATE_KEY: keep that.")
     draft = file.with_name(f"{file.name}.partial")
     _create_private(draft)
-    server = EmbeddedServer(data_dir)
     try:
-        server.dump(draft)
+        server = EmbeddedServer(data_dir)
+        try:
+            server.dump(draft)
+        finally:
+            server.release()
         os.replace(draft, file)
     finally:
-        server.release()
         draft.unlink(missing_ok=True)
     if key_to is not None:
         _copy_key(data_dir / KEY, key_to)
