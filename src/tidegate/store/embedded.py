@@ -106,7 +106,9 @@ def _not_started(folder: Path, error: Exception) -> DestinationUnavailable:
         why = "it was not ready in time; after a crash it repairs itself first"
         return DestinationUnavailable(f"{what}: {why}.", remedy="Try again in a moment.")
     why = f": {error}" if isinstance(error, OSError | RuntimeError) else ""
-    return DestinationUnavailable(f"{what}{why}.", remedy=f"Its own log says why: {folder / 'log'}")
+    log = folder / "log"
+    remedy = f"Its own log says why: {log}" if log.exists() else "What its programs said is logged before this."
+    return DestinationUnavailable(f"{what}{why}.", remedy=remedy)
 
 
 def is_running(data_dir: Path) -> bool:
