@@ -6,6 +6,7 @@ import asyncio
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
+from typing import Any
 
 import msgspec
 import pytest
@@ -29,6 +30,7 @@ from tidegate.engine.commands.messages import replay
 from tidegate.engine.dispatcher import dispatch_ready
 from tidegate.engine.planner import plan_due
 from tidegate.engine.retention import prune
+from tidegate.engine.sender import Sender
 from tidegate.engine.watch import watch
 from tidegate.engine.worker import Worker
 from tidegate.store import chains, messages, outbox
@@ -316,6 +318,65 @@ def test_while_a_period_waits_nothing_more_is_fetched_and_then_all_is_caught_up(
         await sending.tick()
         assert await sending.world.covered(chain) == [(utc(1, month=5), utc(14)), (utc(14), utc(17))]
         assert [record["id"] for record in sending.receiver.records()] == [1, 14, 15, 16, 17]
+
+    in_sending(database_url, story)
+
+
+def test_a_destination_that_hangs_does_not_keep_another_waiting(database_url: str) -> None:
+    """SPEC 3 "fairness": however many routes of one are due, and for however long, the others have their turn."""
+
+    async def story(sending: Sending) -> None:
+        for tenant in ("one", "two", "three", "four", "five"):
+            await sending.world.install(tenant)
+        await sending.install("late")
+        sending.world.shop.put(1, utc(13, 16))
+        sending.world.clock.set(utc(14))
+        await sending.world.tick()
+        late = await sending.pool.fetchval(
+            """with other as (insert into destinations (name, kind, settings, sealed, fingerprint)
+                              select 'other', kind, settings, sealed, fingerprint from destinations returning id)
+               update routes set destination_id = other.id, not_before_at = $1 from other
+                where chain_id = (select id from chains where tenant_id = 'late') returning routes.id""",
+            utc(15),
+        )
+        now, until = utc(15), utc(15, 1)
+        hanging = await store.take(sending.pool, now, until, "one", 2)
+        assert late in {route.id for route in hanging}, "each destination has its turn"
+        await sending.pool.execute("update routes set lease_until = null")
+        (destination,) = {route.destination_id for route in hanging if route.id != late}
+        (route,) = await store.take(sending.pool, now, until, "one", 1, {destination: 2})
+        assert route.id == late, "whoever holds routes of the one takes one of the other first"
+        others = await store.take(sending.pool, now, until, "one", 9, {destination: 2})
+        assert {route.destination_id for route in others} == {destination}, "and none is left idle"
+        assert len(others) == 5
+
+    in_sending(database_url, story)
+
+
+def test_a_sender_tells_of_which_destinations_it_holds_routes(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SPEC 3 "fairness": the turns count what is in hand."""
+    told: list[dict[int, int]] = []
+    real = store.take
+
+    async def take(*arguments: Any) -> list[store.LeasedRoute]:
+        told.append(dict(arguments[-1]))
+        return await real(*arguments)
+
+    async def story(sending: Sending) -> None:
+        await prepare(sending)
+        await sending.world.tick()
+        monkeypatch.setattr(store, "take", take)
+        sending.receiver.stall = asyncio.Event()
+        sender = Sender(sending.world.parts, on_end=lambda: None)
+        await sender.step(sending.world.clock.now())
+        await sender.step(sending.world.clock.now())
+        sending.receiver.stall.set()
+        await sender.idle()
+        await sender.step(sending.world.clock.now())
+        await sender.close()
+        assert [list(held.values()) for held in told] == [[], [1], []]
 
     in_sending(database_url, story)
 
