@@ -579,6 +579,40 @@ def test_a_receiver_that_does_not_answer_is_given_up_on_in_time(database_url: st
     in_sending(database_url, story)
 
 
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        (b"", "It cut the connection before it had answered."),
+        (b"HTTP/1.1 200 O", "It cut the connection before it had answered."),
+        (b"sesame\r\n\r\n", "Its answer is no HTTP: Bad status line."),
+        (None, "It cannot be connected to: "),
+    ],
+)
+def test_why_there_was_no_answer_is_told_in_words(said: bytes | None, told: str, database_url: str) -> None:
+    """SPEC 5: network errors are sent again; a person reads in `status` what it was."""
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(said or b"")
+        await writer.drain()
+        writer.close()
+
+    async def story(sending: Sending) -> None:
+        await prepare(sending, records=1)
+        server = await asyncio.start_server(answer, "127.0.0.1", 0)
+        port = server.sockets[0].getsockname()[1]
+        if said is None:
+            server.close()
+        await sending.configure("webhook", {"url": f"http://127.0.0.1:{port}/"}, {"signing_secrets": SECRET})
+        await sending.tick()
+        server.close()
+        (waiting,) = await sending.outbox()
+        assert (waiting["state"], waiting["status"]) == ("open", None)
+        assert waiting["answer"].startswith(told)
+
+    in_sending(database_url, story)
+
+
 SECRET_PATH = "/services/T024BE7LD/b0t:kjh3kjh5/kjhkjhkjhkjhkjhkjh%2B"
 ECHOES = [
     "you sent {origin}{path} signed with {secret}",

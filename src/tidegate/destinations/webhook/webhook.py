@@ -132,9 +132,22 @@ class Webhook:
 
     def _wrong(self, error: Exception) -> str:
         """Return for people why there was no answer."""
-        if isinstance(error, aiohttp.ClientConnectorError) and error.os_error.errno == errno.EACCES:
-            return f"Not sent: {error.os_error.strerror}. If the receiver is yours, set TIDEGATE_ALLOW_PRIVATE_ADDRESSES=1."
-        return self._hidden(f"{type(error).__name__}: {error}".strip())
+        match error:
+            case aiohttp.ClientConnectorError(os_error=OSError(errno=errno.EACCES, strerror=why)):
+                return f"Not sent: {why}. If the receiver is yours, set TIDEGATE_ALLOW_PRIVATE_ADDRESSES=1."
+            case aiohttp.ClientConnectorCertificateError():
+                told = f"Its certificate is not accepted: {error.certificate_error}."
+            case aiohttp.ClientConnectorDNSError():
+                told = f"Its name is not found: {error.os_error.strerror or error.os_error}."
+            case aiohttp.ClientConnectorError():
+                told = f"It cannot be connected to: {error.os_error.strerror or error.os_error}."
+            case aiohttp.ServerDisconnectedError():
+                told = "It cut the connection before it had answered."
+            case aiohttp.ClientResponseError():
+                told = f"Its answer is no HTTP: {error.message.partition(chr(10))[0].rstrip(':')}."
+            case _:
+                told = f"{type(error).__name__}: {error}".strip()
+        return printable(self._hidden(told))
 
     def _hidden(self, text: str) -> str:
         return masked(text, self._settings.hidden)
