@@ -14,7 +14,7 @@ from urllib.parse import parse_qsl, urlsplit
 import pytest
 from typer.testing import CliRunner, Result
 
-from tidegate.cli.connector import app
+from tidegate.cli.connector import WRONG_KEY, app
 from tidegate.cli.token_file import TokenFile
 from tidegate.connectors.registry import find_connector
 from tidegate.connectors.rest.loader import load
@@ -130,7 +130,8 @@ class Platform:
         class Handler(BaseHTTPRequestHandler):
             def _send(self, document: Reply) -> None:
                 body = json.dumps(document).encode()
-                self.send_response(200)
+                sent = " ".join(self.headers.values())
+                self.send_response(401 if WRONG_KEY in sent else 200)
                 self.send_header("Content-Length", str(len(body)))
                 self.end_headers()
                 self.wfile.write(body)

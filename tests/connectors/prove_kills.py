@@ -54,6 +54,8 @@ tenants:
       items: {{connection: shop, destination: own, streams: [items], schedule: {rule}}}
       contacts: {{connection: book, destination: own, schedule: {rule}}}
 """
+STABLE = orders.ASKED.replace("token: next}", "token: next, stable: true}")
+"""Its tokens are places, which are asked for twice unless the source promises what this one keeps: so requests can be counted."""
 RULE = "{cron: '0 0 1 1 *', start_at: 2026-01-01T00:00:00Z}"
 
 
@@ -190,7 +192,7 @@ async def prove(rounds: int, seed: int) -> None:
             return await (shop.answer(request) if "orders" in request.path else book.answer(request))
 
         async with serve(count) as url:
-            (folder / "counter.yaml").write_text(orders.declaration(url, orders.ASKED))
+            (folder / "counter.yaml").write_text(orders.declaration(url, STABLE))
             (folder / "book.yaml").write_text(feed_server.DECLARATION.format(url=url))
             proof = Proof(server.dsn, folder, random.Random(seed), shop, book, trap)
             async with assemble(options(server.dsn, folder)) as parts:

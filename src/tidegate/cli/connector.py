@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -17,12 +18,16 @@ from tidegate.connectors.base import ConnectionSettings, Connector
 from tidegate.connectors.http import open_session
 from tidegate.connectors.registry import find_connector, names
 from tidegate.connectors.rest.connector import RestConnector
-from tidegate.connectors.rest.declaration import Grant
+from tidegate.connectors.rest.declaration import AuthenticationKind, Grant
 from tidegate.connectors.rest.examination import Examined, examine
 from tidegate.connectors.rest.section import suggest
 from tidegate.connectors.skeletons import KINDS, skeleton
 from tidegate.connectors.tokens import MemoryVault, TokenVault
 from tidegate.domain.errors import InvalidInput
+
+KEYS = (AuthenticationKind.BEARER, AuthenticationKind.HEADER, AuthenticationKind.QUERY)
+"""Ways to sign in that lock nobody out if it is tried with a wrong key."""
+WRONG_KEY = "wrong-on-purpose"
 
 app = typer.Typer(help="Look at connectors, and begin a new one.", no_args_is_help=True)
 
@@ -123,8 +128,12 @@ async def _check(
             raise InvalidInput("--stream", stream, "is unknown", suggest(stream, found.streams))
     clock = HostClock()
     async with open_session(allow_private_addresses=allow_private_addresses) as session:
-        source = found.open(connection, session, clock)
-        return [await examine(found, source, found.streams[stream], clock) for stream in chosen or found.streams]
+        source, stranger = found.open(connection, session, clock), None
+        if isinstance(found, RestConnector) and found.declaration.authentication.kind in KEYS:
+            wrong = replace(connection, secrets=dict.fromkeys(connection.secrets, WRONG_KEY))
+            stranger = found.open(wrong, session, clock)
+        streams = [found.streams[name] for name in chosen or found.streams]
+        return [await examine(found, source, stream, clock, stranger) for stream in streams]
 
 
 def _vault(found: Connector, token_file: Path | None) -> TokenVault:
@@ -171,7 +180,8 @@ def _shown(result: Examined) -> str:
     ]
     if result.error:
         return "\n".join([*lines, f"  FAILED   {result.error}", ""])
-    lines.append(f"  records  {result.records} on the first page")
+    since = "" if result.since_days is None else f" of the last {result.since_days} days"
+    lines.append(f"  records  {result.records} on the first page{since}")
     lines += [f"  sample   {written} is {instant}" for written, instant in result.cursor_samples]
     lines += [f"  column   {name}: {kind}" for name, kind in result.columns.items()]
     lines += [f"  warning  {warning}" for warning in result.warnings]

@@ -38,14 +38,17 @@ class Move(NamedTuple):
 
 
 async def due(connection: Connection, now: datetime, limit: int) -> list[int]:
-    """Return the chains of up to ``limit`` schedules due by ``now``, those first that have been due for longest.
+    """Return the chains of up to ``limit`` schedules due by ``now``, those first that have been due for longest, and behind them
+    those that were planned ahead and are to be looked at again. The ones that are held still are not passed over one by one.
 
     To be asked for many at once: what was due before stays in the index as long as any transaction on the server might
     still see it, and each look passes over it.
     """
     rows = await connection.fetch(
-        """select chain_id from schedules where next_due_at <= $1 and (held_until is null or held_until <= $1)
-            order by next_due_at limit $2""",
+        """(select chain_id from schedules where held_until is null and next_due_at <= $1 order by next_due_at limit $2)
+           union all
+           (select chain_id from schedules where held_until <= $1 and next_due_at <= $1 order by held_until limit $2)
+           limit $2""",
         now, limit,
     )  # fmt: skip
     return [row[0] for row in rows]
@@ -96,7 +99,10 @@ async def advance(connection: Connection, moves: Sequence[Move]) -> None:
 
 async def next_due_at(connection: Connection | Pool) -> datetime | None:
     """Return the earliest due date that has not become a run yet, None if there is none."""
-    found: datetime | None = await connection.fetchval("select min(next_due_at) from schedules where paused_at is null")
+    found: datetime | None = await connection.fetchval(
+        """select least((select min(next_due_at) from schedules where paused_at is null and held_until is null),
+                        (select min(next_due_at) from schedules where paused_at is null and held_until is not null))"""
+    )
     return found
 
 

@@ -77,7 +77,10 @@ def test_the_lower_bound_is_a_variable_rounded_down() -> None:
     assert asyncio.run(listed(a_till())) == [1, 2, 3, 4, 5, 6, 7]
 
 
-@pytest.mark.parametrize(("form", "kind"), [("epoch_seconds", int), ("epoch_milliseconds", int), ("iso", str)])
+@pytest.mark.parametrize(
+    ("form", "kind"),
+    [("epoch_seconds", int), ("epoch_milliseconds", int), ("iso", str), ('epoch_seconds, value: ">{instant}"', str)],
+)
 def test_a_bound_that_counts_is_a_number_among_the_variables(form: str, kind: type) -> None:
     """A GraphQL server refuses text where it wants an Int; a REST address has no such types."""
     yaml = DECLARATION.format(url="'{settings.url}'\nsettings: {url: null}", shape=NODES)

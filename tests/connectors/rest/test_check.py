@@ -92,13 +92,75 @@ def test_it_shows_what_it_understood_and_warns_of_what_does_not_fit(tmp_path: Pa
 
 def test_a_tidy_source_is_not_warned_of(tmp_path: Path) -> None:
     async def tidy(request: web.Request) -> web.Response:
+        if request.headers.get("Authorization") != f"Bearer {SECRET}":
+            return web.Response(status=401)
         at = (datetime.now(UTC) - timedelta(hours=1)).isoformat(timespec="seconds")
         return replied({"data": [{"id": 1, "at": at}], "next": None})
 
     result = _run(tmp_path, tidy, *KEYED)
     assert result.exit_code == 0, result.output
     assert "warning" not in result.output
-    assert "records  1 on the first page" in result.output
+    assert "records  1 on the first page of the last 30 days\n" in result.output
+
+
+def test_a_source_that_answers_a_wrong_key_is_warned_of(tmp_path: Path) -> None:
+    """A withdrawn key would not stop the runs: they would cover what everybody may see (SPEC 5). It is asked once a stream."""
+    asked: list[str] = []
+
+    async def public(request: web.Request) -> web.Response:
+        asked.append(request.headers["Authorization"])
+        at = (datetime.now(UTC) - timedelta(hours=1)).isoformat(timespec="seconds")
+        return replied({"data": [{"id": 1, "at": at}], "next": None})
+
+    result = _run(tmp_path, public, *KEYED)
+    assert result.exit_code == 0, result.output
+    assert "A wrong key is answered too, with 1 records" in " ".join(result.output.split())
+    assert asked.count("Bearer wrong-on-purpose") == 1
+    assert set(asked) == {"Bearer wrong-on-purpose", f"Bearer {SECRET}"}
+
+
+@pytest.mark.parametrize("private", [True, False])
+def test_the_path_that_verifies_the_key_is_tried_too(tmp_path: Path, private: bool) -> None:
+    async def half_public(request: web.Request) -> web.Response:
+        if request.path == "/me" and private and request.headers["Authorization"] != f"Bearer {SECRET}":
+            return web.Response(status=401)
+        at = (datetime.now(UTC) - timedelta(hours=1)).isoformat(timespec="seconds")
+        return replied({"data": [{"id": 1, "at": at}], "next": None})
+
+    verified = YAML.replace("token: '{secrets.key}'", "token: '{secrets.key}', verify: /me")
+    result = _run(tmp_path, half_public, *KEYED, yaml=verified)
+    assert result.exit_code == 0, result.output
+    assert ("A wrong key is answered too" in result.output) is not private
+
+
+def test_children_are_shown_with_the_filter_by_which_their_parents_are_listed(tmp_path: Path) -> None:
+    """They declare none of their own, and are not listed in full all the same."""
+
+    async def source(request: web.Request) -> web.Response:
+        at = (datetime.now(UTC) - timedelta(hours=1)).isoformat(timespec="seconds")
+        return replied({"data": [{"id": 1, "at": at, "lines": [{"id": 2}]}], "next": None})
+
+    child = YAML + "  lines:\n    parent: {stream: orders, each: lines}\n"
+    result = _run(tmp_path, source, *KEYED, "--stream", "lines", "--json", yaml=child)
+    assert result.exit_code == 0, result.output
+    (lines,) = json.loads(result.stdout)["streams"]
+    assert set(lines["sample_filters"]) == {"since", "until"}
+    assert lines["since_days"] == 30
+
+
+def test_no_password_is_tried_that_could_lock_somebody_out(tmp_path: Path) -> None:
+    async def public(request: web.Request) -> web.Response:
+        asked.add(request.headers["Authorization"])
+        at = (datetime.now(UTC) - timedelta(hours=1)).isoformat(timespec="seconds")
+        return replied({"data": [{"id": 1, "at": at}], "next": None})
+
+    asked: set[str] = set()
+    basic = YAML.replace(
+        "{type: bearer, token: '{secrets.key}'}", "{type: basic, username: a, password: '{secrets.key}'}"
+    )
+    result = _run(tmp_path, public, *KEYED, yaml=basic)
+    assert result.exit_code == 0, result.output
+    assert len(asked) == 1
 
 
 def test_a_record_that_is_no_clean_json_is_warned_of(tmp_path: Path) -> None:

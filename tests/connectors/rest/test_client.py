@@ -364,3 +364,57 @@ def test_connections_of_the_same_settings_share_what_these_fill_in_and_nothing_e
         ("/orders/a", "Bearer first-key"), ("/orders/a", "Bearer second-key"), ("/orders/b", "Bearer third-key"),
     ]  # fmt: skip
     assert not any("-key" in text for text in shown)
+
+
+class HalfPublic:
+    """Shows everybody page after page, one record each, and more to the holder of the key; ``withdrawn`` before that page."""
+
+    def __init__(self, withdrawn: int) -> None:
+        self.withdrawn = withdrawn
+        self.asked: list[str] = []
+
+    async def answer(self, request: web.Request) -> web.Response:
+        page = int(request.query.get("after", 0))
+        self.asked.append(request.path)
+        if request.path == "/me/acme":
+            return web.Response(status=401) if self.asked.count("/orders") > self.withdrawn else replied({"id": 7})
+        return replied({"data": [{"id": page}], "next": page + 1 if page < 3 else None})
+
+
+HALF_PUBLIC = declaration(
+    """
+    path: /orders
+    records: data
+    pager: {type: cursor, param: after, token: next, stable: true}
+""",
+    "authentication: {type: header, name: X-Key, value: '{secrets.key}', verify: '/me/{settings.who}'}",
+).replace("settings: {url: null}", "settings: {url: null, who: acme}")
+
+
+@pytest.mark.parametrize("withdrawn", [0, 2, 3])
+def test_no_page_is_believed_that_a_withdrawn_key_may_have_cut_short(withdrawn: int) -> None:
+    """SPEC 5, HOLE w: a source that answers anybody would else be covered to where it only showed what everybody sees."""
+    source, pages = HalfPublic(withdrawn), []
+
+    async def listed() -> None:
+        async with opened(source.answer, HALF_PUBLIC, secrets=SECRETS) as opened_source:
+            async for page in opened_source.fetch(FetchRequest("orders", None, None, NOW)):
+                pages.append(page)  # noqa: PERF401 those before the refusal are looked at
+
+    with pytest.raises(Unauthorised, match="/me/acme"):
+        asyncio.run(listed())
+    assert ids(pages) == list(range(withdrawn))
+    assert all(page.token is not None for page in pages)
+
+
+def test_a_valid_key_is_verified_after_each_page() -> None:
+    source = HalfPublic(9)
+    assert ids(asyncio.run(fetched(source.answer, HALF_PUBLIC, secrets=SECRETS))) == [0, 1, 2, 3]
+    assert source.asked == ["/orders", "/me/acme"] * 4
+
+
+@pytest.mark.parametrize("path", ["me", "/me?x=1", "''"])
+def test_what_verifies_the_key_is_a_path(path: str) -> None:
+    with pytest.raises(InvalidInput) as caught:
+        load(HALF_PUBLIC.replace("'/me/{settings.who}'", path))
+    assert caught.value.field == "authentication.verify"

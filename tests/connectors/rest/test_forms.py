@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from datetime import UTC, datetime
 
 import pytest
@@ -153,8 +154,70 @@ def test_a_bound_is_a_number_in_a_json_body_where_declared(body: str, number: st
 
 
 @pytest.mark.parametrize(
+    ("form", "value", "sent"),
+    [
+        ("iso", ">={instant}", ">=2026-07-01T00:00:00Z"),
+        ("epoch_seconds", ">{instant}", ">1782864000"),
+        ("date, time_zone: Etc/UTC", "on-or-after:{instant}", "on-or-after:2026-07-01"),
+        ("local, time_zone: Etc/UTC", '{"at": {"_gte": "{instant}"}}', '{"at": {"_gte": "2026-07-01T00:00:00"}}'),
+    ],
+)
+def test_a_bound_may_be_sent_with_text_around_the_instant(form: str, value: str, sent: str) -> None:
+    """Redmine wants an operator inside the value, others a search expression; before a first bound nothing is sent."""
+    asks: list[Mapping[str, str]] = []
+
+    async def source(request: web.Request) -> web.Response:
+        asks.append(dict(request.query))
+        return replied([])
+
+    stream = f"""    path: /o
+    cursor: {{field: at, format: {form}}}
+    lower: {{param: from, meaning: inclusive, value: '{value}'}}
+    upper: {{param: to, meaning: exclusive, value: '<{{instant}}'}}
+"""
+    fetch(source, stream, datetime(2026, 7, 1, tzinfo=UTC))
+    fetch(source, stream)
+    assert asks == [{"from": sent}, {}]
+    asks.clear()
+    until = asked(None, datetime(2026, 7, 1, tzinfo=UTC))
+    asyncio.run(fetched(source, declaration(stream), until))
+    assert asks[0]["to"].startswith("<")
+
+
+def test_text_around_the_instant_stands_in_a_body_too() -> None:
+    sent: list[object] = []
+
+    async def source(request: web.Request) -> web.Response:
+        sent.append(await request.json())
+        return replied([])
+
+    stream = """    path: /o
+    method: POST
+    cursor: {field: at}
+    lower: {param: since, meaning: inclusive, value: "updated >= '{instant}'"}
+    body: {where: ["{since}"]}
+"""
+    fetch(source, stream, datetime(2026, 7, 1, tzinfo=UTC))
+    assert sent == [{"where": ["updated >= '2026-07-01T00:00:00Z'"]}]
+
+
+@pytest.mark.parametrize(
     ("stream", "field"),
     [
+        ("cursor: {field: at}\n    lower: {param: a, meaning: inclusive, value: '>='}", "streams.orders.lower.value"),
+        (
+            "cursor: {field: at}\n    lower: {param: a, meaning: inclusive, value: '{instant} {instant}'}",
+            "streams.orders.lower.value",
+        ),
+        (
+            "cursor: {field: at}\n    lower: {param: a, meaning: inclusive, value: '{settings.url} {instant}'}",
+            "streams.orders.lower.value",
+        ),
+        (
+            "cursor: {field: at, format: epoch_seconds}\n"
+            "    lower: {param: a, meaning: inclusive, number: true, value: '>{instant}'}",
+            "streams.orders.lower.number",
+        ),
         ("empty: [nil]", "streams.orders.empty"),
         ("empty: 204", "streams.orders.empty"),
         (

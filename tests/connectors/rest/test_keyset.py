@@ -194,6 +194,20 @@ def test_what_is_not_sent_leaves_its_list_item_or_member_out() -> None:
         (BY_KEY, '"{id_after}"', '"{id_aftr}"', "streams.orders.pager", "Did you mean 'id_after'"),
         (BY_KEY, 'limit: "{limit}"', 'limit: "{secrets.key}"', "streams.orders.body", "no parameter of this stream"),
         (BY_KEY, "meaning: inclusive", "meaning: inclusive, grain_seconds: 60", "streams.orders.pager", "as fine as"),
+        (
+            BY_KEY,
+            "meaning: inclusive",
+            'meaning: inclusive, value: ">={instant}"',
+            "streams.orders.pager",
+            "no other text",
+        ),
+        (
+            BY_PAGE,
+            "type: page, param: page, next_link: true",
+            "type: offset, param: offset",
+            "streams.orders.pager.within",
+            "`type: offset` without keyset, ordered by the key",
+        ),
     ],
 )
 def test_a_keyset_or_body_that_cannot_work_is_refused(
@@ -251,3 +265,20 @@ def test_before_clocks_go_back_the_bound_moves_by_more_than_it_shows_again() -> 
     assert {*ids(pages)} == {*range(1, 401)}
     assert not pages[-1].report.shortfall
     assert len(shop.requests) < 10 * 40, "of 40 pages each twice, five times over"
+
+
+@pytest.mark.parametrize("back", [1, 5], ids=["a grain", "more than a grain"])
+def test_a_keyset_whose_bound_shows_a_little_more_may_still_stop_early(
+    back: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A page that begins a grain before its bound is no sign that the list is out of order; further back it is (SPEC 4)."""
+    shop = Shop([*range(40), *range(5000, 5040)])
+
+    async def lenient(request: web.Request) -> web.Response:
+        since = (datetime.fromisoformat(request.query["since"]) - timedelta(seconds=back)).isoformat()
+        return await shop.paged(request.clone(rel_url=request.rel_url.update_query(since=since)))
+
+    stop = START + timedelta(seconds=100)
+    pages = asyncio.run(fetched(lenient, BY_PAGE, asked(START, stop_after=stop)))
+    assert set(range(1, 41)) <= set(ids(pages))
+    assert (max(map(int, map(str, ids(pages)))) == 80) is (back > 1)

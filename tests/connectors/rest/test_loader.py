@@ -37,6 +37,8 @@ CURSOR = PLAIN + "    cursor: {field: updated_at}\n"
         (PLAIN + "    params: {a: '{setings.url}'}", "streams.orders.params", "neither {settings.name}"),
         (PLAIN + "    params: {a: '{settings.ulr}'}", "streams.orders.params", "Did you mean 'url'"),
         (PLAIN + "    params: {limit: 1}\n    filters: {limit: 2}", "streams.orders.params", "sent twice"),
+        (PLAIN + "    params: {limit: 1, of: x}\n    filters: {limit: 2}", "streams.orders.params", "{limit, of}"),
+        ("    path: [a, b]", "streams.orders.path", "[2 items]"),
         (PLAIN + "    path: /x", "streams.orders.path", "is written twice"),
         ("    path: orders", "streams.orders.path", "does not start with '/'"),
         ("    path: /orders?status=any", "streams.orders.path", "under `params:`"),

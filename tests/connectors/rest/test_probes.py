@@ -228,6 +228,70 @@ def test_a_keyset_whose_bound_is_read_in_another_zone_is_told_of_the_zone() -> N
         assert "`time_zone` of `lower:`" in found
 
 
+@pytest.mark.parametrize("meaning", ["inclusive", "exclusive"])
+@pytest.mark.parametrize(
+    ("pager", "newest_first"),
+    [
+        ("type: page, param: page, total_pages: pages", False),
+        ("type: page, param: page, total_pages: pages", True),
+        (KEYSET, False),
+    ],
+)
+def test_a_filter_that_is_taken_for_equality_is_caught(pager: str, newest_first: bool, meaning: str) -> None:
+    """HOLE j: Redmine wants `updated_on=>=…`. Without the operator a run reads nothing, or one second, and covers its period."""
+
+    class Redmine(Platform):
+        def _within(self, at: str, since: str) -> bool:
+            return at >= since[2:] if since.startswith(">=") else not since or at == since
+
+    yaml = GOOD.replace("type: page, param: page, total_pages: pages", pager).replace("inclusive", meaning)
+    platform = Redmine(newest_first=newest_first)
+    if newest_first:
+        yaml = yaml.replace("ascending: true", "ascending: false")
+    found = warnings(platform, yaml)
+    assert any("since hides what is later" in warning and "`lower.value`" in warning for warning in found), found
+    right = yaml.replace("param: since,", 'param: since, value: ">={instant}",')
+    assert warnings(platform, right) == []
+
+
+def test_a_page_size_that_the_platform_cuts_is_told_of() -> None:
+    """Pages of 10 that are counted as pages of 500 leave out 490 records each: only the platform knows how it counts."""
+    larger = GOOD.replace("value: 10", "value: 500")
+    (said,) = warnings(Platform(), larger)
+    assert said.startswith("10 records came where 500 were asked for, though there are more")
+    assert "`value: 10`" in said
+
+
+def test_a_short_list_is_not_taken_for_a_cut_page() -> None:
+    class Short(Platform):
+        def _all(self) -> list[dict[str, object]]:
+            return Platform._all(self)[:4]
+
+    for pager in ("{type: page, param: page}", "{type: page, param: page, total_pages: pages}"):
+        assert warnings(Short(), GOOD.replace("{type: page, param: page, total_pages: pages}", pager)) == []
+
+
+def test_a_bound_that_shows_a_grain_more_is_in_order_all_the_same() -> None:
+    """Redmine compares with the second before, and keeps fractions: a keyset's next page begins a second before its bound."""
+
+    class Lenient(Platform):
+        def _all(self) -> list[dict[str, object]]:
+            return [
+                {
+                    "id": n,
+                    "at": (self.now - timedelta(days=5) + timedelta(seconds=n // 2)).isoformat().replace("+00:00", "Z"),
+                }
+                for n in range(40)
+            ]
+
+        def _within(self, at: str, since: str) -> bool:
+            return not since or at >= (datetime.fromisoformat(since) - timedelta(seconds=1)).isoformat().replace(
+                "+00:00", "Z"
+            )
+
+    assert warnings(Lenient(), GOOD.replace("type: page, param: page, total_pages: pages", KEYSET)) == []
+
+
 def test_order_that_breaks_between_two_pages_is_noticed() -> None:
     class Shuffled(Platform):
         def _all(self) -> list[dict[str, object]]:

@@ -7,7 +7,7 @@ fetch goes on with the very next page, whatever has become of the parents' listi
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
@@ -103,7 +103,7 @@ class ChildListing:
         self._request, self._client, self._clock = request, client, clock
         self._place = Waiting.from_token(request.resume, stream.family) or Waiting()
 
-    async def pages(self) -> AsyncIterator[Page]:
+    async def pages(self) -> AsyncGenerator[Page]:
         """Yield the pages; see `tidegate.connectors.base.Source.fetch`."""
         resumed = bool(self._place.left)
         async for page in self._asked():

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping
+from contextlib import aclosing
 from dataclasses import dataclass, replace
 from functools import cache, lru_cache, partial
 from typing import Final
@@ -12,7 +13,7 @@ from urllib.parse import urlsplit
 import aiohttp
 
 from tidegate.connectors.base import ConnectionSettings
-from tidegate.connectors.http import ReplyRules
+from tidegate.connectors.http import ReplyRules, require_json
 from tidegate.connectors.listings import listing_name, shape_of
 from tidegate.connectors.rest.children import ChildListing, ChildStream
 from tidegate.connectors.rest.client import Bearer, Client, Pace, credentials
@@ -110,11 +111,15 @@ class RestConnector:
         def shape(stream: str) -> bytes:
             return self._shape(stream) + shape_of(settings)
 
-        return RestSource(self._listed, self._children, there.streams, shape, client, clock)
+        verify = fill_address(authentication.verify, settings)
+        return RestSource(self._listed, self._children, there.streams, shape, client, clock, verify)
 
 
 class RestSource:
-    """One connection of a declared platform, opened. ``shape``: what defines a stream's listing, settings among it."""
+    """One connection of a declared platform, opened. ``shape``: what defines a stream's listing, settings among it.
+
+    ``verify``: the path that is refused without valid credentials, "" if every path is.
+    """
 
     def __init__(
         self,
@@ -124,15 +129,32 @@ class RestSource:
         shape: Callable[[str], bytes],
         client: Client,
         clock: Clock,
+        verify: str = "",
     ) -> None:
         self._listed, self._children, self._filled, self._shape = listed, children, filled, shape
-        self._client, self._clock = client, clock
+        self._client, self._clock, self._verify = client, clock, verify
 
     def fetch(self, request: FetchRequest) -> AsyncIterator[Page]:
         """Yield pages as `tidegate.connectors.base.Source` says; raises InvalidInput for an unknown stream.
 
-        A listing that moved while it was read begins again, at most twice; then its report says so.
+        A listing that moved while it was read begins again, at most twice; then its report says so. A page is yielded only if
+        the credentials are still valid after it: its source may show some records to everybody.
         """
+        pages = self._pages(request)
+        return self._verified(pages) if self._verify else pages
+
+    async def verify(self) -> None:
+        """Raise Unauthorised if the credentials are refused where nobody is let in without; nothing is asked if not declared."""
+        if self._verify:
+            require_json((await self._client.ask("GET", self._verify, {})).reply, self._client.rules)
+
+    async def _verified(self, pages: AsyncGenerator[Page]) -> AsyncIterator[Page]:
+        async with aclosing(pages):
+            async for page in pages:
+                await self.verify()
+                yield page
+
+    def _pages(self, request: FetchRequest) -> AsyncGenerator[Page]:
         if request.stream not in self._filled:
             raise InvalidInput("stream", request.stream, "is unknown", suggest(request.stream, self._filled))
         filled = self._filled[request.stream]

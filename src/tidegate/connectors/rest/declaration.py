@@ -23,6 +23,10 @@ Tree: TypeAlias = "Mapping[str, Tree] | list[Tree] | str | int | float | bool | 
 """A JSON body as declared; its texts may name request parameters."""
 
 
+INSTANT = "{instant}"
+"""Where the value of a bound holds the instant."""
+
+
 class Meaning(StrEnum):
     """Whether records exactly at a filter's value are shown (HOLE j)."""
 
@@ -35,7 +39,8 @@ class BoundParam:
     """A request parameter that bounds a listing by the cursor field: how it is written, and what it means.
 
     ``grain``: the smallest step that the source tells apart, never finer than the format or the cursor's precision.
-    ``number``: in a JSON body it is a number and no text.
+    ``number``: in a JSON body it is a number and no text. ``value``: what is sent, with `INSTANT` where the instant stands:
+    some sources want an operator in front of it.
     """
 
     param: str
@@ -44,6 +49,11 @@ class BoundParam:
     grain: timedelta
     time_zone: str
     number: bool = False
+    value: str = INSTANT
+
+    def around(self, instant: str) -> str:
+        """Return what is sent for an ``instant`` that is written out."""
+        return self.value.replace(INSTANT, instant)
 
 
 class AuthenticationKind(StrEnum):
@@ -103,7 +113,10 @@ class OAuth:
 
 @dataclass(frozen=True, slots=True)
 class Authentication:
-    """What is sent with each request; values are templates over settings and secrets."""
+    """What is sent with each request; values are templates over settings and secrets.
+
+    ``verify``: a path that is refused without valid credentials, "" if every path is.
+    """
 
     kind: AuthenticationKind = AuthenticationKind.NONE
     name: str = ""
@@ -112,6 +125,7 @@ class Authentication:
     password: str = ""
     login: Login | None = None
     oauth: OAuth | None = None
+    verify: str = ""
 
 
 class EmptyForm(StrEnum):
@@ -235,7 +249,8 @@ class StreamDeclaration:
     whose variables the parameters are, None for a REST stream. ``inside``: the member of each listed element that is the
     record, "" if the element itself is. ``parent``: whose children the records are, None for a stream that stands alone;
     then ``path`` is "" if they are never asked for by themselves. ``body``: where a POST carries its parameters, None for
-    members of their own. ``empty``: what the source writes instead of an empty list.
+    members of their own. ``empty``: what the source writes instead of an empty list. ``page_size``: the records asked for
+    with each page, None if that is the source's to say.
     """
 
     stream: Stream
@@ -254,6 +269,7 @@ class StreamDeclaration:
     changes: ChangesDeclaration | None = None
     body: Mapping[str, Tree] | None = None
     empty: frozenset[EmptyForm] = frozenset()
+    page_size: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

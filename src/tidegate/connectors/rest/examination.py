@@ -13,7 +13,7 @@ from tidegate.connectors.base import Connector, Source
 from tidegate.connectors.rest.connector import RestConnector
 from tidegate.connectors.rest.declaration import PagerDeclaration, PagerKind, StreamDeclaration
 from tidegate.connectors.rest.filters import bounds
-from tidegate.connectors.rest.probes import at, out_of_order, parsed, probe
+from tidegate.connectors.rest.probes import at, of_a_stranger, out_of_order, parsed, probe
 from tidegate.domain.clock import Clock
 from tidegate.domain.cursor import CursorField
 from tidegate.domain.errors import SourceError
@@ -28,7 +28,10 @@ SAMPLES = 3
 
 @dataclass(frozen=True, slots=True)
 class Examined:
-    """What was understood of one stream. ``error``: why no page could be had, "" if one was."""
+    """What was understood of one stream. ``error``: why no page could be had, "" if one was.
+
+    ``since_days``: the first page was asked for from so many days ago on, None if it is that of the whole listing.
+    """
 
     stream: str
     key: tuple[str, ...]
@@ -37,25 +40,30 @@ class Examined:
     sample_filters: Mapping[str, str]
     listing: str = ""
     records: int = 0
+    since_days: int | None = None
     cursor_samples: tuple[tuple[str, str], ...] = ()  # as the source writes it, and in UTC
     columns: Mapping[str, str] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
     error: str = ""
 
 
-async def examine(connector: Connector, source: Source, stream: Stream, clock: Clock) -> Examined:
+async def examine(
+    connector: Connector, source: Source, stream: Stream, clock: Clock, stranger: Source | None = None
+) -> Examined:
     """Return what one page of ``stream`` shows, and what a few more requests tell of its declaration.
 
-    A source's failure is in the result, not raised.
+    ``stranger``: the same source, opened with wrong secrets. A source's failure is in the result, not raised.
     """
     now = clock.now()
-    declared = connector.declaration.streams[stream.name] if isinstance(connector, RestConnector) else None
+    streams = connector.declaration.streams if isinstance(connector, RestConnector) else {}
+    declared = streams.get(stream.name)
+    listed = declared if declared is None or declared.parent is None else streams[declared.parent.stream]
     understood = Examined(
         stream=stream.name,
         key=stream.key,
         cursor=_describe_order(stream),
         pager="written in Python" if declared is None else describe_pager(declared.pager),
-        sample_filters={} if declared is None else sample_filters(declared, now),
+        sample_filters={} if listed is None else sample_filters(listed, now),
         listing="" if declared is None else describe_listing(declared),
     )
     try:
@@ -65,9 +73,12 @@ async def examine(connector: Connector, source: Source, stream: Stream, clock: C
         return replace(understood, error=f"{error.code}: {error}")
     records = _records(page)
     probed = () if declared is None else await probe(source, declared, now)
+    if stranger is not None and records:
+        probed += await of_a_stranger(stranger, stream, now)
     return replace(
         understood,
         records=len(records),
+        since_days=REACH.days if page is recent and listed is not None and listed.lower is not None else None,
         cursor_samples=_samples(stream.cursor, records),
         columns=_columns(records),
         warnings=(*_clock_warnings(page), *_record_warnings(stream, declared, records), *probed),

@@ -40,15 +40,20 @@ def bounds(request: FetchRequest, stream: StreamDeclaration, oldest: datetime | 
     shown_from, shown_to = oldest, None
     if cursor is not None and stream.lower is not None and request.lower is not None:
         since = request.lower if oldest is None else max(request.lower, oldest)
-        params[stream.lower.param], shown_from = render_lower(stream.lower, cursor, since)
+        written, shown_from = render_lower(stream.lower, cursor, since)
+        params[stream.lower.param] = stream.lower.around(written)
         shown_from = shown_from if oldest is None else max(shown_from, oldest)
     if cursor is not None and stream.upper is not None and request.upper is not None:
-        params[stream.upper.param], shown_to = render_upper(stream.upper, cursor, request.upper), request.upper
+        params[stream.upper.param] = stream.upper.around(render_upper(stream.upper, cursor, request.upper))
+        shown_to = request.upper
     return Bounds(params, shown_from, shown_to)
 
 
 def render_lower(bound: BoundParam, cursor: CursorField, instant: datetime) -> tuple[str, datetime]:
-    """Return the text that shows every change at or after ``instant``, and the cursor value from where it shows all."""
+    """Return how the bound that shows every change at or after ``instant`` is written, and the cursor value from where it does.
+
+    What is sent is `BoundParam.around` that text.
+    """
     shown_from = cursor.floor(instant)
     steps_back = 1 if bound.meaning is Meaning.EXCLUSIVE else 0
     if bound.format is CursorFormat.DATE:
@@ -80,7 +85,7 @@ def overshoot(bound: BoundParam | None) -> timedelta | None:
 
 
 def render_upper(bound: BoundParam, cursor: CursorField, instant: datetime) -> str:
-    """Return the text that shows every record with a cursor value before ``instant``."""
+    """Return how the bound that shows every record with a cursor value before ``instant`` is written."""
     reached = cursor.ceiling(instant)
     zone = zone_info(bound.time_zone)
     if bound.format is CursorFormat.DATE:

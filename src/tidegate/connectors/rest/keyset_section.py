@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from tidegate.connectors.rest.bodies import named_in
-from tidegate.connectors.rest.declaration import PagerDeclaration, PagerKind, StreamDeclaration, Tree
+from tidegate.connectors.rest.declaration import INSTANT, PagerDeclaration, PagerKind, StreamDeclaration, Tree
 from tidegate.connectors.rest.section import Section, suggest
 from tidegate.domain.cursor import CursorFormat
 
@@ -17,7 +17,11 @@ def read_keyset(section: Section, read_pager: Callable[[Section], PagerDeclarati
     """Return a keyset pager; the caller finishes ``section``."""
     within = read_pager(section.required_section("within"))
     if within.kind not in INNER:
-        raise section.refuse("within", f"is a {within.kind} pager", "Use type cursor or page.")
+        problem = f"is of type {within.kind}, which does not page the records of one cursor value"
+        remedy = (
+            "Use type cursor or page; where there are only offsets, `type: offset` without keyset, ordered by the key."
+        )
+        raise section.refuse("within", problem, remedy)
     ties = section.section("ties")
     if ties is None:
         return PagerDeclaration(PagerKind.KEYSET, within=within)
@@ -57,11 +61,12 @@ def _check_keyset(section: Section, made: StreamDeclaration) -> None:
             "Declare `cursor:` with `ascending: true`, and `lower:`, or use another pager.",
         )
     wall = {made.lower.format, cursor.format} & {CursorFormat.LOCAL, CursorFormat.DATE} and made.lower.time_zone != UTC
-    if made.pager.ties is not None and (wall or len(made.stream.key) != 1 or made.lower.grain != cursor.precision):
+    other = made.lower.grain != cursor.precision or made.lower.value != INSTANT
+    if made.pager.ties is not None and (wall or len(made.stream.key) != 1 or other):
         raise section.refuse(
             "pager",
-            "lists ties by key, which needs one key field, and a lower bound as fine as the cursor and in UTC",
-            "Leave out `ties:`, or correct `key:`, `grain_seconds:` or `time_zone:`.",
+            "lists ties by key, which needs one key field, and a lower bound as fine as the cursor, in UTC and of no other text",
+            "Leave out `ties:`, or correct `key:`, `grain_seconds:`, `time_zone:` or `value:`.",
         )
 
 

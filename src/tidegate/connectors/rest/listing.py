@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
@@ -19,10 +19,10 @@ from tidegate.connectors.http import Reply
 from tidegate.connectors.rest.bodies import fill_body
 from tidegate.connectors.rest.client import Answer, Client
 from tidegate.connectors.rest.counting import OffsetPager, PagePager, overlap
-from tidegate.connectors.rest.declaration import Param, StreamDeclaration
+from tidegate.connectors.rest.declaration import INSTANT, BoundParam, Param, StreamDeclaration
 from tidegate.connectors.rest.envelope import NO_CONTENT, EnvelopeReader
 from tidegate.connectors.rest.feed import Feed
-from tidegate.connectors.rest.filters import bounds
+from tidegate.connectors.rest.filters import bounds, overshoot
 from tidegate.connectors.rest.keyset import KeysetPager, drifted, inner, moved_to, outer
 from tidegate.connectors.rest.pagers import Drifted, Pager, PageSeen, Position
 from tidegate.connectors.rest.paging import pager
@@ -41,8 +41,8 @@ HISTORY_MARGIN = timedelta(minutes=1)
 UNKNOWN_TOKEN = frozenset({400, 404, 409, 410, 416, 422})  # how sources refuse a page token they no longer know
 DRIFTED = f"records moved between pages in each of {MAX_LISTINGS} listings, some may not have been shown"
 TIED = (
-    "records {whose} come in another order on each page, some may not have been shown: have the source order by a unique field"
-    " too, such as the key{or_else}"
+    "records {whose} come in another order on each page, or moved while they were read, some may not have been shown: have the"
+    " source order by a unique field too, such as the key, if it does not yet{or_else}"
 )
 
 COUNTED = (CursorFormat.EPOCH_SECONDS, CursorFormat.EPOCH_MILLISECONDS)
@@ -75,6 +75,8 @@ class ListedStream:
         self.stable = (declared.pager.within or declared.pager).stable
         self.tied = _tied(declared.stream.cursor)
         self.numbers = _numbers(declared)
+        keyset = isinstance(self.pager, KeysetPager)
+        self.out_of_order = "ask the source for its order, oldest first" if keyset else "declare `ascending: false`"
 
     def is_past_end(self, at: Position, error: ContractBroken) -> bool:
         """Return whether ``error`` is how the source refuses a page after the last one; the first page never is that."""
@@ -121,7 +123,7 @@ class Listing:
     def _note(self, reason: str) -> None:
         log.warning("listing_begun_again", stream=self._request.stream, reason=reason)
 
-    async def pages(self) -> AsyncIterator[Page]:
+    async def pages(self) -> AsyncGenerator[Page]:
         """Yield the pages; see `tidegate.connectors.base.Source.fetch`."""
         while True:
             try:
@@ -308,15 +310,20 @@ class Listing:
         glances = seen.glances
         begin = glances[min(max(overlap(self._trail.at) - 1, 0), len(glances) - 1)]  # an offset shows more again
         ends = [value for value in (self._instant(begin), self._instant(glances[-1])) if value is not None]
-        ordered = _ascending(ends if self._newest is None else [self._newest, *ends])
+        ordered = _ascending(ends if self._newest is None else [self._newest - self._shown_again(), *ends])
         self._newest = ends[-1] if ends else self._newest
         passed = bool(ends) and ends[-1] > stop_after
         if ordered and passed:
             ordered = _ascending([value for value in map(self._instant, glances) if value is not None])
         if not ordered:
             self._trail = self._trail.found_unordered()
-            log.warning("stream_not_ascending", stream=self._request.stream, remedy="declare `ascending: false`")
+            log.warning("stream_not_ascending", stream=self._request.stream, remedy=self._listed.out_of_order)
         return ordered and passed
+
+    def _shown_again(self) -> timedelta:
+        """Return how far before the last record the next page may rightly begin: where a bound is asked from, it reaches back."""
+        moved = isinstance(self._listed.pager, KeysetPager) and "within" not in self._trail.at
+        return (overshoot(self._listed.declared.lower) if moved else None) or timedelta(0)
 
     def _instant(self, glance: Glance) -> datetime | None:
         cursor = self._listed.declared.stream.cursor
@@ -354,8 +361,12 @@ def _numbers(declared: StreamDeclaration) -> frozenset[str]:
     return frozenset(
         bound.param
         for bound in (declared.lower, declared.upper)
-        if bound is not None and (bound.number or (declared.query is not None and bound.format in COUNTED))
+        if bound is not None and (bound.number or (declared.query is not None and _is_a_number(bound)))
     )
+
+
+def _is_a_number(bound: BoundParam) -> bool:
+    return bound.format in COUNTED and bound.value == INSTANT
 
 
 def _typed(params: Mapping[str, Param], numbers: frozenset[str]) -> Mapping[str, Param]:

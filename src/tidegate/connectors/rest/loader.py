@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import timedelta
 from itertools import permutations
 
 from tidegate.connectors.rest.changes_section import read_changes
 from tidegate.connectors.rest.declaration import (
+    INSTANT,
     Authentication,
     AuthenticationKind,
     BoundParam,
@@ -30,7 +32,7 @@ from tidegate.connectors.rest.keyset_section import check_bodies
 from tidegate.connectors.rest.pager_section import path_of, read_pager
 from tidegate.connectors.rest.parent_section import adopted, read_parent
 from tidegate.connectors.rest.section import Section, suggest
-from tidegate.connectors.rest.template import placeholders
+from tidegate.connectors.rest.template import PLACEHOLDER, placeholders
 from tidegate.domain.capacity import RateLimit
 from tidegate.domain.cursor import CursorField, CursorFormat
 from tidegate.domain.stream import ColumnType, Stream
@@ -172,8 +174,17 @@ def _authentication(section: Section | None, settings: Mapping[str, str | None])
             made = Authentication(kind, oauth=_oauth(section, settings))
         case AuthenticationKind.NONE:
             made = Authentication()
+    if kind is not AuthenticationKind.NONE and "verify" in section:
+        made = replace(made, verify=_below_base(section, "verify", settings))
     section.finish()
     return made
+
+
+def _below_base(section: Section, key: str, settings: Mapping[str, str | None]) -> str:
+    path = _template(section, key, settings, secrets_allowed=False)
+    if not path.startswith("/") or "?" in path or "#" in path:
+        raise section.refuse(key, "is not a path", "Write the path after base_url, such as /v1/me.")
+    return path
 
 
 def _oauth(section: Section, settings: Mapping[str, str | None]) -> OAuth:
@@ -203,7 +214,8 @@ def _stream(name: str, section: Section, settings: Mapping[str, str | None]) -> 
     lookback, history = section.seconds("lookback_seconds"), section.seconds("history_seconds")
     params = _templates(section, "params", settings, secrets_allowed=False)
     pager = PagerDeclaration() if pager_section is None else read_pager(pager_section)
-    params.update(_page_size(section.section("page_size"), pager))
+    sized = _page_size(section.section("page_size"), pager)
+    params.update(sized)
     lower = _bound(section, "lower", cursor)
     feed = "changes" in section
     made = StreamDeclaration(
@@ -223,6 +235,7 @@ def _stream(name: str, section: Section, settings: Mapping[str, str | None]) -> 
         parent=parent,
         changes=read_changes(section),
         empty=_empty(section),
+        page_size=next(iter(sized.values()), None),
     )
     section.finish()
     _check_stream(section, made)
@@ -231,7 +244,7 @@ def _stream(name: str, section: Section, settings: Mapping[str, str | None]) -> 
     return made
 
 
-def _page_size(section: Section | None, pager: PagerDeclaration) -> dict[str, Param]:
+def _page_size(section: Section | None, pager: PagerDeclaration) -> dict[str, int]:
     """Return the parameter that asks for the page size. Raises InvalidInput for pages too small for the pager."""
     if section is None:
         return {}
@@ -239,7 +252,7 @@ def _page_size(section: Section | None, pager: PagerDeclaration) -> dict[str, Pa
     if size == 1 and counted.kind is PagerKind.OFFSET and not counted.stable:
         problem = "leaves no room for the record that each page of an offset pager repeats"
         raise section.refuse("value", problem, "Write 2 or more; the larger, the fewer requests.")
-    made: dict[str, Param] = {section.text("param"): size}
+    made = {section.text("param"): size}
     section.finish()
     return made
 
@@ -272,7 +285,8 @@ def _check_stream(section: Section, made: StreamDeclaration) -> None:
         sent.append(made.changes.param)
     for param in sent:
         if param and sent.count(param) > 1:
-            raise section.refuse("params", f"leave {param!r} to be sent twice", "Name each parameter once.")
+            problem = f"and the rest of the stream name {param!r} more than once: it would be sent twice"
+            raise section.refuse("params", problem, "Name it in one place: `params`, `filters`, a bound or the pager.")
 
 
 def _check_paths(section: Section, made: StreamDeclaration) -> None:
@@ -353,11 +367,22 @@ def _bound(stream: Section, key: str, cursor: CursorField | None) -> BoundParam 
         grain=max(grain, least),
         time_zone=_zone(section, cursor.time_zone),
         number=section.flag("number", False),
+        value=_around_the_instant(section),
     )
     if bound.number and kind not in (CursorFormat.EPOCH_SECONDS, CursorFormat.EPOCH_MILLISECONDS):
         raise section.refuse("number", f"cannot be where the format is {kind}", "Use it with an epoch format.")
+    if bound.number and bound.value != INSTANT:
+        raise section.refuse("number", "cannot be with text around the instant", "Leave out `number:` or `value:`.")
     section.finish()
     return bound
+
+
+def _around_the_instant(section: Section) -> str:
+    value = section.text("value", INSTANT)
+    if value.count(INSTANT) != 1 or PLACEHOLDER.search(value):
+        problem = f"does not hold {INSTANT} once, and no setting"
+        raise section.refuse("value", problem, f'Write {INSTANT} where the instant belongs, such as ">={INSTANT}".')
+    return value
 
 
 def _empty(section: Section) -> frozenset[EmptyForm]:

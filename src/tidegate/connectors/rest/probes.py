@@ -16,6 +16,7 @@ from itertools import pairwise, takewhile
 from tidegate.connectors import json_parts
 from tidegate.connectors.base import Source
 from tidegate.connectors.rest.declaration import BoundParam, Meaning, PagerKind, StreamDeclaration
+from tidegate.connectors.rest.filters import overshoot
 from tidegate.connectors.rest.pagers import PageRepeated
 from tidegate.domain.cursor import CursorField, CursorFormat
 from tidegate.domain.errors import SourceError
@@ -55,9 +56,11 @@ async def probe(source: Source, declared: StreamDeclaration, now: datetime) -> t
     pages, failure = await _pages(source, FetchRequest(stream.name, None, None, now), 2)
     if pages:
         findings += [*_of_keys(stream, pages[0]), *_of_the_end(declared, pages), *_of_the_next_page(declared, pages)]
-        findings += dict.fromkeys(page.shortfall for page in pages if page.shortfall)
+        findings += [*_of_the_size(declared, pages), *dict.fromkeys(page.shortfall for page in pages if page.shortfall)]
     if pages and failure is None and stream.cursor is not None and declared.lower is not None:
-        found, failure = await _of_the_filter(source, declared, pages[0].values(stream.cursor), now)
+        found, failure = await _of_an_equality(source, declared, pages[0], now)
+        if not found and failure is None:
+            found, failure = await _of_the_filter(source, declared, pages[0].values(stream.cursor), now)
         findings += found
     if pages and failure is None and not findings and declared.lower is not None:
         found, failure = await _of_the_order(source, stream, pages[0], now)
@@ -70,6 +73,18 @@ async def probe(source: Source, declared: StreamDeclaration, now: datetime) -> t
     elif failure is not None:
         findings.append(f"A further request failed, so not everything could be tried: {failure.code}: {failure}")
     return tuple(findings)
+
+
+async def of_a_stranger(source: Source, stream: Stream, now: datetime) -> tuple[str, ...]:
+    """Return what is wrong if ``source``, opened with wrong secrets, is answered with records."""
+    pages, _ = await _pages(source, FetchRequest(stream.name, None, None, now), 1)
+    count = len(pages[0].records) if pages else 0
+    if not count:
+        return ()
+    return (
+        f"A wrong key is answered too, with {count} records on the first page: once the key is withdrawn, runs would go on with"
+        " what everybody may see, and cover it. Name a path that is refused then in `authentication.verify`.",
+    )
 
 
 async def _pages(source: Source, request: FetchRequest, most: int) -> tuple[list[Shown], SourceError | None]:
@@ -120,6 +135,20 @@ def _of_the_end(declared: StreamDeclaration, pages: list[Shown]) -> list[str]:
     return [f"The page is full, {count} records, and {where} nothing says that there is more: check `pager:`."]
 
 
+def _of_the_size(declared: StreamDeclaration, pages: list[Shown]) -> list[str]:
+    """Pages smaller than asked for, where the platform counts pages of the size asked for, leave out what is between."""
+    if declared.page_size is None or declared.parent is not None or len(pages) < 2:
+        return []
+    count = len(pages[0].records)
+    first, second = (set(page.keys(declared.stream)) for page in pages)
+    if count >= declared.page_size or not second - first:
+        return []
+    return [
+        f"{count} records came where {declared.page_size} were asked for, though there are more: if the platform allows no more,"
+        f" write `value: {count}` in `page_size:`; else correct its `param`."
+    ]
+
+
 def _repeated(param: str, remedy: str = "") -> str:
     name_it = "Name the parameter that asks for the next page"
     return f"The second page repeats the first: {param} has no effect. {name_it}{remedy}."
@@ -135,14 +164,19 @@ def _of_the_next_page(declared: StreamDeclaration, pages: list[Shown]) -> list[s
         param = moved or declared.pager.param or "the link"
         return [_repeated(param, ", or correct the `format` or `time_zone` of `lower:`" if moved else "")]
     if cursor is not None and cursor.ascending:
-        overlaps = declared.pager.kind is PagerKind.OFFSET
-        shown_again = len(list(takewhile(set(first).__contains__, second))) if overlaps else 0
-        ends = [*pages[0].values(cursor), *pages[1].values(cursor)[shown_again:]]
-        within = all(earlier <= later for earlier, later in pairwise(pages[0].values(cursor)))
-        if within and any(earlier > later for earlier, later in pairwise(ends)):
+        before, after = (page.values(cursor) for page in pages)
+        if declared.pager.kind is PagerKind.OFFSET:
+            after = after[len(list(takewhile(set(first).__contains__, second))) :]
+        reaches_back = (overshoot(declared.lower) if declared.pager.kind is PagerKind.KEYSET else None) or timedelta(0)
+        ordered = all(earlier <= later for earlier, later in pairwise(before))
+        if ordered and before and not _goes_on(before[-1] - reaches_back, after):
             name = ".".join(cursor.path)
             return [f"{name} goes back from the first page to the second: {out_of_order(declared)}"]
     return []
+
+
+def _goes_on(reached: datetime, values: list[datetime]) -> bool:
+    return all(earlier <= later for earlier, later in pairwise([reached, *values]))
 
 
 def out_of_order(declared: StreamDeclaration) -> str:
@@ -162,6 +196,36 @@ def _repeats(first: list[str], second: list[str], values: list[datetime]) -> boo
     if len(second) < len(first):
         return set(second) != set(first[-len(second) :])
     return len(first) > 1 and (not values or min(values) < max(values))
+
+
+async def _of_an_equality(
+    source: Source, declared: StreamDeclaration, first: Shown, now: datetime
+) -> tuple[list[str], SourceError | None]:
+    """Ask from the oldest cursor value of the ``first`` page on: of the later ones some must be shown.
+
+    A filter that is taken for equality shows all else that a probe asks for, and a run next to nothing (HOLE j).
+    """
+    cursor, lower = declared.stream.cursor, declared.lower
+    assert cursor is not None
+    assert lower is not None
+    values = first.values(cursor)
+    if not values or min(values) >= max(values) - _grain(lower):
+        return [], None
+    oldest = min(values)
+    pages, failure = await _pages(source, FetchRequest(declared.stream.name, oldest, None, now), 1)
+    if not pages:
+        return [], failure
+    shown = pages[0].values(cursor)
+    whole = pages[0].last or len(pages[0].records) < len(first.records)
+    if not whole or any(value > oldest + _grain(lower) for value in shown):
+        return [], None
+    name = ".".join(cursor.path)
+    later = sum(value > oldest + _grain(lower) for value in values)
+    return [
+        f"{lower.param} hides what is later: asked from {oldest.isoformat()} on, none of {later} records with a later {name} is"
+        " shown. If the platform wants an operator in front of the instant, write it in `lower.value`, such as"
+        ' ">={instant}"; else correct `lower.param`, or leave `lower:` out to list in full.'
+    ], None
 
 
 async def _of_the_filter(

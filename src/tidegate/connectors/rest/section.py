@@ -243,6 +243,13 @@ def _scalar(node: yaml.Node, field: str) -> Scalar:
 
 
 def _invalid(field: str, node: yaml.Node, problem: str, remedy: str) -> InvalidInput:
-    shown = node.value if isinstance(node, yaml.ScalarNode) else node.tag.rpartition(":")[2]
+    shown = node.value if isinstance(node, yaml.ScalarNode) else _outline(node)
     line = node.start_mark.line + 1 if node.start_mark else 0
     return InvalidInput(field, shown, f"(line {line}) {problem}", remedy)
+
+
+def _outline(node: yaml.Node) -> str:
+    """Return what a reader knows a mapping or a list by: its keys, or how long it is."""
+    if isinstance(node, yaml.MappingNode):
+        return f"{{{', '.join(str(key.value) for key, _ in node.value)}}}"
+    return f"[{len(node.value)} items]"
