@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 import shutil
 import tempfile
@@ -107,6 +108,11 @@ def test_what_is_in_the_way_is_refused_and_left_alone(embedded: CommandLine) -> 
     assert "holds no database" in tidegate(cli, "backup", str(backup), code=2)
     tidegate(cli, "apply", "-f", cli.write("tidegate.yaml", CONFIGURATION), "--yes")
     assert "THE KEY IS NOT IN IT" in tidegate(cli, "backup", str(backup))
+    cli.environment["TIDEGATE_KEY"] = base64.b64encode(bytes(32)).decode()
+    other = cli.folder / "b.backup"
+    assert "TIDEGATE_KEY: keep that" in tidegate(cli, "backup", str(other), "--with-key", code=2)
+    assert not list(cli.folder.glob("b.backup*")), "a key file that opens nothing is not kept for the one that does"
+    del cli.environment["TIDEGATE_KEY"]
     size = backup.stat().st_size
     assert "no backup is overwritten" in tidegate(cli, "backup", str(backup), code=2)
     assert "is not empty" in tidegate(cli, "restore", str(backup), code=2)
@@ -130,6 +136,28 @@ def test_what_cannot_be_written_is_named(embedded: CommandLine) -> None:
     (cli.folder / "second" / "postgresql" / "PG_VERSION").touch()
     cli.environment["TIDEGATE_DATA_DIR"] = str(cli.folder / "second")
     assert "cannot be written" in tidegate(cli, "backup", str(cli.folder / ("b" * 250)), code=2)
+
+
+def test_a_server_that_does_not_start_is_said_with_what_to_do(
+    embedded: CommandLine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SPEC 8: exit code 1 and the remedy, by the command too that others point to; no traceback, nothing left behind."""
+    cli = embedded
+    tidegate(cli, "apply", "-f", cli.write("tidegate.yaml", CONFIGURATION), "--yes")
+    settings = cli.folder / "first" / "postgresql" / "postgresql.conf"
+    before = settings.read_text()
+    settings.write_text("nonsense")
+    told = tidegate(cli, "status", code=1)
+    assert "does not start" in told
+    assert str(settings.with_name("log")) in told
+    assert "does not start" in tidegate(cli, "backup", str(cli.folder / "a.backup"), code=1)
+    assert not list(cli.folder.glob("a.backup*"))
+    found = json.loads(cli("doctor", "--json").stdout)["checks"][-1]
+    assert (found["code"], "does not start" in found["finding"]) == ("database_unreachable", True)
+    monkeypatch.setattr("tidegate.store.embedded.LEAST_FREE_BYTES", 2**63)
+    assert "its disk is full" in tidegate(cli, "status", code=1)
+    settings.write_text(before)
+    tidegate(cli, "status")
 
 
 def test_an_external_database_has_its_own_tools(cli: CommandLine) -> None:

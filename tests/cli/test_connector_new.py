@@ -45,6 +45,7 @@ def test_a_skeleton_is_written_loads_and_has_the_name(kind: str, here: Path) -> 
     assert text.startswith("# ")
     if kind in KINDS:
         assert text.count("<-") > 5
+    assert ("<-" in result.output) == ("<-" in text), "nobody is sent to look for a mark that is not there"
 
 
 @pytest.mark.parametrize("kind", KINDS)

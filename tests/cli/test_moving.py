@@ -221,7 +221,22 @@ def test_a_run_at_work_is_waited_for_and_one_that_waits_ends(cli: CommandLine, o
     result = cli("export", "acme/orders", "-o", path)
     assert (result.exit_code, "has a run at work" in result.stderr) == (2, True)
     assert (Path(path).exists(), cli.json("status")[0]["paused"]) == (False, False)
-    in_database(cli, "update tidegate.runs set state = 'retrying', lease_until = null where state = 'running'")
+    in_database(
+        cli,
+        """with route as (insert into tidegate.routes (chain_id, destination_id, whole_periods)
+                          select c.id, d.id, false from tidegate.chains c, tidegate.destinations d returning id)
+           update tidegate.runs set state = 'delivering', lease_until = null, ends_as = 'succeeded', waits_for_position = 1,
+                  waits_for_route = route.id from route where state = 'running'""",
+    )
+    result = cli("export", "acme/orders", "-o", path)
+    assert (result.exit_code, "has batches that are not acknowledged" in result.stderr) == (2, True)
+    assert "`tidegate status` says why" in result.stderr
+    assert "`tidegate pause" not in result.stderr, "that would not end it"
+    in_database(
+        cli,
+        """update tidegate.runs set state = 'retrying', ends_as = null, waits_for_position = null, waits_for_route = null
+            where state = 'delivering'""",
+    )
     exported(cli, other)
     (run, *_) = cli.json("runs")
     assert (run["state"], run["error"]["code"]) == ("failed", "moved")
@@ -298,6 +313,27 @@ def test_tokens_that_stay_behind_are_told_of(cli: CommandLine, other: CommandLin
     result = other("import", str(other.folder / "orders.json"))
     assert (result.exit_code, "Authorise anew" in result.stderr) == (0, True)
     assert "RENEWED AT THE OLD SERVER" in result.stderr
+
+
+def test_records_in_the_dead_letter_are_told_of(cli: CommandLine, other: CommandLine) -> None:
+    """SPEC 5 "coverage waits for the dead letter, and says which": the ledger that moves counts their periods as covered."""
+    synced(cli)
+    in_database(
+        cli,
+        """with route as (insert into tidegate.routes (chain_id, destination_id, whole_periods)
+                          select c.id, d.id, false from tidegate.chains c, tidegate.destinations d returning id, chain_id)
+           insert into tidegate.outbox (route_id, position, message_id, chain_id, tenant_id, run_id, batch, part, records, body,
+                                        state, created_at, settled_at)
+           select route.id, 1, 'msg', route.chain_id, 'acme', (select max(id) from tidegate.runs), 1, 1, 17, '', 'dead', now(),
+                  now()
+             from route""",
+    )
+    result = cli("export", "acme/orders", "-o", str(other.folder / "orders.json"))
+    told = "17 RECORDS ARE IN THE DEAD LETTER OF THE OLD SERVER"
+    assert (result.exit_code, told in result.stderr) == (0, True)
+    assert "webhook replay --dead --installation acme/orders" in result.stderr
+    result = other("import", str(other.folder / "orders.json"))
+    assert (result.exit_code, told in result.stderr) == (0, True)
 
 
 def test_a_tenant_without_a_name_and_names_that_no_variable_has_move_too(cli: CommandLine, other: CommandLine) -> None:

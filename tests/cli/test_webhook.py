@@ -70,7 +70,8 @@ def test_from_a_file_to_a_receiver_and_again_from_the_dead_letter(cli: CommandLi
     assert SECRET not in shown
     receiving.status = 422
     (run,) = cli.json("run", "acme/orders")
-    assert (run["state"], run["inserted_count"]) == ("succeeded", 45)
+    assert (run["state"], run["inserted_count"], run["dead_count"]) == ("succeeded", 45, 45)
+    assert "45 in the dead letter" in cli.ok("runs").replace("\n", " ")
     dead = cli.json("webhook", "dead-letters", "acme/orders")
     assert {row["state"] for row in dead} == {"dead"}
     assert sum(row["records"] for row in dead) == 45
@@ -85,6 +86,8 @@ def test_from_a_file_to_a_receiver_and_again_from_the_dead_letter(cli: CommandLi
     assert receiving.ids[: len(before)] == before
     assert set(before) <= set(receiving.ids[len(before) :])
     assert cli.json("webhook", "dead-letters") == []
+    assert cli.json("runs")[-1]["dead_count"] == 0
+    assert "No settled message fits." in cli.ok("webhook", "replay", "--dead", "--installation", "acme/orders")
     assert cli.json("webhook", "list", "--state", "acknowledged")[0]["status"] == 200
     for wrong in (
         ["replay", "msg_unknown"],

@@ -132,6 +132,28 @@ async def quarantine_grew(world: World) -> None:
     await world.pool.execute("delete from quarantine")
 
 
+async def dead_letter(world: World) -> None:
+    chain = await world.install()
+    world.clock.set(utc(14))
+    await world.tick()
+    (run,) = await world.runs()
+    await world.pool.execute(
+        "insert into routes (chain_id, destination_id, whole_periods) select $1, id, false from destinations", chain
+    )
+    await world.pool.execute(
+        """insert into outbox (route_id, position, message_id, chain_id, tenant_id, run_id, batch, part, records, body, state,
+                               created_at, settled_at, answer)
+           select id, n, n::text, $1, 'acme', $2, n, 1, 20, '', 'dead', $3, $3, 'The receiver answered 40' || n || '.'
+             from routes, generate_series(1, 2) n""",
+        chain, run["id"], utc(14),
+    )  # fmt: skip
+    assert await open_kinds(world) == [AlertKind.DEAD_LETTER]
+    (alert,) = await queries.list_alerts(world.parts)
+    assert alert.message == "acme/sync orders has 40 records in the dead letter: The receiver answered 402."
+    assert "tidegate webhook replay --dead --installation acme/sync`." in alert.remedy
+    await world.pool.execute("update outbox set state = 'acknowledged'")
+
+
 async def queue_starved(world: World) -> None:
     await world.install()
     world.clock.set(utc(14))
@@ -145,7 +167,7 @@ async def queue_starved(world: World) -> None:
 
 
 STORIES: list[Story] = [
-    connection_unauthorised, paused_by_failures, failing, stale, unproven, quarantine_grew, queue_starved,
+    connection_unauthorised, paused_by_failures, failing, stale, unproven, quarantine_grew, dead_letter, queue_starved,
 ]  # fmt: skip
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import asyncpg
 import pytest
 
+from tests.destinations.webhook.receiver import SECRET
 from tests.engine.world import World, in_world
 from tidegate.domain.errors import ContractBroken, InvalidInput, Unauthorised
 from tidegate.domain.period import Period
@@ -803,6 +804,23 @@ def test_a_destination_that_is_moved_says_what_stays_behind(database_url: str) -
     found = in_world(database_url, story)
     assert [len(warnings) for warnings in found] == [0, 0, 1, 1, 0, 1]
     assert "destination table: what was delivered until now stays where it was" in found[2][0]
+    assert "`tidegate backfill` brings a period to the new place" in found[2][0]
+
+
+def test_a_receiver_that_moves_is_not_promised_what_is_remembered_as_handed_over(database_url: str) -> None:
+    """SPEC 4: a backfill does not hand over what the `delivered` table knows, whatever address it went to; a replay does."""
+
+    def at(address: str) -> str:
+        kind = f"{{kind: webhook, settings: {{url: 'https://{address}'}}, secrets: {{signing_secrets: '${{TOKEN}}'}}}}"
+        return text().replace("{kind: postgresql}", kind)
+
+    async def story(world: World) -> tuple[str, ...]:
+        await apply(world, at("app.example/hooks"), SECRET)
+        return (await apply(world, at("new.example/hooks"), SECRET)).warnings
+
+    (warning,) = in_world(database_url, story)
+    assert "`tidegate webhook replay` sends what is kept there again" in warning
+    assert "brings a period to the new place" not in warning
 
 
 def test_a_limit_that_is_changed_holds_for_what_waits_already(database_url: str) -> None:

@@ -17,6 +17,8 @@ import pytest
 from tests.cli.conftest import CONFIGURATION, CommandLine
 from tests.cli.orders_api import CONNECTOR, OrdersApi
 from tests.cli.test_commands import in_database, make_due
+from tests.destinations.webhook.receiver import SECRET
+from tests.destinations.webhook.world import Sending, in_sending
 from tests.engine.world import World, in_world, open_world
 from tidegate.bootstrap import anchored_clock
 from tidegate.domain.errors import ContractBroken, RateLimited
@@ -322,6 +324,67 @@ def test_destinations_that_are_away_or_refuse(cli: CommandLine, empty_database_u
     cli.environment["WAREHOUSE"] = f"postgresql://u:geheim@127.0.0.1:{_closed_port()}/x"
     cli.apply(configuration)
     assert "geheim" not in caused("destination_unreachable", doctor(cli)).finding
+
+
+def test_a_receiver_that_is_away_and_files_that_cannot_be_written(database_url: str, tmp_path: Path) -> None:
+    """A webhook's receiver is asked with a HEAD, a folder with a file without a name: neither is just said to answer."""
+
+    async def story(sending: Sending) -> tuple[list[Check], ...]:
+        await sending.install()
+        well = await outside(sending.world)
+        gone = f"http://127.0.0.1:{_closed_port()}/hooks/verborgen1234567"
+        await sending.configure("webhook", {}, {"url": gone, "signing_secrets": SECRET})
+        away = await outside(sending.world)
+        await sending.configure("files", {"root": str(tmp_path / "made" / "later")}, {})
+        writable = await outside(sending.world)
+        (tmp_path / "taken").write_text("")
+        await sending.configure("files", {"root": str(tmp_path / "taken" / "files")}, {})
+        assert list(tmp_path.iterdir()) == [tmp_path / "taken"], "a look leaves nothing behind"
+        return well, away, writable, await outside(sending.world)
+
+    well, away, writable, refused = in_sending(database_url, story)
+    assert all(check.ok for check in [*well, *writable])
+    assert "verborgen" not in caused("destination_unreachable", away).finding
+    assert "taken takes no file" in caused("destination_unreachable", refused).finding
+
+
+def test_batches_that_nobody_sends_and_those_that_nobody_takes(database_url: str) -> None:
+    """SPEC 5 "outbox": a sender that is missing or died with its lease, and a receiver that fails, are told apart."""
+
+    async def story(sending: Sending) -> tuple[list[Check], ...]:
+        world = sending.world
+
+        async def look() -> list[Check]:
+            found = await check_all(world.parts, world.clock.now(), outside=False)
+            return [check for check in found if check.name in ("sender", "receivers")]
+
+        await sending.install()
+        world.shop.put(1, NOW)
+        world.clock.set(NOW + timedelta(hours=8))
+        await world.tick()
+        assert all(check.ok for check in await look())
+        world.clock.advance(minutes=2)
+        missing = await look()
+        await sending.die_at("delivery.sending")
+        assert all(check.ok for check in await look()), "it may be at work"
+        world.clock.advance(minutes=10)
+        died = await look()
+        sending.receiver.answer = lambda _number: (503, {}, "closed")
+        await sending.send()
+        assert all(check.ok for check in await look()), "it may pass"
+        world.clock.advance(minutes=2)
+        await sending.send()
+        failing = await look()
+        sending.receiver.answer = lambda _number: (204, {}, "")
+        world.clock.advance(minutes=15)
+        await sending.send()
+        assert all(check.ok for check in await look())
+        return missing, died, failing
+
+    missing, died, failing = in_sending(database_url, story)
+    assert "--role sender" in caused("sender_idle", missing).remedy
+    assert caused("sender_idle", died)
+    assert "The receiver answered 503. closed" in caused("receiver_failing", failing).finding
 
 
 def test_a_destination_whose_kind_is_gone(cli: CommandLine) -> None:

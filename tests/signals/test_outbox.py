@@ -112,6 +112,7 @@ def test_attempts_are_counted_by_outcome_and_kind(database_url: str, tmp_path: P
         seen = await scraped.samples()
         assert seen["sends_total,kind=webhook,outcome=retrying"] == 1
         assert (seen["outbox_batches,kind=webhook,state=open"], seen["outbox_oldest_seconds,kind=webhook"]) == (1, 0)
+        assert seen["runs,state=delivering"] == 1, "it has not ended"
         sending.world.clock.set(utc(14, 2))
         seen = await scraped.samples()
         assert seen["outbox_oldest_seconds,kind=webhook"] == 110 * 60

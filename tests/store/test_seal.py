@@ -70,6 +70,34 @@ def test_the_key_file_is_made_once_for_its_owner_alone(tmp_path: Path) -> None:
     assert [file.name for file in tmp_path.iterdir()] == ["key"]
 
 
+def test_the_key_is_on_the_disk_before_anything_is_sealed_with_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the database has committed outlives a power failure, and so must what opens it."""
+    synced: list[str] = []
+    real = os.fsync
+
+    def fsync(descriptor: int) -> None:
+        synced.append(os.readlink(f"/proc/self/fd/{descriptor}"))
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    load_key({}, tmp_path)
+    assert synced == [str(tmp_path / f"key.{os.getpid()}"), str(tmp_path)]
+
+
+def test_a_full_disk_leaves_no_half_a_key_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """SPEC 8: nothing half-written; `tidegate restore` wants an empty directory."""
+
+    def full(_descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(InvalidInput, match="No space left on device"):
+        load_key({}, tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize("mode", [0o640, 0o604, 0o660])
 def test_a_key_file_that_others_may_read_is_refused(mode: int, tmp_path: Path) -> None:
     """The error names the file and the remedy."""

@@ -66,6 +66,35 @@ def test_what_is_kept_is_sealed_for_its_connection(database_url: str) -> None:
     between_processes(database_url, story)
 
 
+def test_a_token_endpoint_that_hangs_does_not_keep_other_platforms_waiting(database_url: str) -> None:
+    """SPEC 3 "fairness": each renewal keeps a database connection, so few go on at once, and not all of one platform."""
+
+    async def story(one: Vaults, _two: Vaults, stored: StoredConnection, pool: Pool) -> None:
+        answer, asked = asyncio.Event(), []
+
+        async def hanging(held: Held) -> Held:
+            asked.append(held)
+            await answer.wait()
+            return held
+
+        async with pool.acquire() as connection, connection.transaction():
+            for name in ("two", "three", "four"):
+                await directory.put_connection(connection, replace(STORED, name=name))
+            await directory.put_connection(connection, replace(STORED, name="other", connector="another"))
+        there = {made.name: made for made in await directory.connections(pool)}
+        waiting = [asyncio.create_task(one.of(there[name]).renew(hanging)) for name in ("shop", "two", "three", "four")]
+        async with asyncio.timeout(10):
+            while len(asked) < vaults.OF_ONE_PLATFORM:
+                await asyncio.sleep(0)
+            assert await one.of(there["other"]).renew(_next) == {"refresh": "token-1"}
+        assert len(asked) == vaults.OF_ONE_PLATFORM
+        answer.set()
+        await asyncio.gather(*waiting)
+        assert len(asked) == 4
+
+    between_processes(database_url, story)
+
+
 def test_of_two_processes_one_renews_and_the_other_is_handed_what_it_got(database_url: str) -> None:
     """A row lock in the database: the second renewal does not begin before the first is committed."""
 

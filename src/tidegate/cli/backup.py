@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
 from tidegate.cli.output import AsJson, fail, out, print_json
 from tidegate.domain.errors import InvalidInput, TidegateError
+
+if TYPE_CHECKING:
+    from tidegate.bootstrap import Options
 
 app = typer.Typer()
 Result = TypeVar("Result")
@@ -26,10 +29,12 @@ def backup(
     """Back up the embedded database while everything goes on working."""
     key_to = file.with_name(f"{file.name}.key") if with_key else None
 
-    def work(data_dir: Path) -> int:
+    def work(options: Options) -> int:
         from tidegate.engine.commands import backup as engine
+        from tidegate.store.seal import KEY_VARIABLE
 
-        return engine.back_up(data_dir, file, key_to=key_to)
+        elsewhere = bool(options.key_source.get(KEY_VARIABLE))
+        return engine.back_up(options.data_dir, file, key_to=key_to, key_elsewhere=elsewhere)
 
     size = _embedded(work, "pg_dump", as_json=as_json)
     if as_json:
@@ -51,11 +56,11 @@ def restore(
 ) -> None:
     """Restore a backup into an empty data directory."""
 
-    def work(data_dir: Path) -> Path:
+    def work(options: Options) -> Path:
         from tidegate.engine.commands import backup as engine
 
-        engine.restore(data_dir, file, key_from=key)
-        return data_dir
+        engine.restore(options.data_dir, file, key_from=key)
+        return options.data_dir
 
     data_dir = _embedded(work, "pg_restore", as_json=as_json)
     if as_json:
@@ -70,10 +75,10 @@ def restore(
 def stop(as_json: AsJson = False) -> None:
     """Stop the embedded server that killed processes have left running; refused while it is in use."""
 
-    def work(data_dir: Path) -> bool:
+    def work(options: Options) -> bool:
         from tidegate.engine.commands import backup as engine
 
-        return engine.stop(data_dir)
+        return engine.stop(options.data_dir)
 
     was_running = _embedded(work, "pg_ctl", as_json=as_json)
     if as_json:
@@ -82,8 +87,8 @@ def stop(as_json: AsJson = False) -> None:
         out().print("Stopped." if was_running else "It was not running.")
 
 
-def _embedded(work: Callable[[Path], Result], tool: str, *, as_json: bool) -> Result:
-    """Return what ``work`` does with the data directory; an external database is refused, naming its own ``tool``."""
+def _embedded(work: Callable[[Options], Result], tool: str, *, as_json: bool) -> Result:
+    """Return what ``work`` does with this process's options; an external database is refused, naming its own ``tool``."""
     from tidegate.bootstrap import DATABASE_VARIABLE, from_environment
 
     try:
@@ -92,6 +97,6 @@ def _embedded(work: Callable[[Path], Result], tool: str, *, as_json: bool) -> Re
             raise InvalidInput(
                 DATABASE_VARIABLE, "(hidden)", "is set: this is for the embedded server", f"Use {tool} with that one."
             )
-        return work(options.data_dir)
+        return work(options)
     except TidegateError as error:
         fail(error, as_json=as_json)

@@ -67,7 +67,8 @@ def new(
     if json:
         print_json({"file": str(file), "kind": from_example})
     else:
-        typer.echo(f"{file} is written. Fill in what is marked with <-, then: tidegate connector check {file}")
+        do = "Fill in what is marked with <-" if from_example in KINDS else "Change what is to be another"
+        typer.echo(f"{file} is written. {do}, then: tidegate connector check {file}")
 
 
 def _written(file: Path, text: str) -> Path:

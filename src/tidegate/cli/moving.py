@@ -22,6 +22,10 @@ AUTHORISE_ANEW = (
     "! ITS CONNECTION HAS OAUTH TOKENS THAT WERE RENEWED AT THE OLD SERVER, AND THEY ARE NOT IN THE FILE: the refresh token it "
     "was set up with may be used up.\n  → Authorise anew at the new server: get a new refresh token and set that, in {variables}."
 )
+DEAD_STAY = (
+    "! {count} RECORDS ARE IN THE DEAD LETTER OF THE OLD SERVER, AND NOT IN THE FILE: their periods count as covered.\n"
+    "  → Correct the cause and replay them there: tidegate webhook replay --dead --installation {name}"
+)
 
 
 @app.command()
@@ -46,7 +50,7 @@ def export(
 
     exported = with_parts(work, as_json=as_json)
     needed = _variables(exported)
-    _tell_of_tokens(exported)
+    _tell_what_stays(exported)
     if as_json:
         print_json({"installation": installation, "file": str(output), "environment": needed, "paused": True})
         return
@@ -74,7 +78,7 @@ def import_(
 
     outcome, exported = with_parts(work, as_json=as_json)
     name = f"{exported.tenant}/{exported.installation}"
-    _tell_of_tokens(exported)
+    _tell_what_stays(exported)
     if as_json:
         print_json({"installation": name, "changes": outcome.changes, "warnings": outcome.warnings})
         return
@@ -90,8 +94,11 @@ def _variables(exported: Exported) -> list[str]:
     return sorted(name for owner in owners for name in _names(owner["secrets"]))
 
 
-def _tell_of_tokens(exported: Exported) -> None:
-    """Say on stderr, where OAuth tokens stay behind, which of the connection's secrets is to be got anew."""
+def _tell_what_stays(exported: Exported) -> None:
+    """Say on stderr how many records stay in the dead letter, and, where OAuth tokens do, which secret is to be got anew."""
+    if exported.dead_records:
+        name = f"{exported.tenant}/{exported.installation}"
+        typer.echo(DEAD_STAY.format(count=exported.dead_records, name=name), err=True)
     if exported.has_tokens:
         (tenant,) = exported.configuration["tenants"].values()
         (link,) = tenant["connections"].values()

@@ -89,6 +89,7 @@ def counts_of(run: RunRow) -> str:
     written = run.inserted_count + run.updated_count
     parts = [f"{run.read_count:,} read", f"{written:,} written"]
     parts += [f"{run.quarantined_count:,} quarantined"] if run.quarantined_count else []
+    parts += [f"{run.dead_count:,} in the dead letter"] if run.dead_count else []
     parts += [f"{run.misfit_count:,} misfits"] if run.misfit_count else []
     parts += [f"{count:,} {remark}" for remark, count in run.remarks.items()]
     return ", ".join(parts)

@@ -121,6 +121,10 @@ def replay(
     count = with_parts(work, as_json=as_json)
     if as_json:
         print_json({"replayed": count})
+    elif not count:
+        out().print(
+            "No settled message fits. What waits is sent without this; what was acknowledged is kept for a week by default."
+        )
     else:
         out().print(f"{count} {'message is' if count == 1 else 'messages are'} sent again by the next sender.")
 

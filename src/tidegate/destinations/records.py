@@ -16,7 +16,7 @@ from tidegate.destinations.base import Quarantined
 from tidegate.destinations.postgres import pieces
 from tidegate.destinations.postgres.values import Misfit, key_text
 from tidegate.domain.fetch import Page
-from tidegate.domain.instant import render_instant
+from tidegate.domain.instant import render_comparable
 from tidegate.domain.outgoing import Version
 from tidegate.domain.stream import Stream
 
@@ -43,11 +43,12 @@ class Seen:
 def entry(seen: Seen) -> bytes:
     """Return a record with its key and version as a JSON object on one line, the record's values as their source wrote them.
 
-    ``content_hash`` is equal for equal contents of one key; it means nothing else.
+    Its cursor value is written so that a receiver may compare texts. ``content_hash`` is equal for equal contents of one
+    key; it means nothing else.
     """
     cursor = seen.version.cursor_at
     names = b",".join(msgspec.json.encode(path) + b":" + raw for path, raw in seen.key.items())
-    at = "null" if cursor is None else f'"{render_instant(cursor)}"'
+    at = "null" if cursor is None else f'"{render_comparable(cursor)}"'
     version = f'{{"cursor":{at},"content_hash":"{seen.version.content_hash.hex()}"}}'
     made = b'{"key":{' + names + b'},"version":' + version.encode() + b',"record":' + seen.record + b"}"
     return made.translate(_ONE_LINE)

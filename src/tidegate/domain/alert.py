@@ -20,5 +20,6 @@ class AlertKind(StrEnum):
     FAILING = "failing"
     STALE = "stale"
     QUARANTINE_GREW = "quarantine_grew"
+    DEAD_LETTER = "dead_letter"
     UNPROVEN = "unproven"
     QUEUE_STARVED = "queue_starved"

@@ -63,7 +63,13 @@ class InvalidInput(TidegateError):
         shown = repr(value)
         if len(shown) > MOST_SHOWN:
             shown = value = f"{shown[:MOST_SHOWN]}…"
-        super().__init__(f"{field}: {shown} {problem}.", remedy=remedy, field=field, value=value)
+        nothing = value is None and problem.startswith("is missing")
+        super().__init__(
+            f"{field} {problem}." if nothing else f"{field}: {shown} {problem}.",
+            remedy=remedy,
+            field=field,
+            value=value,
+        )
         self.field = field
         self.value = value
         self.problem = problem

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -38,6 +39,7 @@ class Sender:
         self._ends = Ends(parts)
         self._stopping = False
         self._held: dict[int, tuple[int, asyncio.Task[None]]] = {}
+        self._destinations: dict[int, int] = {}
 
     async def step(self, now: datetime) -> int:
         """Begin with the routes that have something to send, and end the runs that wait for nothing more.
@@ -47,9 +49,11 @@ class Sender:
         settings = self._parts.settings
         begun, room = 0, settings.routes_at_once - len(self._held)
         if room > 0 and not self._stopping:
-            for route in await store.take(self._parts.pool, now, now + settings.lease, self._parts.worker, room):
+            held = Counter(self._destinations.values())
+            for route in await store.take(self._parts.pool, now, now + settings.lease, self._parts.worker, room, held):
                 task = asyncio.create_task(self._work(route))
                 self._held[route.id] = (route.epoch, task)
+                self._destinations[route.id] = route.destination_id
                 begun += 1
         if ended := await self._end_delivered(now):
             self._on_end()
@@ -98,7 +102,7 @@ class Sender:
             log.exception("internal error", route_id=route.id)
             await self._stumbled(route, InternalError(f"{type(error).__name__}: {error}"))
         finally:
-            del self._held[route.id]
+            del self._held[route.id], self._destinations[route.id]
             self._on_end()
 
     async def _send_on(self, route: LeasedRoute) -> None:

@@ -103,7 +103,7 @@ class FleetGauges:
 
 
 def _of_runs(standing: Standing, now: datetime) -> Iterator[GaugeMetricFamily]:
-    states = {name: getattr(standing, name) for name in ("waiting", "queued", "running", "retrying")}
+    states = {name: getattr(standing, name) for name in ("waiting", "queued", "running", "retrying", "delivering")}
     yield _gauges("runs", "Runs that have not ended", "state", states)
     yield _gauge("runs_ready", "Runs whose planned run date has come and that are not queued yet", standing.ready)
     yield _gauge(

@@ -1,6 +1,7 @@
 """Table `alerts`: what is the case now is compared with what is open, in one statement (SPEC 5, "Failures").
 
-Only what can be wrong is looked at: runs not ended, chains that fail, paused installations, unproven runs, quarantine.
+Only what can be wrong is looked at: runs not ended, chains that fail, paused installations, unproven runs, quarantine, the
+dead letter.
 """
 
 from __future__ import annotations
@@ -100,6 +101,18 @@ cases as (
            format('`tidegate quarantine list --tenant %s`: correct the cause and retry, or drop them.', c.tenant_id)
       from (select chain_id, count(*) as records, max(run_id) as run_id from quarantine group by chain_id) q
       join chains c on c.id = q.chain_id join installations i on i.id = c.installation_id
+    union all
+    select 'dead_letter', 'warning', o.chain_id::text, c.tenant_id, c.installation_id, o.chain_id, last.run_id,
+           format('%s/%s %s has %s records in the dead letter%s: %s', c.tenant_id, i.name, c.stream, o.records,
+                  case when i.paused_at is not null then format(', and is paused (%s)', i.paused_reason) else '' end,
+                  left(last.answer, 200)),
+           format('`tidegate webhook dead-letters %1$s/%2$s` shows why. Correct it, then `tidegate webhook replay --dead '
+                  '--installation %1$s/%2$s`%3$s.', c.tenant_id, i.name,
+                  case when i.paused_at is not null then format(' and `tidegate resume %s/%s`', c.tenant_id, i.name) else '' end)
+      from (select chain_id, sum(records) as records from outbox where state = 'dead' group by chain_id) o
+      join chains c on c.id = o.chain_id join installations i on i.id = c.installation_id
+     cross join lateral (select run_id, answer from outbox where chain_id = o.chain_id and state = 'dead'
+                          order by settled_at desc, position desc limit 1) last
     union all
     select 'queue_starved', 'critical', '', null, null, null, min(id),
            format('%s runs were handed to the queue and no worker takes them, the oldest since %s', count(*),

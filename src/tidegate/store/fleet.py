@@ -26,6 +26,7 @@ class Standing:
     oldest_queued_at: datetime | None
     running: int
     expired_leases: int
+    delivering: int
     overdue_schedules: int
     oldest_due_at: datetime | None
     jobs: int
@@ -45,6 +46,7 @@ select * from
             count(*) filter (where state = 'running') as running,
             count(*) filter (where state = 'running' and lease_until < $1) as expired_leases
        from runs where state in ('queued', 'running')) in_hand,
+    (select count(*) as delivering from runs where state = 'delivering') delivering,
     (select count(*) as overdue_schedules, min(next_due_at) as oldest_due_at
        from schedules where next_due_at <= $1 and paused_at is null and (held_until is null or held_until <= $1)) due,
     (select count(*) as jobs,

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import asyncpg
 import msgspec
 
+from tidegate.domain.run import RunState
 from tidegate.store.database import from_json, to_json
 
 if TYPE_CHECKING:
@@ -84,17 +85,17 @@ ended as (
            error = '{"code": "moved", "message": "The installation was moved to another server."}'
       from these t where t.id = r.id and t.state = 'retrying'
 )
-select array_agg(id) filter (where state <> 'retrying') as active from these
+select id, state from these where state <> 'retrying' order by state = 'delivering', id
 """
 
 
-async def end_retrying(connection: Connection, installation_id: int, now: datetime) -> list[int]:
-    """End the runs of an installation that wait for another attempt; return those that are really at work.
+async def end_retrying(connection: Connection, installation_id: int, now: datetime) -> list[tuple[int, RunState]]:
+    """End the runs of an installation that wait for another attempt; return those that are really at work, delivering ones last.
 
     What they did not cover is inside the next period, wherever that will be.
     """
-    found: list[int] | None = await connection.fetchval(_END_WAITING, installation_id, now)
-    return found or []
+    found = await connection.fetch(_END_WAITING, installation_id, now)
+    return [(row["id"], RunState(row["state"])) for row in found]
 
 
 async def read_chains(connection: Connection, installation_id: int, *, with_quarantine: bool) -> list[MovedChain]:
@@ -129,6 +130,16 @@ async def has_tokens(connection: Connection, installation_id: int) -> bool:
     found: bool = await connection.fetchval(
         """select exists (select 1 from connection_tokens t join installations i on i.connection_id = t.connection_id
                            where i.id = $1 and t.sealed is not null)""",
+        installation_id,
+    )
+    return found
+
+
+async def dead_records(connection: Connection, installation_id: int) -> int:
+    """Return how many records of an installation are in the dead letter."""
+    found: int = await connection.fetchval(
+        """select coalesce(sum(records), 0)::bigint from outbox
+            where state = 'dead' and chain_id in (select id from chains where installation_id = $1)""",
         installation_id,
     )
     return found

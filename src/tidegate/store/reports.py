@@ -52,7 +52,10 @@ async def scheduled_chains(connection: Connection | Pool) -> list[ScheduledChain
 
 @dataclass(frozen=True, slots=True)
 class RunRow:
-    """A run as faces show it. ``error`` is the last failure, as TidegateError.as_json() wrote it."""
+    """A run as faces show it. ``error`` is the last failure, as TidegateError.as_json() wrote it.
+
+    ``dead_count``: how many of its records are in the dead letter now.
+    """
 
     id: int
     chain_id: int
@@ -77,6 +80,7 @@ class RunRow:
     unchanged_count: int
     misfit_count: int
     quarantined_count: int
+    dead_count: int
     error: Mapping[str, Any] | None
     shortfall: str
     filters: Mapping[str, Any]
@@ -86,7 +90,10 @@ class RunRow:
 _RUN = """
 select r.id, r.chain_id, r.tenant_id, i.name as installation, c.stream, r.lane, r.trigger, r.state, r.due_at,
        r.not_before_at, r.started_at, r.finished_at, r.period_start, r.period_end, r.attempt, r.epoch, r.batch, r.read_count,
-       r.inserted_count, r.updated_count, r.unchanged_count, r.misfit_count, r.quarantined_count, r.error::text as error,
+       r.inserted_count, r.updated_count, r.unchanged_count, r.misfit_count, r.quarantined_count,
+       (select coalesce(sum(o.records), 0)::bigint from outbox o
+         where o.chain_id = r.chain_id and o.run_id = r.id and o.state = 'dead') as dead_count,
+       r.error::text as error,
        coalesce(r.report ->> 'shortfall', '') as shortfall, coalesce(r.report -> 'filters', '{}')::text as filters,
        coalesce(r.report -> 'remarks', '{}')::text as remarks
   from runs r join chains c on c.id = r.chain_id join installations i on i.id = c.installation_id

@@ -92,17 +92,31 @@ def _not_usable(data_dir: Path, error: OSError) -> InvalidInput:
 
 
 def _create(file: Path) -> None:
-    """Write a new key in one step: of two processes at once, both read the key of the first."""
+    """Write a new key in one step: of two processes at once, both read the key of the first.
+
+    It and its name are on the disk before anything is sealed with it: what the database commits outlives a power failure.
+    """
     draft = file.with_name(f"key.{os.getpid()}")
     descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "w") as out:
-        out.write(base64.b64encode(os.urandom(32)).decode() + "\n")
     try:
+        with os.fdopen(descriptor, "w") as out:
+            out.write(base64.b64encode(os.urandom(32)).decode() + "\n")
+            out.flush()
+            os.fsync(out.fileno())
         os.link(draft, file)
+        _sync(file.parent)
     except FileExistsError:
         pass
     finally:
         draft.unlink()
+
+
+def _sync(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _decode(text: str, field: str) -> bytes:

@@ -6,7 +6,7 @@ one route (SPEC 5, "Fencing").
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING
@@ -44,10 +44,34 @@ _SENDABLE = """
 """
 """Whole periods wait for the end of a run; everything else only for its time."""
 
+_SHARES = 4
+"""How many times its share of what is taken is looked at of a destination: others may have less that is due."""
+_FREE = f"{_SENDABLE} and (t.lease_until is null or t.lease_until < $1)"
+
 _TAKE = f"""
-with chosen as (
-    select t.id from routes t where {_SENDABLE} and (t.lease_until is null or t.lease_until < $1)
-     order by t.not_before_at limit $4 for update skip locked
+with recursive awake as (
+    (select destination_id from routes where not_before_at <= $1 order by destination_id limit 1)
+    union all
+    select (select r.destination_id from routes r where r.not_before_at <= $1 and r.destination_id > a.destination_id
+             order by r.destination_id limit 1)
+      from awake a where a.destination_id is not null
+),
+due as (
+    select x.id, x.not_before_at, coalesce(h.held, 0) + row_number() over (partition by a.destination_id
+                                                                              order by x.not_before_at) as turn
+      from awake a
+     cross join lateral (select t.id, t.not_before_at from routes t where t.destination_id = a.destination_id and {_FREE}
+                          order by t.destination_id, t.not_before_at
+                          limit $4 * {_SHARES} / (select count(*) from awake) + 1) x
+      left join unnest($5::bigint[], $6::bigint[]) as h(destination_id, held) using (destination_id)
+     where a.destination_id is not null
+),
+first as materialized (
+    select array(select id from due order by turn, not_before_at limit 2 * $4) as ids
+),
+chosen as (
+    select t.id from first, routes t where t.id = any(first.ids) and {_FREE}
+     order by array_position(first.ids, t.id) limit $4 for update of t skip locked
 )
 update routes t set epoch = t.epoch + 1, lease_until = $2, sender = $3
   from chosen, destinations d where t.id = chosen.id and d.id = t.destination_id
@@ -56,9 +80,17 @@ returning t.id, t.epoch, t.chain_id, t.destination_id, d.fingerprint as destinat
 """
 
 
-async def take(pool: Pool, now: datetime, until: datetime, sender: str, most: int) -> list[LeasedRoute]:
-    """Lease up to ``most`` routes that have something to send by ``now`` and that no living sender holds."""
-    return [LeasedRoute(**row) for row in await pool.fetch(_TAKE, now, until, sender, most)]
+async def take(
+    pool: Pool, now: datetime, until: datetime, sender: str, most: int, held: Mapping[int, int] | None = None
+) -> list[LeasedRoute]:
+    """Lease up to ``most`` routes that have something to send by ``now`` and that no living sender holds.
+
+    Destinations take turns, by how many routes of each the sender has: ``held``, by destination. So one that answers
+    slowly, or not at all, does not keep the others waiting, however many of its routes are due (SPEC 3, fairness).
+    """
+    there = held or {}
+    rows = await pool.fetch(_TAKE, now, until, sender, most, list(there), list(there.values()))
+    return [LeasedRoute(**row) for row in rows]
 
 
 async def renew(pool: Pool, leases: Sequence[tuple[int, int]], until: datetime) -> set[int]:
@@ -296,3 +328,35 @@ async def outstanding(pool: Pool, now: datetime) -> int:
     """Return how many routes have something to send by ``now``, or are being sent on."""
     count: int = await pool.fetchval(f"select count(*) from routes t where t.lease_until >= $1 or {_SENDABLE}", now)
     return count
+
+
+async def unsent(pool: Pool, now: datetime) -> tuple[int, datetime | None]:
+    """Return how many routes could be sent on by ``now`` and are held by no living sender, and since when the first could."""
+    row = await pool.fetchrow(
+        f"""select count(*), min(greatest(t.not_before_at, t.lease_until)) from routes t
+             where {_SENDABLE} and (t.lease_until is null or t.lease_until < $1)""",
+        now,
+    )
+    assert row is not None
+    return row[0], row[1]
+
+
+@dataclass(frozen=True, slots=True)
+class FailingDestination:
+    """A destination that does not take what is sent to it; ``since``, ``error``: of the route that has failed for longest."""
+
+    name: str
+    routes: int
+    since: datetime
+    error: str
+
+
+async def failing(pool: Pool) -> list[FailingDestination]:
+    """Return the destinations whose last answer to a batch that still waits was a failure, longest first."""
+    rows = await pool.fetch(
+        """select d.name, count(*) as routes, min(t.failing_since) as since,
+                  (array_agg(t.error ->> 'message' order by t.failing_since))[1] as error
+             from routes t join destinations d on d.id = t.destination_id
+            where t.failing_since is not null and t.not_before_at is not null group by d.name order by since"""
+    )
+    return [FailingDestination(row["name"], row["routes"], row["since"], row["error"] or "") for row in rows]

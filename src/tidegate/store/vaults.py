@@ -8,6 +8,7 @@ wait for the row and find the new tokens in it. The configuration that the token
 from __future__ import annotations
 
 import asyncio
+from collections import defaultdict
 from collections.abc import Awaitable
 from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
@@ -33,6 +34,8 @@ log = structlog.get_logger(__name__)
 
 AT_ONCE = 3
 """Renewals of one process that go on at once: each keeps a database connection while the token endpoint answers."""
+OF_ONE_PLATFORM = 2
+"""Of them those of one platform: where its token endpoint hangs, the others' connections go on."""
 HEARTBEAT_SECONDS = 3.0
 """How often a waiting renewal shows that its process is not frozen (`database.end_frozen`)."""
 LATE_WAITS_SECONDS = (0.1, 0.5, 2.0, 5.0)
@@ -54,12 +57,13 @@ class Vaults:
     def __init__(self, pool: Pool, sealer: Sealer, clock: Clock) -> None:
         self.pool, self.sealer, self.clock = pool, sealer, clock
         self.at_once = asyncio.Semaphore(AT_ONCE)
+        self.of_platform: defaultdict[str, asyncio.Semaphore] = defaultdict(lambda: asyncio.Semaphore(OF_ONE_PLATFORM))
         self.uncommitted: dict[int, tuple[bytes | None, Held]] = {}
         self._renewing: set[asyncio.Task[Held]] = set()
 
     def of(self, stored: StoredConnection) -> ConnectionVault:
         """Return the vault of a connection, for as long as its configuration is the one ``stored``."""
-        return ConnectionVault(self, stored.id, stored.fingerprint, tokens_place(stored.tenant_id, stored.name))
+        return ConnectionVault(self, stored)
 
     async def carried_through(self, renewal: Awaitable[Held]) -> Held:
         """Return what ``renewal`` does, which goes on although whoever waits for it is cancelled."""
@@ -82,8 +86,9 @@ class Vaults:
 class ConnectionVault:
     """One connection's vault, as `tidegate.connectors.tokens.TokenVault` says."""
 
-    def __init__(self, vaults: Vaults, connection_id: int, fingerprint: str, place: str) -> None:
-        self._vaults, self._id, self._fingerprint, self._place = vaults, connection_id, fingerprint, place
+    def __init__(self, vaults: Vaults, stored: StoredConnection) -> None:
+        self._vaults, self._id, self._fingerprint = vaults, stored.id, stored.fingerprint
+        self._place, self._platform = tokens_place(stored.tenant_id, stored.name), stored.connector
 
     async def read(self) -> Held:
         """Return what is kept now, empty if there is nothing or it was sealed under another key."""
@@ -109,7 +114,7 @@ class ConnectionVault:
         return await self._vaults.carried_through(self._renew(renewal))
 
     async def _renew(self, renewal: Renewal) -> Held:
-        async with self._vaults.at_once:
+        async with self._vaults.of_platform[self._platform], self._vaults.at_once:
             if self._id in self._vaults.uncommitted:
                 await self._commit_late()
             seen: bytes | None = None

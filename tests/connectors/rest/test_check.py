@@ -194,7 +194,8 @@ def test_without_leave_a_private_address_is_not_asked(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ((), "secrets.key: None is missing"),
+        ((), "✗ secrets.key is missing."),
+        ((), "--secret-env key=NAME"),
         (("--secret-env", "key=NOT_SET_ANYWHERE"), "is not set in the environment"),
         ((*KEYED, "--setting", "ulr=x"), "Did you mean 'url'"),
         ((*KEYED, "--setting", "nothing"), "is not NAME=VALUE"),

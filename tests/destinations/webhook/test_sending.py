@@ -6,12 +6,13 @@ import asyncio
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
+from typing import Any
 
 import msgspec
 import pytest
 import structlog
 
-from tests.destinations.webhook.receiver import SECRET, Reply
+from tests.destinations.webhook.receiver import SECRET, Reply, receiving
 from tests.destinations.webhook.world import Sending, in_sending
 from tests.engine.doubles import ORDERS
 from tidegate import bootstrap
@@ -24,10 +25,13 @@ from tidegate.domain.fetch import FetchReport, Page
 from tidegate.domain.outgoing import Answer, MessageState, Verdict
 from tidegate.domain.retry import RetryPolicy
 from tidegate.engine import queries
+from tidegate.engine.commands import backfilling
 from tidegate.engine.commands.messages import replay
 from tidegate.engine.dispatcher import dispatch_ready
 from tidegate.engine.planner import plan_due
 from tidegate.engine.retention import prune
+from tidegate.engine.sender import Sender
+from tidegate.engine.watch import watch
 from tidegate.engine.worker import Worker
 from tidegate.store import chains, messages, outbox
 from tidegate.store import sending as store
@@ -166,7 +170,27 @@ def test_what_will_not_pass_goes_to_the_dead_letter_and_the_next_goes_on(databas
         (coverage,) = await queries.coverage(sending.world.parts)
         assert coverage.dead_records == 2 * len(REFUSING)
         dead = await messages.messages(sending.pool, Choice(states=[MessageState.DEAD]), 99)
-        assert {each.answer for each in dead} == {f"The receiver answered {each}. no, thank you" for each in REFUSING}
+        assert all(each.answer.endswith(". no, thank you") for each in dead)
+        said = {each.status: each.answer for each in dead}
+        assert {status for status in REFUSING if said[status] == f"The receiver answered {status}. no, thank you"} == {
+            status for status in REFUSING if status >= 400 and status != 413
+        }
+        redirected = [answer for status, answer in said.items() if status is not None and status < 400]
+        assert all(f"it points to {sending.receiver.url}, " in answer for answer in redirected)
+        assert "max_body_bytes" in said[413]
+
+    in_sending(database_url, story)
+
+
+def test_a_status_counts_though_its_body_cannot_be_read(database_url: str) -> None:
+    """SPEC 5 "other 4xx go to the dead letter at once": not tried for days because the reply says gzip and is none."""
+
+    async def story(sending: Sending) -> None:
+        await prepare(sending, records=1)
+        sending.receiver.answer = lambda _number: (400, {"Content-Encoding": "gzip"}, "not gzip")
+        await sending.tick()
+        (dead,) = await sending.outbox()
+        assert (dead["state"], dead["status"], dead["answer"]) == ("dead", 400, "The receiver answered 400.")
 
     in_sending(database_url, story)
 
@@ -195,6 +219,10 @@ def test_a_receiver_that_is_gone_pauses_its_installation(database_url: str) -> N
         paused = await sending.pool.fetchrow("select paused_at, paused_reason from installations")
         assert paused is not None
         assert (paused["paused_at"], paused["paused_reason"]) == (utc(14), "its receiver answered 410 Gone")
+        await watch(sending.world.parts, utc(14))
+        (alert,) = await queries.list_alerts(sending.world.parts)
+        assert "and is paused (its receiver answered 410 Gone)" in alert.message
+        assert "`tidegate resume acme/sync`" in alert.remedy
         sending.world.clock.set(utc(15))
         await sending.tick()
         assert await states(sending) == ["succeeded"]
@@ -294,6 +322,65 @@ def test_while_a_period_waits_nothing_more_is_fetched_and_then_all_is_caught_up(
     in_sending(database_url, story)
 
 
+def test_a_destination_that_hangs_does_not_keep_another_waiting(database_url: str) -> None:
+    """SPEC 3 "fairness": however many routes of one are due, and for however long, the others have their turn."""
+
+    async def story(sending: Sending) -> None:
+        for tenant in ("one", "two", "three", "four", "five"):
+            await sending.world.install(tenant)
+        await sending.install("late")
+        sending.world.shop.put(1, utc(13, 16))
+        sending.world.clock.set(utc(14))
+        await sending.world.tick()
+        late = await sending.pool.fetchval(
+            """with other as (insert into destinations (name, kind, settings, sealed, fingerprint)
+                              select 'other', kind, settings, sealed, fingerprint from destinations returning id)
+               update routes set destination_id = other.id, not_before_at = $1 from other
+                where chain_id = (select id from chains where tenant_id = 'late') returning routes.id""",
+            utc(15),
+        )
+        now, until = utc(15), utc(15, 1)
+        hanging = await store.take(sending.pool, now, until, "one", 2)
+        assert late in {route.id for route in hanging}, "each destination has its turn"
+        await sending.pool.execute("update routes set lease_until = null")
+        (destination,) = {route.destination_id for route in hanging if route.id != late}
+        (route,) = await store.take(sending.pool, now, until, "one", 1, {destination: 2})
+        assert route.id == late, "whoever holds routes of the one takes one of the other first"
+        others = await store.take(sending.pool, now, until, "one", 9, {destination: 2})
+        assert {route.destination_id for route in others} == {destination}, "and none is left idle"
+        assert len(others) == 5
+
+    in_sending(database_url, story)
+
+
+def test_a_sender_tells_of_which_destinations_it_holds_routes(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SPEC 3 "fairness": the turns count what is in hand."""
+    told: list[dict[int, int]] = []
+    real = store.take
+
+    async def take(*arguments: Any) -> list[store.LeasedRoute]:
+        told.append(dict(arguments[-1]))
+        return await real(*arguments)
+
+    async def story(sending: Sending) -> None:
+        await prepare(sending)
+        await sending.world.tick()
+        monkeypatch.setattr(store, "take", take)
+        sending.receiver.stall = asyncio.Event()
+        sender = Sender(sending.world.parts, on_end=lambda: None)
+        await sender.step(sending.world.clock.now())
+        await sender.step(sending.world.clock.now())
+        sending.receiver.stall.set()
+        await sender.idle()
+        await sender.step(sending.world.clock.now())
+        await sender.close()
+        assert [list(held.values()) for held in told] == [[], [1], []]
+
+    in_sending(database_url, story)
+
+
 def test_two_senders_never_interleave_a_stream(database_url: str) -> None:
     """SPEC 5 "Fencing": a route has one holder; one whose lease was taken over settles nothing."""
 
@@ -375,6 +462,25 @@ def test_a_replay_sends_the_same_again_in_order(database_url: str) -> None:
     in_sending(database_url, story)
 
 
+def test_a_receiver_at_another_address_gets_what_is_replayed_and_not_what_is_fetched_again(database_url: str) -> None:
+    """SPEC 4, 5: what `apply` says of a receiver that moves: the `delivered` table remembers versions, not addresses."""
+
+    async def story(sending: Sending) -> None:
+        sending.world.shop.streams = {"orders": replace(ORDERS, lookback=timedelta(days=1))}
+        await prepare(sending, records=2)
+        await sending.tick()
+        async with receiving(sending.world.clock.now) as moved:
+            await sending.configure("webhook", {"url": moved.url}, {"signing_secrets": SECRET})
+            await backfilling.request_backfill(sending.world.parts, "acme", "sync", "orders", utc(13), utc(14))
+            await sending.tick()
+            assert moved.received == []
+            assert await replay(sending.world.parts, Choice(tenant_id="acme", installation="sync")) > 0
+            await sending.send()
+            assert [record["id"] for record in moved.records()] == [1, 2]
+
+    in_sending(database_url, story)
+
+
 def test_acknowledged_messages_are_kept_for_a_week_and_the_dead_letter_for_good(database_url: str) -> None:
     """Replays need the bodies; what nobody has taken is never thrown away."""
 
@@ -447,6 +553,7 @@ def test_private_addresses_are_refused_and_nothing_is_lost_by_it(database_url: s
         (waiting,) = await sending.outbox()
         assert waiting["state"] == "open"
         assert "is not a public address" in waiting["answer"]
+        assert "set TIDEGATE_ALLOW_PRIVATE_ADDRESSES=1" in waiting["answer"]
         sending.world.parts = parts
         sending.world.clock.advance(minutes=15)
         await sending.tick()
@@ -468,6 +575,40 @@ def test_a_receiver_that_does_not_answer_is_given_up_on_in_time(database_url: st
         sending.world.clock.advance(minutes=15)
         await sending.tick()
         assert await states(sending) == ["succeeded"]
+
+    in_sending(database_url, story)
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        (b"", "It cut the connection before it had answered."),
+        (b"HTTP/1.1 200 O", "It cut the connection before it had answered."),
+        (b"sesame\r\n\r\n", "Its answer is no HTTP: Bad status line."),
+        (None, "It cannot be connected to: "),
+    ],
+)
+def test_why_there_was_no_answer_is_told_in_words(said: bytes | None, told: str, database_url: str) -> None:
+    """SPEC 5: network errors are sent again; a person reads in `status` what it was."""
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(said or b"")
+        await writer.drain()
+        writer.close()
+
+    async def story(sending: Sending) -> None:
+        await prepare(sending, records=1)
+        server = await asyncio.start_server(answer, "127.0.0.1", 0)
+        port = server.sockets[0].getsockname()[1]
+        if said is None:
+            server.close()
+        await sending.configure("webhook", {"url": f"http://127.0.0.1:{port}/"}, {"signing_secrets": SECRET})
+        await sending.tick()
+        server.close()
+        (waiting,) = await sending.outbox()
+        assert (waiting["state"], waiting["status"]) == ("open", None)
+        assert waiting["answer"].startswith(told)
 
     in_sending(database_url, story)
 
@@ -499,6 +640,24 @@ def test_secrets_in_an_answer_are_not_kept(echo: str, database_url: str) -> None
             assert "***" in text
             assert not [secret for secret in ("T024", "kjh", SECRET.removeprefix("whsec_")) if secret in text]
         assert len(dead["answer"]) < 600
+
+    in_sending(database_url, story)
+
+
+def test_secrets_in_a_redirect_are_not_kept(database_url: str) -> None:
+    """SPEC 5 "secrets masked": a redirect repeats the path that is a secret, and adds another to it."""
+
+    async def story(sending: Sending) -> None:
+        await prepare(sending, records=1)
+        origin = sending.receiver.url.removesuffix("/hooks/tidegate")
+        await sending.configure("webhook", {}, {"url": f"{origin}{SECRET_PATH}", "signing_secrets": SECRET})
+        there = f"https://user:kjhpw@app.example{SECRET_PATH}/x?session=kjh"
+        sending.receiver.answer = lambda _number: (308, {"Location": there}, "")
+        await sending.tick()
+        (dead,) = await sending.outbox()
+        assert dead["state"] == "dead"
+        assert not [secret for secret in ("T024", "kjh", "session") if secret in dead["answer"]]
+        assert "it points to https://" in dead["answer"]
 
     in_sending(database_url, story)
 

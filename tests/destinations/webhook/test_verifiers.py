@@ -258,10 +258,13 @@ def test_the_guides_receivers_take_each_message_once_and_keep_the_newest_version
         await sending.configure("webhook", {"url": sending.receiver.url}, {"signing_secrets": SECRET})
         for number in (1, 2, 3):
             sending.world.shop.put(number, now - timedelta(hours=number), note="first")
+        sending.world.shop.put(4, now - 2 * minute, note="first")
         async with running([interpreter, str(program)], environment, port):
             sending.world.clock.set(now - 2 * minute)
             await sending.tick()
             sending.world.shop.put(2, now - 1.5 * minute, note="second")
+            assert [len(one["body"].split(b'"note":"first"')) for one in await sending.outbox()] == [5]
+            sending.world.shop.put(4, now - 2 * minute + timedelta(seconds=0.5), note="in the same second")
             sending.world.clock.set(now - minute)
             await sending.tick()
             assert await replay(sending.world.parts, Choice(tenant_id="acme", installation="sync")) >= 2
@@ -281,7 +284,7 @@ def test_the_guides_receivers_take_each_message_once_and_keep_the_newest_version
 
     in_sending(database_url, story)
     kept = notes(language, database)
-    assert kept == {1: "first", 2: "second", 3: "first"}
+    assert kept == {1: "first", 2: "second", 3: "first", 4: "in the same second"}
 
 
 def notes(language: str, database: Path) -> dict[int, str]:

@@ -212,7 +212,8 @@ def _settings(declared: Declaration, connection: ConnectionSettings) -> dict[str
     for name, default in declared.settings.items():
         value = connection.settings.get(name, default)
         if value is None:
-            raise InvalidInput(f"settings.{name}", None, "is missing", f"{declared.name} needs it to be reached.")
+            remedy = f"{declared.name} needs it to be reached: set it for the connection; a check takes --setting {name}=VALUE."
+            raise InvalidInput(f"settings.{name}", None, "is missing", remedy)
         settings[name] = str(value)
     return settings
 
@@ -220,7 +221,8 @@ def _settings(declared: Declaration, connection: ConnectionSettings) -> dict[str
 def _secrets(declared: Declaration, names: Iterable[str], connection: ConnectionSettings) -> Mapping[str, str]:
     for name in names:
         if not connection.secrets.get(name):
-            raise InvalidInput(f"secrets.{name}", None, "is missing", f"{declared.name} needs it to sign in.")
+            remedy = f"{declared.name} needs it to sign in: set it for the connection; a check takes --secret-env {name}=NAME."
+            raise InvalidInput(f"secrets.{name}", None, "is missing", remedy)
         if not connection.secrets[name].isprintable():
             raise InvalidInput(f"secrets.{name}", "***", "holds a line break or the like", "Copy it without one.")
     return connection.secrets

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import BinaryIO, Final
 
 from tidegate.destinations.base import DeliveryKey, Target
@@ -16,10 +17,12 @@ from tidegate.destinations.outbox import Handing, Outbox, OutboxWriter, message_
 from tidegate.destinations.postgres.load import Pool
 from tidegate.destinations.records import Seen, entry
 from tidegate.domain.clock import Clock
-from tidegate.domain.errors import InvalidInput
+from tidegate.domain.errors import DestinationUnavailable, InvalidInput
 from tidegate.domain.outgoing import Answer, Message, Route, Sending, Verdict
 
 SETTINGS: Final = frozenset({"root"})
+TRIED_BYTES: Final = 64 * 1024
+"""How much room a look wants to find."""
 
 
 def root_of(settings: Mapping[str, object]) -> Path:
@@ -61,6 +64,15 @@ class Files:
         """Return None: a full disk is waited for as long as it takes."""
         return None
 
+    async def reach(self) -> None:
+        """Return if a file can be written where the root is, or will be made; none appears. Raises DestinationUnavailable."""
+        there = next(folder for folder in (self._root, *self._root.parents) if folder.exists())
+        try:
+            await asyncio.to_thread(_try_out, there)
+        except OSError as error:
+            remedy = "Make room there, or let this user write there; files are tried again until they can be written."
+            raise DestinationUnavailable(f"{there} takes no file: {error.strerror or error}", remedy=remedy) from error
+
     async def send(self, sending: Sending, now: datetime) -> Answer:
         """Write all batches to a draft, sync it to the disk and rename it into place; doing so again changes nothing."""
         place = self._root / path_of(sending)
@@ -95,6 +107,13 @@ def _prepare(root: Path, place: Path) -> None:
         raise OSError(f"a link in {place.parent} leads out of {root}")
     for stale in place.parent.glob(f".{place.name}.*.draft"):
         stale.unlink(missing_ok=True)
+
+
+def _try_out(folder: Path) -> None:
+    """Write and sync a file that never has a name."""
+    with TemporaryFile(dir=folder, buffering=0) as probe:
+        probe.write(bytes(TRIED_BYTES))
+        os.fsync(probe.fileno())
 
 
 def _synced(out: BinaryIO) -> None:

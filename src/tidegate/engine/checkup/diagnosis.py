@@ -6,10 +6,11 @@ from collections.abc import Iterator
 from datetime import datetime, timedelta
 
 from tidegate.domain.errors import InvalidInput
+from tidegate.domain.instant import render_instant
 from tidegate.engine.checkup.checks import Check, well, wrong
 from tidegate.engine.checkup.reaching import check_destinations, check_sources
 from tidegate.engine.parts import Parts
-from tidegate.store import directory, fleet, schema, server
+from tidegate.store import directory, fleet, schema, sending, server
 from tidegate.store.fleet import Standing
 from tidegate.store.server import ServerFacts
 
@@ -39,6 +40,7 @@ async def check_all(parts: Parts, system_now: datetime, *, outside: bool = True)
     if not checks[-1].ok:
         return checks
     checks += _standing_still(await fleet.standing(parts.pool, parts.clock.now()), parts.clock.now())
+    checks += [await _senders(parts), await _receivers(parts)]
     checks += [await _key(parts), *await _refused(parts)]
     if outside:
         checks += [*await check_sources(parts), *await check_destinations(parts)]
@@ -118,6 +120,33 @@ def _standing_still(standing: Standing, now: datetime) -> Iterator[Check]:
     finding = f"{standing.stuck} are tried again and again a day after their due date"
     remedy = "`tidegate runs --state retrying` shows their errors."
     yield wrong("runs", "runs_stuck", finding, remedy) if standing.stuck else well("runs", finding)
+
+
+async def _senders(parts: Parts) -> Check:
+    """Check that somebody sends what is in the outbox."""
+    now = parts.clock.now()
+    routes, oldest = await sending.unsent(parts.pool, now)
+    age = timedelta(0) if oldest is None else now - oldest
+    finding = f"{routes} streams have batches that nobody sends"
+    finding += f", the oldest for {age.total_seconds():.0f} s" if routes else ""
+    if age <= PATIENCE:
+        return well("sender", finding)
+    remedy = "Start the engine: `tidegate up`, or `tidegate worker --role sender`."
+    return wrong("sender", "sender_idle", finding, remedy)
+
+
+async def _receivers(parts: Parts) -> Check:
+    """Check whether destinations take what is sent to them, by their last answers."""
+    now = parts.clock.now()
+    found = [each for each in await sending.failing(parts.pool) if now - each.since > PATIENCE]
+    if not found:
+        return well("receivers", "none has failed to take what is sent for more than a minute")
+    told = [
+        f"{each.name}: {each.routes} streams wait since {render_instant(each.since)}: {parts.mask.text(each.error)}"
+        for each in found[:5]
+    ]
+    remedy = "Correct that; nothing is lost meanwhile. `tidegate webhook list --state open` shows what waits, and until when."
+    return wrong("receivers", "receiver_failing", "; ".join(told) + ", …" * (len(found) > 5), remedy)
 
 
 async def _key(parts: Parts) -> Check:

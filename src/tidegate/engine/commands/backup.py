@@ -14,28 +14,32 @@ RESTORING = "restoring"
 """Where in the data directory a restore works until it is complete."""
 
 
-def back_up(data_dir: Path, file: Path, *, key_to: Path | None = None) -> int:
+def back_up(data_dir: Path, file: Path, *, key_to: Path | None = None, key_elsewhere: bool = False) -> int:
     """Write the embedded database as it is at this instant into ``file``; return its size in bytes.
 
     Whoever works meanwhile goes on. The file appears whole or not at all, readable by its owner only. The secrets in it
-    are sealed, and the key is not in it; ``key_to``: where to copy the key file of the data directory. Raises InvalidInput
-    if there is no database, no key file to copy, or a file is in the way.
+    are sealed, and the key is not in it; ``key_to``: where to copy the key file of the data directory. ``key_elsewhere``:
+    this process has its key from elsewhere, and what such a file holds opens nothing. Raises InvalidInput if there is no
+    database, no key file to copy, or a file is in the way.
     """
     if not (data_dir / FOLDER / "PG_VERSION").exists():
         raise InvalidInput("data_dir", str(data_dir), "holds no database", "Set TIDEGATE_DATA_DIR to where it is.")
     _require_free(file)
     if key_to is not None:
         _require_free(key_to)
-        if not (data_dir / KEY).exists():
-            raise InvalidInput("with_key", str(data_dir / KEY), "does not exist", "The key is TIDEGATE_KEY: keep that.")
+        if key_elsewhere or not (data_dir / KEY).exists():
+            problem = "does not count, for TIDEGATE_KEY is set" if key_elsewhere else "does not exist"
+            raise InvalidInput("with_key", str(data_dir / KEY), problem, "The key is TIDEGATE_KEY: keep that.")
     draft = file.with_name(f"{file.name}.partial")
     _create_private(draft)
-    server = EmbeddedServer(data_dir)
     try:
-        server.dump(draft)
+        server = EmbeddedServer(data_dir)
+        try:
+            server.dump(draft)
+        finally:
+            server.release()
         os.replace(draft, file)
     finally:
-        server.release()
         draft.unlink(missing_ok=True)
     if key_to is not None:
         _copy_key(data_dir / KEY, key_to)

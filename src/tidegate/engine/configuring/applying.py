@@ -23,6 +23,7 @@ from tidegate.engine.configuring.changes import (
     secret_differences,
 )
 from tidegate.engine.configuring.compared import (
+    BRINGS_OVER,
     address_of,
     connection_fields,
     installation_fields,
@@ -192,7 +193,7 @@ class _Applying:
         ):
             self.warnings.append(
                 f"destination {spec.name}: what was delivered until now stays where it was, and so may a part of what a run "
-                "at work delivers. `tidegate backfill` brings a period to the new place."
+                f"at work delivers. {BRINGS_OVER.get(spec.kind, '')}".rstrip()
             )
         sealed = self.parts.sealer.seal(spec.secrets, sealed_for)
         await directory.put_destination(

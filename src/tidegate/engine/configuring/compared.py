@@ -11,6 +11,15 @@ from tidegate.engine.configuring.changes import FieldChange, differences
 from tidegate.engine.configuring.specs import ConnectionSpec, InstallationSpec
 from tidegate.store.directory import StoredConnection, StoredInstallation
 
+_ANOTHER_NAME = "Under another name the destination is given everything anew, as soon as it is fetched."
+BRINGS_OVER: Mapping[str, str] = {
+    "postgresql": "`tidegate backfill` brings a period to the new place.",
+    "webhook": "What waits goes to the new address, and `tidegate webhook replay` sends what is kept there again; "
+    f"`tidegate backfill` only brings what is not remembered as handed over. {_ANOTHER_NAME}",
+    "files": f"`tidegate backfill` only brings what is not remembered as handed over. {_ANOTHER_NAME}",
+}
+"""How what was delivered comes to where a destination of that kind has moved (SPEC 4: a `delivered` table for some)."""
+
 
 def under(prefix: str, values: object) -> dict[str, object]:
     """Return a mapping's values under names that begin with ``prefix``."""

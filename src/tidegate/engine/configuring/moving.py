@@ -20,6 +20,7 @@ import msgspec
 from tidegate.domain.errors import InvalidInput
 from tidegate.domain.failing import PausedBy
 from tidegate.domain.instant import render_instant
+from tidegate.domain.run import RunState
 from tidegate.domain.schedule import next_due
 from tidegate.domain.schedule_document import parse_schedule
 from tidegate.domain.workflow import PLAIN_SYNC
@@ -43,6 +44,7 @@ class Exported(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The file. ``configuration`` is what `tidegate apply` reads; ``variables`` is the place for what runs remember.
 
     ``has_tokens``: its connection has renewed OAuth tokens; they stay behind, and the new server is authorised anew.
+    ``dead_records``: records of covered periods that are in the dead letter; they stay behind too.
     """
 
     tidegate_export: Literal[1]
@@ -53,6 +55,7 @@ class Exported(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     chains: list[MovedChain]
     variables: dict[str, Any] = msgspec.field(default_factory=dict)
     has_tokens: bool = False
+    dead_records: int = 0
 
 
 async def export(
@@ -75,7 +78,8 @@ async def export(
             document = await _configuration(parts, connection, found, read)
             tokens = await moves.has_tokens(connection, found.id)
             read = [_without_secrets(parts, chain) for chain in read]
-            exported = Exported(1, now, tenant_id, installation, document, read, has_tokens=tokens)
+            dead = await moves.dead_records(connection, found.id)
+            exported = Exported(1, now, tenant_id, installation, document, read, has_tokens=tokens, dead_records=dead)
             _write(draft, msgspec.json.format(msgspec.json.encode(exported), indent=1))
         os.replace(draft, file)
     finally:
@@ -104,8 +108,13 @@ async def _stopped(connection: Connection, tenant_id: str, installation: str, no
     active = await moves.end_retrying(connection, found.id, now)
     if active:
         name = f"{tenant_id}/{installation}"
+        run_id, state = active[0]
+        if state is RunState.DELIVERING:
+            problem = f"has batches that are not acknowledged (run {run_id})"
+            remedy = "`tidegate status` says why they are not taken; they are sent again by themselves, and a pause ends none."
+            raise InvalidInput("installation", name, problem, remedy)
         remedy = f"Wait for it to end, or `tidegate pause {name}` first so that no other starts."
-        raise InvalidInput("installation", name, f"has a run at work (run {active[0]})", remedy)
+        raise InvalidInput("installation", name, f"has a run at work (run {run_id})", remedy)
     reason = (
         f"{installations.EXPORTED} at {render_instant(now.replace(microsecond=0))}: it goes on where it is imported"
     )
