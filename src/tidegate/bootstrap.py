@@ -140,7 +140,7 @@ async def assemble(options: Options) -> AsyncGenerator[Parts]:
                     session=session,
                     sealer=sealer,
                     connector=lru_cache(maxsize=1000)(find_connector),
-                    open_destination=partial(open_destination, pool, session, clock),
+                    open_destination=partial(open_destination, pool, session, clock, settings=options.settings),
                     chance=random.random,
                     worker=worker,
                     settings=options.settings,
@@ -170,6 +170,8 @@ async def open_destination(
     clock: Clock,
     stored: StoredDestination,
     secrets: Mapping[str, str],
+    *,
+    settings: Settings,
 ) -> Destination:
     """Return the destination of a stored kind; one that is to be stored, and is tried out, has the id 0. Raises InvalidInput
     for a kind there is none of and for a setting that is not usable, a DestinationError if it cannot be reached.
@@ -180,11 +182,14 @@ async def open_destination(
             schema = str(schema) if stored.id else check_schema(schema)
             if url := secrets.get("url"):
                 this = await ledger.identity(pool, clock.now())
-                return await RemotePostgres.connect(url, pool, this.id, alone=this.alone, schema=schema)
+                free = partial(database.end_frozen, after=settings.least_silence)
+                return await RemotePostgres.connect(
+                    url, pool, this.id, alone=this.alone, schema=schema, application=database.APPLICATION, free=free
+                )
             return LocalPostgres(pool, schema=schema)
         case "webhook":
-            settings = WebhookSettings.parse(stored.settings, secrets, stored=stored.id > 0)
-            return Webhook(settings, stored.id, session, pool, outbox, clock)
+            receiver = WebhookSettings.parse(stored.settings, secrets, stored=stored.id > 0)
+            return Webhook(receiver, stored.id, session, pool, outbox, clock)
         case "files":
             return Files(root_of(stored.settings), stored.id, pool, outbox, clock, _worker())
     known = "Use postgresql, webhook or files."

@@ -91,14 +91,15 @@ async def _require_version(pool: Pool) -> None:
         )
 
 
-async def end_frozen(pool: Pool, after: timedelta) -> int:
-    """End Tidegate's sessions that have kept a transaction waiting for their process ``after`` or longer; return how many.
+async def end_frozen(connection: Connection | Pool, after: timedelta) -> int:
+    """End Tidegate's sessions in a database that have kept a transaction waiting for their process ``after`` or longer; return
+    how many.
 
     Such a process is frozen or cut off. It may come back; until then what it has locked would stop all the others. The
     server waits for it between statements, in the middle of a COPY, before the second message of a statement that is
     being prepared, or with rows that nobody takes.
     """
-    ended: int = await pool.fetchval(
+    ended: int = await connection.fetchval(
         """select count(pg_terminate_backend(pid)) from pg_stat_activity
             where datname = current_database() and usename = current_user and application_name = $1
               and xact_start is not null and state_change < clock_timestamp() - $2::interval

@@ -546,7 +546,9 @@ def test_private_addresses_are_refused_and_nothing_is_lost_by_it(database_url: s
         await prepare(sending, records=1)
         parts = sending.world.parts
         async with open_session() as guarded:
-            guarded_open = partial(bootstrap.open_destination, parts.pool, guarded, parts.clock)
+            guarded_open = partial(
+                bootstrap.open_destination, parts.pool, guarded, parts.clock, settings=parts.settings
+            )
             sending.world.parts = replace(parts, open_destination=guarded_open)
             await sending.tick()
         assert sending.receiver.received == []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
-from typing import Final
+from typing import Final, TypeAlias
 from urllib.parse import urlsplit
 from uuid import UUID
 
@@ -22,6 +22,13 @@ from tidegate.domain.fetch import Page
 
 COMMAND_SECONDS: Final = 300.0
 """The longest a statement may take there: a destination that has gone quiet must not hold a run for ever."""
+
+Free: TypeAlias = "Callable[[asyncpg.Connection], Awaitable[object]]"
+"""Ends the sessions of a database that a frozen process has left in the middle of a transaction, wherever in it."""
+
+
+async def nobody_frozen(_connection: asyncpg.Connection) -> None:
+    """End no session."""
 
 
 def require_address(dsn: str) -> None:
@@ -45,17 +52,26 @@ class RemotePostgres:
     """The destination in a database of its own: ``pool`` leads there and is closed with it, ``ledger_pool`` to Tidegate's.
 
     ``ledger_id`` tells that one's notes from those of others that share the schema; ``alone``: whether no worker of it is
-    left that notes commits without.
+    left that notes commits without. ``free`` is called before a run is taken over: PostgreSQL itself ends a session that is
+    idle in its transaction, and not one that waits for the rest of a COPY.
     """
 
     def __init__(
-        self, pool: Pool, ledger_pool: Pool, ledger_id: UUID, *, alone: bool = True, schema: str = DEFAULT_SCHEMA
+        self,
+        pool: Pool,
+        ledger_pool: Pool,
+        ledger_id: UUID,
+        *,
+        alone: bool = True,
+        schema: str = DEFAULT_SCHEMA,
+        free: Free = nobody_frozen,
     ) -> None:
         self._pool = pool
         self._ledger_pool = ledger_pool
         self._tables = Tables(schema)
         self._commits = Commits(schema, ledger_id, alone=alone)
         self._staging = staging(pool)
+        self._free = free
 
     @classmethod
     async def connect(
@@ -67,22 +83,32 @@ class RemotePostgres:
         alone: bool = True,
         schema: str = DEFAULT_SCHEMA,
         size: int = 4,
+        application: str = "tidegate",
+        free: Free = nobody_frozen,
     ) -> RemotePostgres:
-        """Return the destination at ``dsn``, holding at most ``size`` connections. Raises a DestinationError.
+        """Return the destination at ``dsn``, holding at most ``size`` connections that are known there as those of
+        ``application``. Raises a DestinationError.
 
         Raises InvalidInput if ``dsn`` is not an address; its text is never shown.
         """
         require_address(dsn)
         try:
-            pool = await asyncpg.create_pool(dsn, min_size=0, max_size=size, command_timeout=COMMAND_SECONDS)
+            pool = await asyncpg.create_pool(
+                dsn,
+                min_size=0,
+                max_size=size,
+                command_timeout=COMMAND_SECONDS,
+                server_settings={"application_name": application},
+            )
         except FAILURES as error:
             raise translated(error) from error
-        return cls(pool, ledger_pool, ledger_id, alone=alone, schema=schema)
+        return cls(pool, ledger_pool, ledger_id, alone=alone, schema=schema, free=free)
 
     def writer(self, target: Target, run_id: int, epoch: int) -> RemoteWriter:
         """Return the writer of one run; does no I/O."""
         load = Load(self._tables, target, run_id, self._staging)
-        return RemoteWriter(self._pool, self._ledger_pool, self._commits, load, DeliveryKey(run_id, epoch, 0))
+        claim = DeliveryKey(run_id, epoch, 0)
+        return RemoteWriter(self._pool, self._ledger_pool, self._commits, load, claim, self._free)
 
     async def reach(self) -> None:
         """Return if the database answers now. Raises a DestinationError if not."""
@@ -111,12 +137,15 @@ class RemotePostgres:
 class RemoteWriter:
     """One run's way into one target."""
 
-    def __init__(self, pool: Pool, ledger_pool: Pool, commits: Commits, load: Load, claim: DeliveryKey) -> None:
+    def __init__(
+        self, pool: Pool, ledger_pool: Pool, commits: Commits, load: Load, claim: DeliveryKey, free: Free
+    ) -> None:
         self._pool = pool
         self._ledger_pool = ledger_pool
         self._commits = commits
         self._load = load
         self._claim = claim
+        self._free = free
 
     async def committed(self) -> bytes | None:
         """Claim the epoch and return the checkpoint that committed with rows last, None if none has.
@@ -125,6 +154,8 @@ class RemoteWriter:
         it and no pages, and the ledger gets the counts. Raises LeaseLost or a DestinationError.
         """
         async with connected(self._pool) as connection:
+            if self._claim.epoch > 1:
+                await self._free(connection)
             return await self._commits.claim(connection, self._claim.run_id, self._claim.epoch)
 
     def ready(self, page: Page) -> None:
