@@ -175,7 +175,7 @@ def _shown(result: Examined) -> str:
         *([f"  listing  {result.listing}"] if result.listing else []),
         f"  key      {', '.join(result.key)}",
         f"  cursor   {result.cursor}",
-        f"  filters  {_filters(result.sample_filters)}",
+        *([] if result.cursor.startswith("none") else [f"  filters  {_filters(result.sample_filters)}"]),
         f"  pager    {result.pager}",
     ]
     if result.error:
