@@ -94,8 +94,9 @@ def test_a_tidy_source_is_not_warned_of(tmp_path: Path) -> None:
     async def tidy(request: web.Request) -> web.Response:
         if request.headers.get("Authorization") != f"Bearer {SECRET}":
             return web.Response(status=401)
-        at = (datetime.now(UTC) - timedelta(hours=1)).isoformat(timespec="seconds")
-        return replied({"data": [{"id": 1, "at": at}], "next": None})
+        at = (datetime.now(UTC) - timedelta(hours=1)).replace(microsecond=0)
+        shown = at >= datetime.fromisoformat(request.query.get("since", "2026-01-01T00:00:00Z"))
+        return replied({"data": [{"id": 1, "at": at.isoformat()}] if shown else [], "next": None})
 
     result = _run(tmp_path, tidy, *KEYED)
     assert result.exit_code == 0, result.output

@@ -339,3 +339,33 @@ def test_a_keyset_whose_inner_page_is_ignored_is_told_of(inner: str) -> None:
     (said,) = warnings(Platform(), keyset)
     assert said.startswith("_page has no effect: within one cursor value the second page repeats the first")
     assert warnings(Platform(), keyset.replace("param: _page", "param: page")) == []
+
+
+class Filled(Platform):
+    """An account that was filled for a trial: all its records are of one second."""
+
+    def _all(self) -> list[dict[str, object]]:
+        at = (self.now - timedelta(days=5)).isoformat().replace("+00:00", "Z")
+        return [{"id": n, "at": at} for n in range(40)]
+
+
+@pytest.mark.parametrize("meaning", ["inclusive", "exclusive"])
+def test_records_of_one_moment_tell_of_a_filter_too(meaning: str) -> None:
+    """HOLE j: epoch seconds where a platform takes milliseconds, and a misspelt parameter, show everything each time."""
+    yaml = GOOD.replace("inclusive", meaning)
+    assert warnings(Filled(), yaml) == []
+    (said,) = warnings(Filled(ignores=frozenset({"since"})), yaml)
+    assert said.startswith("since has no effect: asked from 2026-07-13")
+    assert "40 of" not in said
+
+
+def test_records_of_one_moment_tell_of_a_filter_that_compares_for_equality() -> None:
+    """HOLE j: the run that asks from a day before shows none of them, and is covered."""
+
+    class Equal(Filled):
+        def _within(self, at: str, since: str) -> bool:
+            return not since or at == since
+
+    (said,) = warnings(Equal())
+    assert said.startswith("since hides what is later")
+    assert "none of 10 records" in said

@@ -24,6 +24,7 @@ from tidegate.domain.fetch import FetchRequest, Page, PageToken
 from tidegate.domain.stream import Stream
 from tidegate.domain.zone import find_zone
 
+DAY = timedelta(days=1)
 YEAR = timedelta(days=366)
 BEFORE_CHANGE = timedelta(days=30)
 """How far before a change of clocks records are looked for that the other offset holds for."""
@@ -67,6 +68,8 @@ async def probe(source: Source, declared: StreamDeclaration, now: datetime) -> t
         found, failure = await _of_an_equality(source, declared, pages[0], now)
         if not found and failure is None:
             found, failure = await _of_the_filter(source, declared, pages[0].values(stream.cursor), now)
+        if not found and failure is None:
+            found, failure = await _of_a_bound_that_is_now(source, declared, now)
         findings += found
     if pages and failure is None and not findings and declared.lower is not None:
         found, failure = await _of_the_order(source, stream, pages[0], now)
@@ -260,9 +263,11 @@ async def _of_an_equality(
     assert cursor is not None
     assert lower is not None
     values = first.values(cursor)
-    if not values or min(values) >= max(values) - _grain(lower):
+    if not values:
         return [], None
     oldest = min(values)
+    if oldest >= max(values) - _grain(lower):  # all of one moment, as in an account that was filled for a trial
+        oldest -= _grain(lower) + DAY
     pages, failure = await _pages(source, FetchRequest(declared.stream.name, oldest, None, now), 1)
     if not pages:
         return [], failure
@@ -275,7 +280,7 @@ async def _of_an_equality(
     return [
         f"{lower.param} hides what is later: asked from {oldest.isoformat()} on, none of {later} records with a later {name} is"
         " shown. If the platform wants an operator in front of the instant, write it in `lower.value`, such as"
-        ' ">={instant}"; else correct `lower.param`, or leave `lower:` out to list in full.'
+        ' ">={instant}"; else correct `lower.param` or its `format`, or leave `lower:` out to list in full.'
     ], None
 
 
@@ -294,18 +299,35 @@ async def _of_the_filter(
     if not pages:
         return [], failure
     filtered, shown = pages[0], pages[0].values(cursor)
-    older = sum(value < newest - grain for value in shown)
     name = ".".join(cursor.path)
-    if older:
-        return [
-            f"{lower.param} has no effect: asked from {newest.isoformat()} on, {older} of {len(shown)} records are older by"
-            f" {name}. Correct `lower.param`, its `format` or `time_zone`, or leave `lower:` out to list in full."
-        ], None
+    if no_effect := _of_older(cursor, lower, shown, newest):
+        return no_effect, None
     if newest not in shown and (filtered.last or cursor.ascending):
         remedy = "Correct its `format` or `time_zone`"
         remedy += ", or declare `meaning: exclusive`." if lower.meaning is Meaning.INCLUSIVE else "."
         return [f"{lower.param} leaves out a record whose {name} is exactly the value asked for. {remedy}"], None
     return [], None
+
+
+async def _of_a_bound_that_is_now(
+    source: Source, declared: StreamDeclaration, now: datetime
+) -> tuple[list[str], SourceError | None]:
+    """Ask from ``now`` on: nothing older may be shown, however close to one another the records' cursor values are."""
+    cursor, lower = declared.stream.cursor, declared.lower
+    assert cursor is not None
+    assert lower is not None
+    pages, failure = await _pages(source, FetchRequest(declared.stream.name, now, None, now), 1)
+    return (_of_older(cursor, lower, pages[0].values(cursor), now) if pages else []), failure
+
+
+def _of_older(cursor: CursorField, lower: BoundParam, shown: Sequence[datetime], asked_from: datetime) -> list[str]:
+    older = sum(value < asked_from - _grain(lower) for value in shown)
+    if not older:
+        return []
+    return [
+        f"{lower.param} has no effect: asked from {asked_from.isoformat()} on, {older} of {len(shown)} records are older by"
+        f" {'.'.join(cursor.path)}. Correct `lower.param`, its `format` or `time_zone`, or leave `lower:` out to list in full."
+    ]
 
 
 async def _of_the_order(
