@@ -369,3 +369,41 @@ def test_records_of_one_moment_tell_of_a_filter_that_compares_for_equality() -> 
     (said,) = warnings(Equal())
     assert said.startswith("since hides what is later")
     assert "none of 10 records" in said
+
+
+@pytest.mark.parametrize(
+    ("pager", "said"),
+    [
+        ("{type: page, param: page, total_pages: pages}", "since hides 2 of 6 pages"),
+        ("{type: page, param: page, total_records: total}", "since hides 15 of 55 records"),
+        ("{type: keyset, within: {type: page, param: page, total_records: total}}", "since hides 15 of 55 records"),
+    ],
+)
+def test_records_that_no_bound_shows_are_counted_where_they_stand_last(pager: str, said: str) -> None:
+    """SPEC 4: PostgreSQL orders what is null last, so that no first page shows it."""
+
+    class NullsLast(Platform):
+        async def answer(self, request: web.Request) -> web.Response:
+            since, page = request.query.get("since", ""), int(request.query.get("page", 1))
+            edited = [record for record in self._all() if self._within(str(record["at"]), since)]
+            records = [*edited, *([] if since else [{"id": 100 + n, "at": None} for n in range(15)])]
+            counts = {"pages": -(-len(records) // 10), "total": len(records)}
+            return replied({"data": records[page * 10 - 10 : page * 10], **counts})
+
+    (found,) = warnings(NullsLast(), GOOD.replace("{type: page, param: page, total_pages: pages}", pager))
+    assert found.startswith(said)
+    assert "leave `cursor:` and `lower:` out" in found
+
+
+def test_what_is_deleted_while_the_check_counts_is_not_hidden() -> None:
+    gone: list[str] = []
+
+    class Shrinking(Platform):
+        async def answer(self, request: web.Request) -> web.Response:
+            since, page = request.query.get("since", ""), int(request.query.get("page", 1))
+            gone.extend([since] * 5 if since.startswith("2000") else [])
+            records = [record for record in self._all()[len(gone) :] if self._within(str(record["at"]), since)]
+            return replied({"data": records[page * 10 - 10 : page * 10], "total": len(records)})
+
+    assert warnings(Shrinking(), GOOD.replace("total_pages: pages", "total_records: total")) == []
+    assert len(gone) == 5
