@@ -120,6 +120,23 @@ def test_a_source_that_answers_a_wrong_key_is_warned_of(tmp_path: Path) -> None:
     assert set(asked) == {"Bearer wrong-on-purpose", f"Bearer {SECRET}"}
 
 
+@pytest.mark.parametrize(("username", "tried"), [("{secrets.key}", True), ("{settings.user}", False)])
+def test_a_wrong_name_and_password_are_tried_and_never_a_password_of_somebody(
+    tmp_path: Path, username: str, tried: bool
+) -> None:
+    """SPEC 5: Kinto answers a wrong password with what everybody may see. A name that is known might be locked out."""
+
+    async def public(_request: web.Request) -> web.Response:
+        at = (datetime.now(UTC) - timedelta(hours=1)).isoformat(timespec="seconds")
+        return replied({"data": [{"id": 1, "at": at}], "next": None})
+
+    basic = f"{{type: basic, username: '{username}', password: '{{secrets.key}}'}}"
+    yaml = YAML.replace("{type: bearer, token: '{secrets.key}'}", basic).replace("url: null", "url: null, user: ann")
+    result = _run(tmp_path, public, *KEYED, yaml=yaml)
+    assert result.exit_code == 0, result.output
+    assert ("A wrong key is answered too" in " ".join(result.output.split())) is tried
+
+
 @pytest.mark.parametrize("private", [True, False])
 def test_the_path_that_verifies_the_key_is_tried_too(tmp_path: Path, private: bool) -> None:
     async def half_public(request: web.Request) -> web.Response:
