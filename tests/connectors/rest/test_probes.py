@@ -407,3 +407,29 @@ def test_what_is_deleted_while_the_check_counts_is_not_hidden() -> None:
 
     assert warnings(Shrinking(), GOOD.replace("total_pages: pages", "total_records: total")) == []
     assert len(gone) == 5
+
+
+FEED = declaration("""
+    path: /orders
+    records: data
+    pager: {type: page, param: page, total_pages: pages}
+    changes: {param: token, token: {header: ETag}}
+""")
+
+
+@pytest.mark.parametrize("count", [0, 1, 40])
+def test_a_change_token_without_effect_is_told_of(count: int) -> None:
+    """SPEC 4: Kinto shows what is deleted only to who asks since; a misspelt parameter lists everything each time."""
+
+    class Feed(Platform):
+        async def answer(self, request: web.Request) -> web.Response:
+            page = int(request.query.get("page", 1))
+            records = [] if request.query.get("token") == "7" else self._all()[:count]
+            body = {"data": records[page * 10 - 10 : page * 10], "pages": max(1, -(-len(records) // 10))}
+            return replied(body, {"ETag": "7"})
+
+    found = warnings(Feed(), FEED.replace("param: token", "param: tokn"))
+    said = [each for each in found if each.startswith("tokn has no effect: asked for what has changed since")]
+    assert len(said) == (1 if count == 40 else 0), found
+    right = [warning for warning in warnings(Feed(), FEED) if "shows no record" not in warning]
+    assert right == []

@@ -12,6 +12,7 @@ from tidegate.connectors import json_parts
 from tidegate.connectors.base import Connector, Source
 from tidegate.connectors.rest.connector import RestConnector, RestSource
 from tidegate.connectors.rest.declaration import PagerDeclaration, PagerKind, StreamDeclaration, at_place, place_text
+from tidegate.connectors.rest.feed_probes import of_a_token_without_effect
 from tidegate.connectors.rest.filters import bounds
 from tidegate.connectors.rest.hidden import of_what_a_bound_hides
 from tidegate.connectors.rest.probes import at, of_a_stranger, out_of_order, parsed, probe
@@ -74,6 +75,8 @@ async def examine(
         return replace(understood, error=f"{error.code}: {error}")
     records = _records(page)
     probed = () if declared is None else await probe(source, declared, now)
+    if declared is not None and not probed:
+        probed += await of_a_token_without_effect(source, declared, now)
     if declared is not None and not probed and isinstance(source, RestSource):
         probed += await of_what_a_bound_hides(source, declared, now)
     if stranger is not None and records:
