@@ -119,6 +119,8 @@ def test_tick_does_what_is_due_then_says_what_is_next(cli: CommandLine) -> None:
     assert listed["id"] == run["id"]
     assert listed["start_lag_seconds"] >= 0
     assert "acme/orders orders" in cli.ok("runs")
+    assert "acme/orders orders" in cli.ok("runs", "acme/orders")
+    assert cli.json("runs", "acme/orders", "--state", "succeeded") == [listed]
 
 
 def test_tick_exits_with_1_if_an_attempt_failed(cli: CommandLine, api: OrdersApi) -> None:
@@ -179,6 +181,8 @@ def test_status_names_what_is_due_and_not_covered(cli: CommandLine) -> None:
         ("pause", "nobody/orders"),
         ("status", "--tenant", "nobody"),
         ("runs", "--tenant", "nobody"),
+        ("runs", "acme/nothing"),
+        ("runs", "acme/orders", "--tenant", "acme"),
         ("runs", "--installation", "nothing"),
         ("runs", "--installation", "nothing", "--state", "failed"),
         ("coverage", "acme/nothing"),

@@ -160,7 +160,7 @@ class Dialect:
         more = ", has_more: more" if self.ends is Ends.MORE else ""
         total = {"page": ", total_pages: pages", "offset": ", total_records: total"}.get(self.pager, "")
         total = total if self.ends is Ends.TOTAL else ""
-        header = ", total_pages_header: X-Pages" if self.ends is Ends.HEADER else ""
+        header = ", total_pages: {header: X-Pages}" if self.ends is Ends.HEADER else ""
         match self.pager:
             case "cursor":
                 return f"{{type: cursor, param: after, token: next.token{more}}}"

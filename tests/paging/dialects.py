@@ -90,7 +90,7 @@ class Dialect:
         ends = {
             "total": "total_pages: pages" if self.pager == "page" else "total_records: total",
             "records": "total_records: total",
-            "header": "total_pages_header: X-Pages",
+            "header": "total_pages: {header: X-Pages}",
             "more": "has_more: more",
             "link": "next_link: true",
             "refusal": 'past_end: {statuses: [400], text: "past the end"}',

@@ -18,7 +18,7 @@ from tidegate.connectors.base import ConnectionSettings, Connector
 from tidegate.connectors.http import open_session
 from tidegate.connectors.registry import find_connector, names
 from tidegate.connectors.rest.connector import RestConnector
-from tidegate.connectors.rest.declaration import AuthenticationKind, Grant
+from tidegate.connectors.rest.declaration import Authentication, AuthenticationKind, Grant
 from tidegate.connectors.rest.examination import Examined, examine
 from tidegate.connectors.rest.section import suggest
 from tidegate.connectors.skeletons import KINDS, skeleton
@@ -129,11 +129,16 @@ async def _check(
     clock = HostClock()
     async with open_session(allow_private_addresses=allow_private_addresses) as session:
         source, stranger = found.open(connection, session, clock), None
-        if isinstance(found, RestConnector) and found.declaration.authentication.kind in KEYS:
+        if isinstance(found, RestConnector) and _locks_nobody_out(found.declaration.authentication):
             wrong = replace(connection, secrets=dict.fromkeys(connection.secrets, WRONG_KEY))
             stranger = found.open(wrong, session, clock)
         streams = [found.streams[name] for name in chosen or found.streams]
         return [await examine(found, source, stream, clock, stranger) for stream in streams]
+
+
+def _locks_nobody_out(signing: Authentication) -> bool:
+    """Return whether wrong secrets are no wrong password of somebody: of a name and a password both have to be wrong."""
+    return signing.kind in KEYS or (signing.kind is AuthenticationKind.BASIC and "{secrets." in signing.username)
 
 
 def _vault(found: Connector, token_file: Path | None) -> TokenVault:
@@ -175,7 +180,7 @@ def _shown(result: Examined) -> str:
         *([f"  listing  {result.listing}"] if result.listing else []),
         f"  key      {', '.join(result.key)}",
         f"  cursor   {result.cursor}",
-        f"  filters  {_filters(result.sample_filters)}",
+        *([] if result.cursor.startswith("none") else [f"  filters  {_filters(result.sample_filters)}"]),
         f"  pager    {result.pager}",
     ]
     if result.error:

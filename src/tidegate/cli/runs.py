@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tidegate.cli.output import AsJson, instant, out, print_json
+from tidegate.cli.output import AsJson, fail, instant, out, print_json, split_installation
 from tidegate.cli.process import with_parts
 from tidegate.domain.duration import humanised
+from tidegate.domain.errors import InvalidInput
 from tidegate.domain.run import Lane, RunState
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ app = typer.Typer()
 
 @app.command()
 def runs(
+    of: Annotated[str, typer.Argument(metavar="[TENANT[/INSTALLATION]]", help="Whose; default: all.")] = "",
     tenant: Annotated[str, typer.Option(metavar="TENANT", help="Only this tenant's.")] = "",
     installation: Annotated[str, typer.Option(metavar="NAME", help="Only this installation's.")] = "",
     state: Annotated[list[RunState] | None, typer.Option(help="Only in this state; repeatable.")] = None,
@@ -32,11 +34,19 @@ def runs(
     as_json: AsJson = False,
 ) -> None:
     """List runs, newest first: due date, run date, the lag between them, period, counts, state, error, what it waits for."""
+    try:
+        whose, which = split_installation(of, whole=False) if of else (tenant or None, installation or None)
+        if of and (tenant or installation):
+            raise InvalidInput(
+                "installation", of, "and an option name whose runs", "Leave out --tenant and --installation."
+            )
+    except InvalidInput as error:
+        fail(error, as_json=as_json)
 
     async def work(parts: Parts) -> list[RunStatus]:
         from tidegate.engine import queries
 
-        return await queries.list_runs(parts, tenant or None, installation or None, state or (), limit)
+        return await queries.list_runs(parts, whose, which, state or (), limit)
 
     found = with_parts(work, as_json=as_json)
     if as_json:

@@ -182,6 +182,34 @@ def test_one_token_for_pages_and_for_changes() -> None:
     asyncio.run(check())
 
 
+def test_a_change_token_may_stand_in_a_header_beside_a_list() -> None:
+    """SPEC 4: Kinto's `_since` takes the `ETag` of the listing before, quotes and all."""
+    asks: list[str | None] = []
+
+    async def source(request: web.Request) -> web.Response:
+        asks.append(request.query.get("_since"))
+        return replied([{"id": len(asks)}], {"ETag": f'"{len(asks)}"'})
+
+    yaml = """
+name: kinto
+base_url: {url}
+streams:
+  contacts:
+    path: /records
+    changes: {{param: _since, token: {{header: ETag}}}}
+"""
+
+    async def check() -> None:
+        async with serve(source) as url, opened(url, yaml) as listed:
+            first = await fetch(listed)
+            assert first[-1].report.change_token == '"1"'
+            second = await fetch(listed, '"1"')
+            assert second[-1].report.change_token == '"2"'
+        assert asks == [None, '"1"']
+
+    asyncio.run(check())
+
+
 @pytest.mark.parametrize(
     ("gives_token", "gone", "said"),
     [(False, [], "without a change token at token"), (True, {}, "gone should be a list")],

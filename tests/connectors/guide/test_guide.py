@@ -81,7 +81,7 @@ def test_the_guide_names_the_skeletons_there_are_and_warnings_that_exist() -> No
     assert set(KINDS) <= set(re.findall(r"`(\w+)`", text))
     source = "".join(
         (Path(__file__).parents[3] / "src/tidegate/connectors/rest" / name).read_text()
-        for name in ("probes.py", "examination.py")
+        for name in ("probes.py", "feed_probes.py", "hidden.py", "examination.py")
     )
     caught = re.findall(r"^\| [^|]+ \| (`.*) \|$", text.split("## 4.")[1], re.MULTILINE)
     said = [part.strip() for quoted in re.findall(r"`([^`]+)`", " ".join(caught)) for part in quoted.split("…")]

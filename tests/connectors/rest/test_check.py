@@ -94,8 +94,9 @@ def test_a_tidy_source_is_not_warned_of(tmp_path: Path) -> None:
     async def tidy(request: web.Request) -> web.Response:
         if request.headers.get("Authorization") != f"Bearer {SECRET}":
             return web.Response(status=401)
-        at = (datetime.now(UTC) - timedelta(hours=1)).isoformat(timespec="seconds")
-        return replied({"data": [{"id": 1, "at": at}], "next": None})
+        at = (datetime.now(UTC) - timedelta(hours=1)).replace(microsecond=0)
+        shown = at >= datetime.fromisoformat(request.query.get("since", "2026-01-01T00:00:00Z"))
+        return replied({"data": [{"id": 1, "at": at.isoformat()}] if shown else [], "next": None})
 
     result = _run(tmp_path, tidy, *KEYED)
     assert result.exit_code == 0, result.output
@@ -117,6 +118,23 @@ def test_a_source_that_answers_a_wrong_key_is_warned_of(tmp_path: Path) -> None:
     assert "A wrong key is answered too, with 1 records" in " ".join(result.output.split())
     assert asked.count("Bearer wrong-on-purpose") == 1
     assert set(asked) == {"Bearer wrong-on-purpose", f"Bearer {SECRET}"}
+
+
+@pytest.mark.parametrize(("username", "tried"), [("{secrets.key}", True), ("{settings.user}", False)])
+def test_a_wrong_name_and_password_are_tried_and_never_a_password_of_somebody(
+    tmp_path: Path, username: str, tried: bool
+) -> None:
+    """SPEC 5: Kinto answers a wrong password with what everybody may see. A name that is known might be locked out."""
+
+    async def public(_request: web.Request) -> web.Response:
+        at = (datetime.now(UTC) - timedelta(hours=1)).isoformat(timespec="seconds")
+        return replied({"data": [{"id": 1, "at": at}], "next": None})
+
+    basic = f"{{type: basic, username: '{username}', password: '{{secrets.key}}'}}"
+    yaml = YAML.replace("{type: bearer, token: '{secrets.key}'}", basic).replace("url: null", "url: null, user: ann")
+    result = _run(tmp_path, public, *KEYED, yaml=yaml)
+    assert result.exit_code == 0, result.output
+    assert ("A wrong key is answered too" in " ".join(result.output.split())) is tried
 
 
 @pytest.mark.parametrize("private", [True, False])

@@ -407,7 +407,7 @@ def test_pages_of_a_listing_that_moves_are_let_go_of_at_once() -> None:
         shown = records[start : start + SIZE]
         return replied({"data": [{"id": n} for n in shown]}, {"X-Pages": str(-(-len(records) // SIZE))})
 
-    yaml = "    path: /orders\n    records: data\n    pager: {type: page, param: page, total_pages_header: X-Pages}"
+    yaml = "    path: /orders\n    records: data\n    pager: {type: page, param: page, total_pages: {header: X-Pages}}"
     gc.collect()
     others = sum(isinstance(one, PageSeen) for one in gc.get_objects())
     gc.disable()
@@ -439,7 +439,7 @@ def test_a_token_that_is_good_for_one_request_is_trusted() -> None:
 
 def test_stable_pages_that_begin_and_end_alike_are_compared_in_whole() -> None:
     """Only the ends of a stable page are remembered, and a page of an older token by all its keys."""
-    pager = PagePager("page", 1, None, None, None, stable=True, next_link=False)
+    pager = PagePager("page", 1, None, None, stable=True, next_link=False)
     first, alike, other = _seen(1, 2, 3), _seen(1, 5, 3), _seen(4, 5, 6)
     position = pager.following({}, first)
     assert position is not None

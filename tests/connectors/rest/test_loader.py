@@ -69,6 +69,10 @@ CURSOR = PLAIN + "    cursor: {field: updated_at}\n"
         (PLAIN + "    page_size: {param: limit, value: 1e300}", "streams.orders.page_size.value", "too large"),
         (PLAIN + "    key: [a, b]\n    pager: {type: last_id, param: p}", "streams.orders.pager", "several fields"),
         (PLAIN + "    pager: {type: cursor, param: p, token: next}", "streams.orders.pager", "is a list itself"),
+        (PLAIN + "    pager: {type: link, url: {haeder: Next}}", "streams.orders.pager.url", "Write `{header: NAME}`"),
+        (PLAIN + "    pager: {type: link, url: {header: a b}}", "streams.orders.pager.url", "names no header"),
+        (PLAIN + "    pager: {type: link, url: {header: [a]}}", "streams.orders.pager.url", "names no header"),
+        (PLAIN + "    pager: {type: link, url: {header: a, b: c}}", "streams.orders.pager.url", "names no header"),
         (
             PLAIN + "    records: data\n    pager: {type: cursor, param: p, token: data.next}",
             "streams.orders.pager",

@@ -254,7 +254,9 @@ def test_page_numbers_end_where_the_source_says(pager: str, envelope: dict[str, 
 
 
 def test_a_total_in_a_header_ends_the_pages() -> None:
-    yaml = declaration("    path: /orders\n    pager: {type: page, param: page, total_pages_header: X-Pages, first: 0}")
+    yaml = declaration(
+        "    path: /orders\n    pager: {type: page, param: page, total_pages: {header: X-Pages}, first: 0}"
+    )
     asks: list[str] = []
 
     async def source(request: web.Request) -> web.Response:
@@ -348,3 +350,62 @@ def test_post_sends_the_parameters_as_a_json_body_with_their_types() -> None:
     yaml = declaration("    path: /search\n    method: POST\n    records: data\n    params: {limit: 100, kind: sale}")
     asyncio.run(fetched(source, yaml))
     assert bodies == [{"limit": 100, "kind": "sale"}]
+
+
+@pytest.mark.parametrize(
+    ("pager", "said"),
+    [
+        ("{type: link, url: {header: Next-Page}}", {}),
+        ("{type: cursor, param: page, token: {header: X-Next}}", {}),
+        ("{type: cursor, param: page, token: {header: X-Next}, has_more: {header: X-More}}", {}),
+        ("{type: page, param: page, has_more: {header: X-More}}", {}),
+        ("{type: page, param: page, total_pages: {header: x-pages}}", {"X-Pages": "3"}),
+        ("{type: page, param: page, total_records: {header: X-Total}}", {"X-Total": "5"}),
+        ("{type: offset, param: offset, total_records: {header: X-Total}}", {"X-Total": "5"}),
+    ],
+)
+def test_what_says_how_a_listing_goes_on_may_stand_in_a_header(pager: str, said: dict[str, str]) -> None:
+    """SPEC 4: a listing ends where its source says so, and a reply that is a list itself has no other place to say it.
+
+    Kinto names the next page in `Next-Page`, GitLab its number in `X-Next-Page`, many sources the count in `X-Total-Count`.
+    """
+    records = [{"id": n} for n in range(5)]
+
+    async def source(request: web.Request) -> web.Response:
+        number = int(request.query.get("page", 1))
+        start = int(request.query.get("offset", number * 2 - 2))
+        more = start + 2 < len(records)
+        onward = {"Next-Page": f"{request.url.with_query(page=number + 1)}", "X-Next": f"{number + 1}"} if more else {}
+        return replied(records[start : start + 2], {**said, **onward, "X-More": f"{more}"})
+
+    pages = asyncio.run(fetched(source, declaration(f"    path: /orders\n    pager: {pager}")))
+    assert sorted({*map(str, ids(pages))}) == ["0", "1", "2", "3", "4"]
+    assert pages[-1].report.shortfall == ""
+
+
+@pytest.mark.parametrize(
+    ("pager", "headers", "said"),
+    [
+        (
+            "{type: page, param: page, total_pages: {header: X-Pages}}",
+            {},
+            "the header X-Pages should be a whole number",
+        ),
+        (
+            "{type: page, param: page, has_more: {header: X-More}}",
+            {"X-More": "y"},
+            "the header X-More should be true or",
+        ),
+        (
+            "{type: cursor, param: page, token: {header: X-Next}, has_more: {header: X-More}}",
+            {"X-More": "true"},
+            "gives no token in the header X-Next",
+        ),
+    ],
+)
+def test_a_header_that_does_not_say_it_is_an_error_and_no_end(pager: str, headers: dict[str, str], said: str) -> None:
+    async def source(_request: web.Request) -> web.Response:
+        return replied([{"id": 1}], headers)
+
+    with pytest.raises(ContractBroken, match=said):
+        asyncio.run(fetched(source, declaration(f"    path: /orders\n    pager: {pager}")))

@@ -310,3 +310,126 @@ def test_a_further_request_that_fails_is_a_warning_and_not_the_end() -> None:
 
     found = warnings(Limited())
     assert any("not everything could be tried: source_unavailable" in warning for warning in found), found
+
+
+@pytest.mark.parametrize("bare_first", [True, False])
+def test_records_without_a_cursor_value_until_their_first_edit_are_told_of(bare_first: bool) -> None:
+    """SPEC 4: Directus leaves `date_updated` null until then. No bound ever shows such a record: the run covers 971 of 1,300."""
+
+    class Directus(Platform):
+        async def answer(self, request: web.Request) -> web.Response:
+            edited = [
+                record for record in self._all() if self._within(str(record["at"]), request.query.get("since", ""))
+            ]
+            bare = [{"id": 100 + n, "at": None} for n in range(5 if "since" not in request.query else 0)]
+            page, records = int(request.query.get("page", 1)), [*bare, *edited] if bare_first else [*edited[:3], *bare]
+            return replied({"data": records[page * 10 - 10 : page * 10], "pages": -(-len(records) // 10)})
+
+    found = warnings(Directus())
+    assert any("5 of " in warning and "have no readable at where all are asked for" in warning for warning in found), (
+        found
+    )
+    assert any("leave `cursor:` and `lower:` out" in warning for warning in found), found
+
+
+@pytest.mark.parametrize("inner", ["{type: page, param: _page}", "{type: page, param: _page, total_pages: pages}"])
+def test_a_keyset_whose_inner_page_is_ignored_is_told_of(inner: str) -> None:
+    """SPEC 4: the bound moves all the same, so two pages look right, and each run fails where the listing ends."""
+    keyset = GOOD.replace("{type: page, param: page, total_pages: pages}", f"{{type: keyset, within: {inner}}}")
+    (said,) = warnings(Platform(), keyset)
+    assert said.startswith("_page has no effect: within one cursor value the second page repeats the first")
+    assert warnings(Platform(), keyset.replace("param: _page", "param: page")) == []
+
+
+class Filled(Platform):
+    """An account that was filled for a trial: all its records are of one second."""
+
+    def _all(self) -> list[dict[str, object]]:
+        at = (self.now - timedelta(days=5)).isoformat().replace("+00:00", "Z")
+        return [{"id": n, "at": at} for n in range(40)]
+
+
+@pytest.mark.parametrize("meaning", ["inclusive", "exclusive"])
+def test_records_of_one_moment_tell_of_a_filter_too(meaning: str) -> None:
+    """HOLE j: epoch seconds where a platform takes milliseconds, and a misspelt parameter, show everything each time."""
+    yaml = GOOD.replace("inclusive", meaning)
+    assert warnings(Filled(), yaml) == []
+    (said,) = warnings(Filled(ignores=frozenset({"since"})), yaml)
+    assert said.startswith("since has no effect: asked from 2026-07-13")
+    assert "40 of" not in said
+
+
+def test_records_of_one_moment_tell_of_a_filter_that_compares_for_equality() -> None:
+    """HOLE j: the run that asks from a day before shows none of them, and is covered."""
+
+    class Equal(Filled):
+        def _within(self, at: str, since: str) -> bool:
+            return not since or at == since
+
+    (said,) = warnings(Equal())
+    assert said.startswith("since hides what is later")
+    assert "none of 10 records" in said
+
+
+@pytest.mark.parametrize(
+    ("pager", "said"),
+    [
+        ("{type: page, param: page, total_pages: pages}", "since hides 2 of 6 pages"),
+        ("{type: page, param: page, total_records: total}", "since hides 15 of 55 records"),
+        ("{type: keyset, within: {type: page, param: page, total_records: total}}", "since hides 15 of 55 records"),
+    ],
+)
+def test_records_that_no_bound_shows_are_counted_where_they_stand_last(pager: str, said: str) -> None:
+    """SPEC 4: PostgreSQL orders what is null last, so that no first page shows it."""
+
+    class NullsLast(Platform):
+        async def answer(self, request: web.Request) -> web.Response:
+            since, page = request.query.get("since", ""), int(request.query.get("page", 1))
+            edited = [record for record in self._all() if self._within(str(record["at"]), since)]
+            records = [*edited, *([] if since else [{"id": 100 + n, "at": None} for n in range(15)])]
+            counts = {"pages": -(-len(records) // 10), "total": len(records)}
+            return replied({"data": records[page * 10 - 10 : page * 10], **counts})
+
+    (found,) = warnings(NullsLast(), GOOD.replace("{type: page, param: page, total_pages: pages}", pager))
+    assert found.startswith(said)
+    assert "leave `cursor:` and `lower:` out" in found
+
+
+def test_what_is_deleted_while_the_check_counts_is_not_hidden() -> None:
+    gone: list[str] = []
+
+    class Shrinking(Platform):
+        async def answer(self, request: web.Request) -> web.Response:
+            since, page = request.query.get("since", ""), int(request.query.get("page", 1))
+            gone.extend([since] * 5 if since.startswith("2000") else [])
+            records = [record for record in self._all()[len(gone) :] if self._within(str(record["at"]), since)]
+            return replied({"data": records[page * 10 - 10 : page * 10], "total": len(records)})
+
+    assert warnings(Shrinking(), GOOD.replace("total_pages: pages", "total_records: total")) == []
+    assert len(gone) == 5
+
+
+FEED = declaration("""
+    path: /orders
+    records: data
+    pager: {type: page, param: page, total_pages: pages}
+    changes: {param: token, token: {header: ETag}}
+""")
+
+
+@pytest.mark.parametrize("count", [0, 1, 40])
+def test_a_change_token_without_effect_is_told_of(count: int) -> None:
+    """SPEC 4: Kinto shows what is deleted only to who asks since; a misspelt parameter lists everything each time."""
+
+    class Feed(Platform):
+        async def answer(self, request: web.Request) -> web.Response:
+            page = int(request.query.get("page", 1))
+            records = [] if request.query.get("token") == "7" else self._all()[:count]
+            body = {"data": records[page * 10 - 10 : page * 10], "pages": max(1, -(-len(records) // 10))}
+            return replied(body, {"ETag": "7"})
+
+    found = warnings(Feed(), FEED.replace("param: token", "param: tokn"))
+    said = [each for each in found if each.startswith("tokn has no effect: asked for what has changed since")]
+    assert len(said) == (1 if count == 40 else 0), found
+    right = [warning for warning in warnings(Feed(), FEED) if "shows no record" not in warning]
+    assert right == []

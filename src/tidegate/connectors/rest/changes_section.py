@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tidegate.connectors.rest.declaration import ChangesDeclaration
+from tidegate.connectors.rest.pager_section import required_place
 from tidegate.connectors.rest.section import Section
 
 GONE = frozenset({410})
@@ -21,7 +22,7 @@ def read_changes(stream: Section) -> ChangesDeclaration | None:
     removed = section.optional_text("removed")
     made = ChangesDeclaration(
         param=section.text("param"),
-        token=tuple(section.text("token").split(".")),
+        token=required_place(section, "token"),
         expired=section.statuses("expired_statuses") or GONE,
         expired_codes=frozenset(str(code) for code in section.items("expired_codes")),
         removed=tuple(removed.split(".")) if removed else None,

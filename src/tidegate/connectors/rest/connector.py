@@ -164,6 +164,13 @@ class RestSource:
         parents = self._filled[child.parent.declared.stream.name]
         return ChildListing(child, filled, parents, request, self._client, self._clock).pages()
 
+    async def total(self, request: FetchRequest) -> int | None:
+        """Return how many records, or pages of them, the source says that ``request`` would show; None if it does not say."""
+        if request.stream in self._children:
+            return None
+        listed, filled = self._listed[request.stream], self._filled[request.stream]
+        return await Listing(listed, filled, request, self._client, self._clock).total()
+
     def listing(self, request: FetchRequest) -> str:
         """Return what tells one listing from another; see `tidegate.connectors.base.Source.listing`."""
         return listing_name(self._shape(request.stream), request)

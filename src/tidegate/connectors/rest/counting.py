@@ -6,9 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from tidegate.connectors.rest import joints
-from tidegate.connectors.rest.envelope import whole_number
+from tidegate.connectors.rest.declaration import Place
 from tidegate.connectors.rest.pagers import Drifted, PageSeen, Position, next_link
-from tidegate.domain.cursor import Path
 from tidegate.domain.errors import ContractBroken
 
 
@@ -18,15 +17,14 @@ class PagePager:
 
     param: str
     first: int
-    has_more: Path | None
-    total_pages: Path | None
-    total_pages_header: str | None
+    has_more: Place | None
+    total_pages: Place | None
     stable: bool
     next_link: bool
-    total_records: Path | None = None
+    total_records: Place | None = None
 
     @property
-    def paths(self) -> tuple[Path, ...]:
+    def paths(self) -> tuple[Place, ...]:
         """Return the paths of ``has_more``, ``total_pages`` and ``total_records``."""
         return tuple(path for path in (self.has_more, self.total_pages, self.total_records) if path is not None)
 
@@ -53,9 +51,6 @@ class PagePager:
             return not seen.envelope.flag(self.has_more)
         if self.total_pages is not None:
             return number - self.first + 1 >= seen.envelope.number(self.total_pages)
-        if self.total_pages_header is not None:
-            said = whole_number(seen.headers.get(self.total_pages_header), self.total_pages_header)
-            return number - self.first + 1 >= said
         if self.total_records is not None:
             reached = _reached(position, seen)
             ends = reached >= seen.envelope.number(self.total_records)
@@ -99,12 +94,12 @@ class OffsetPager:
     """
 
     param: str
-    has_more: Path | None
-    total_records: Path | None
+    has_more: Place | None
+    total_records: Place | None
     stable: bool
 
     @property
-    def paths(self) -> tuple[Path, ...]:
+    def paths(self) -> tuple[Place, ...]:
         """Return the paths of ``has_more`` and ``total_records``."""
         return tuple(path for path in (self.has_more, self.total_records) if path is not None)
 

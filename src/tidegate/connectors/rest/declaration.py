@@ -23,6 +23,30 @@ Tree: TypeAlias = "Mapping[str, Tree] | list[Tree] | str | int | float | bool | 
 """A JSON body as declared; its texts may name request parameters."""
 
 
+@dataclass(frozen=True, slots=True)
+class InHeader:
+    """A header of the reply, as the place of what a body holds elsewhere."""
+
+    name: str
+
+    def __str__(self) -> str:
+        return f"the header {self.name}"
+
+
+Place: TypeAlias = Path | InHeader
+"""Where a reply says something: at a path of its body, or in a header."""
+
+
+def place_text(place: Place) -> str:
+    """Return ``place`` by its name."""
+    return str(place) if isinstance(place, InHeader) else ".".join(place)
+
+
+def at_place(place: Place) -> str:
+    """Return ``place`` as the end of a sentence about what stands there."""
+    return f"{'in' if isinstance(place, InHeader) else 'at'} {place_text(place)}"
+
+
 INSTANT = "{instant}"
 """Where the value of a bound holds the instant."""
 
@@ -162,7 +186,7 @@ class PagerDeclaration:
 
     ``param``: the parameter that carries the position. ``token``, ``has_more``, ``total_pages``, ``total_records``:
     where the reply says them; of a link pager ``token`` is the next page's address, None if the Link header has it.
-    ``total_pages_header``: the same in a header. ``first``: the first page's number. ``past_end``: how the source refuses a
+    ``first``: the first page's number. ``past_end``: how the source refuses a
     page after the last one.
     ``stable``: the source promises that a listing does not shift while it is read (HOLE gg). ``next_link``: the Link header
     says whether there is a next page. ``within``: pages the records of one cursor value in a keyset; ``ties``: so does its
@@ -171,11 +195,10 @@ class PagerDeclaration:
 
     kind: PagerKind = PagerKind.NONE
     param: str = ""
-    token: Path | None = None
-    has_more: Path | None = None
-    total_pages: Path | None = None
-    total_records: Path | None = None
-    total_pages_header: str | None = None
+    token: Place | None = None
+    has_more: Place | None = None
+    total_pages: Place | None = None
+    total_records: Place | None = None
     first: int = 1
     stable: bool = False
     next_link: bool = False
@@ -209,7 +232,7 @@ class ChangesDeclaration:
     """
 
     param: str
-    token: Path
+    token: Place
     expired: frozenset[int]
     expired_codes: frozenset[str]
     removed: Path | None

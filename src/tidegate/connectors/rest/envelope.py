@@ -6,6 +6,7 @@ the page it stands on: the reply is then taken apart with care, and the record g
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -13,7 +14,7 @@ import msgspec
 
 from tidegate.connectors import json_parts
 from tidegate.connectors.http import Reply, ReplyRules, another_shape, require_json
-from tidegate.connectors.rest.declaration import EmptyForm
+from tidegate.connectors.rest.declaration import EmptyForm, InHeader, Place, place_text
 from tidegate.domain.cursor import Path
 from tidegate.domain.errors import ContractBroken
 
@@ -24,13 +25,13 @@ Attributes = tuple[str, ...]
 
 @dataclass(frozen=True, slots=True)
 class Envelope:
-    """One reply: ``records`` is the text of a JSON array, ``values`` the JSON texts at the other paths, b"" if absent.
+    """One reply: ``records`` is the text of a JSON array, ``values`` the JSON texts at the other places, b"" if absent.
 
     ``ended``: the source has said with the whole reply that there is nothing more; then it says nothing else.
     """
 
     records: bytes
-    values: dict[Path, bytes]
+    values: dict[Place, bytes]
     ended: bool = False
 
     @property
@@ -38,23 +39,23 @@ class Envelope:
         """Return whether there is no record in it."""
         return self.records[1:-1].isspace() or len(self.records) == 2
 
-    def text(self, path: Path) -> str | None:
+    def text(self, path: Place) -> str | None:
         """Return the text or number at ``path`` as written, None if it is absent, null or empty."""
         return scalar_text(self.values[path], path)
 
-    def flag(self, path: Path) -> bool:
+    def flag(self, path: Place) -> bool:
         """Return the truth value at ``path``; raises ContractBroken if the reply does not say."""
         raw = b"false" if self.ended else self.values[path]
         if raw not in (b"true", b"false"):
             raise ContractBroken(
-                f"{'.'.join(path)} should be true or false and is {_shown(raw)}.",
+                f"{place_text(path)} should be true or false and is {_shown(raw)}.",
                 remedy="Correct `has_more:` in the declaration, or leave it out.",
             )
         return raw == b"true"
 
-    def number(self, path: Path) -> int:
+    def number(self, path: Place) -> int:
         """Return the whole number at ``path``; raises ContractBroken if the reply does not say."""
-        return 0 if self.ended else whole_number(self.text(path), ".".join(path))
+        return 0 if self.ended else whole_number(self.text(path), place_text(path))
 
 
 def whole_number(text: str | None, where: str) -> int:
@@ -67,7 +68,7 @@ def whole_number(text: str | None, where: str) -> int:
     return int(text)
 
 
-def scalar_text(raw: bytes, path: Path) -> str | None:
+def scalar_text(raw: bytes, path: Place) -> str | None:
     """Return a JSON text or number as plain text; numbers digit by digit, however long. None for nothing."""
     if raw in (b"", b"null"):
         return None
@@ -77,8 +78,15 @@ def scalar_text(raw: bytes, path: Path) -> str | None:
         if raw[:1] not in (b"[", b"{"):
             return raw.decode("ascii")
     except ValueError:  # no UTF-8, or half of a surrogate pair
-        raise ContractBroken(f"{'.'.join(path)} is no text that could be sent back: {_shown(raw)}.") from None
-    raise ContractBroken(f"{'.'.join(path)} should be a plain value and is {_shown(raw)}.")
+        raise ContractBroken(f"{place_text(path)} is no text that could be sent back: {_shown(raw)}.") from None
+    raise ContractBroken(f"{place_text(path)} should be a plain value and is {_shown(raw)}.")
+
+
+def _of_header(value: str | None) -> bytes:
+    """Return a header's value as JSON text: true and false as such, all else as a text."""
+    if value is None:
+        return b""
+    return value.lower().encode() if value.lower() in ("true", "false") else json.dumps(value).encode()
 
 
 def _shown(raw: bytes) -> str:
@@ -93,18 +101,20 @@ class EnvelopeReader:
     """
 
     def __init__(
-        self, records: Path, others: Iterable[Path], inside: str = "", empty: frozenset[EmptyForm] = frozenset()
+        self, records: Path, others: Iterable[Place], inside: str = "", empty: frozenset[EmptyForm] = frozenset()
     ) -> None:
         self._empty = empty
         self._inside, self._element = inside, _element(inside)
         self._name = ".".join(records) or "the reply"
         self._path, self._others = records, tuple(dict.fromkeys(others))
+        self._paths = tuple(place for place in self._others if not isinstance(place, InHeader))
+        self._headers = tuple(place for place in self._others if isinstance(place, InHeader))
         self._decoder: msgspec.json.Decoder[object]
         if records:
-            shape, attributes = _shape((records, *self._others), required=() if EmptyForm.ABSENT in empty else records)
+            shape, attributes = _shape((records, *self._paths), required=() if EmptyForm.ABSENT in empty else records)
             self._decoder = msgspec.json.Decoder(shape)
             self._records: Attributes = attributes[records]
-            self._values = {path: attributes[path] for path in self._others}
+            self._values = {path: attributes[path] for path in self._paths}
         else:
             self._decoder = msgspec.json.Decoder(msgspec.Raw)
             self._records, self._values = (), {}
@@ -143,10 +153,10 @@ class EnvelopeReader:
     def _carefully(self, reply: Reply, rules: ReplyRules) -> tuple[bytes, dict[Path, bytes]]:
         """Return the same parts of a reply that no decoder takes whole."""
         try:
-            found = _members_at(reply.body, (self._path, *self._others))
+            found = _members_at(reply.body, (self._path, *self._paths))
         except ValueError as error:
             raise another_shape(reply, error, rules) from error
-        return found[self._path], {path: found[path] for path in self._others}
+        return found[self._path], {path: found[path] for path in self._paths}
 
     def _checked(self, reply: Reply, rules: ReplyRules, records: bytes, values: dict[Path, bytes]) -> Envelope:
         if self._is_empty(records):
@@ -159,7 +169,9 @@ class EnvelopeReader:
             )
         if self._inside:
             records = _inner(self._element, self._inside, records, self._name, rules)
-        return Envelope(records, values)
+        said: dict[Place, bytes] = {place: _of_header(reply.headers.get(place.name)) for place in self._headers}
+        said.update((path, text) for path, text in values.items())
+        return Envelope(records, said)
 
 
 def _element(inside: str) -> msgspec.json.Decoder[list[object]]:

@@ -10,9 +10,11 @@ from itertools import pairwise
 
 from tidegate.connectors import json_parts
 from tidegate.connectors.base import Connector, Source
-from tidegate.connectors.rest.connector import RestConnector
-from tidegate.connectors.rest.declaration import PagerDeclaration, PagerKind, StreamDeclaration
+from tidegate.connectors.rest.connector import RestConnector, RestSource
+from tidegate.connectors.rest.declaration import PagerDeclaration, PagerKind, StreamDeclaration, at_place, place_text
+from tidegate.connectors.rest.feed_probes import of_a_token_without_effect
 from tidegate.connectors.rest.filters import bounds
+from tidegate.connectors.rest.hidden import of_what_a_bound_hides
 from tidegate.connectors.rest.probes import at, of_a_stranger, out_of_order, parsed, probe
 from tidegate.domain.clock import Clock
 from tidegate.domain.cursor import CursorField
@@ -73,6 +75,10 @@ async def examine(
         return replace(understood, error=f"{error.code}: {error}")
     records = _records(page)
     probed = () if declared is None else await probe(source, declared, now)
+    if declared is not None and not probed:
+        probed += await of_a_token_without_effect(source, declared, now)
+    if declared is not None and not probed and isinstance(source, RestSource):
+        probed += await of_what_a_bound_hides(source, declared, now)
     if stranger is not None and records:
         probed += await of_a_stranger(stranger, stream, now)
     return replace(
@@ -126,7 +132,7 @@ def describe_listing(declared: StreamDeclaration) -> str:
         whom = "each" if parent.each is None else f"those that do not hold all at {'.'.join(parent.each)}"
         what += f", for {whom} of {parent.stream}"
     if changes is not None:
-        what += f"; changes since {changes.param}=<{'.'.join(changes.token)} of the last page>"
+        what += f"; changes since {changes.param}=<{place_text(changes.token)} of the last page>"
     return what
 
 
@@ -139,8 +145,8 @@ def describe_pager(pager: PagerDeclaration) -> str:
 
 
 def _describe(pager: PagerDeclaration) -> str:
-    at = {name: ".".join(path) for name in ("token", "has_more", "total_pages", "total_records")
-          if (path := getattr(pager, name)) is not None}  # fmt: skip
+    at = {name: place_text(place) for name in ("token", "has_more", "total_pages", "total_records")
+          if (place := getattr(pager, name)) is not None}  # fmt: skip
     has_more = f"{at['has_more']}: false" if "has_more" in at else ""
     match pager.kind:
         case PagerKind.NONE:
@@ -150,10 +156,12 @@ def _describe(pager: PagerDeclaration) -> str:
         case PagerKind.LAST_ID:
             return f"?{pager.param}=<last key>; the end is {has_more or 'an empty page'}"
         case PagerKind.LINK:
-            where = f"the address at {at['token']}" if "token" in at else 'the Link header\'s rel="next"'
+            where = (
+                f"the address {at_place(pager.token)}" if pager.token is not None else 'the Link header\'s rel="next"'
+            )
             return f"{where}; the end is a page without one"
         case PagerKind.PAGE:
-            last, total = at.get("total_pages") or pager.total_pages_header, at.get("total_records")
+            last, total = at.get("total_pages"), at.get("total_records")
             ends = (last and f"page {last}", total and f"{total} records", pager.next_link and 'no rel="next"')
             return f"?{pager.param}=<number>; the end is {has_more or next(filter(None, ends), 'an empty page')}"
         case PagerKind.OFFSET | PagerKind.KEYSET:

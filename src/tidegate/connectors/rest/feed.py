@@ -8,9 +8,8 @@ from dataclasses import replace
 import msgspec
 
 from tidegate.connectors import json_parts
-from tidegate.connectors.rest.declaration import ChangesDeclaration
+from tidegate.connectors.rest.declaration import ChangesDeclaration, Place, at_place
 from tidegate.connectors.rest.envelope import Envelope
-from tidegate.domain.cursor import Path
 from tidegate.domain.errors import ContractBroken
 from tidegate.domain.fetch import FetchReport
 
@@ -25,7 +24,7 @@ class Feed:
         self._declared, self._key = declared, key
 
     @property
-    def paths(self) -> tuple[Path, ...]:
+    def paths(self) -> tuple[Place, ...]:
         """Return where in the reply it reads."""
         removed = self._declared.removed
         return (self._declared.token,) if removed is None else (self._declared.token, removed)
@@ -48,7 +47,7 @@ class Feed:
         token = last.text(self._declared.token)
         if token is None:
             raise ContractBroken(
-                f"The listing has ended without a change token at {'.'.join(self._declared.token)}.",
+                f"The listing has ended without a change token {at_place(self._declared.token)}.",
                 remedy="Correct `changes: {token: …}` in the declaration.",
             )
         remarks = {**report.remarks, EXPIRED_REMARK: 1} if expired else report.remarks

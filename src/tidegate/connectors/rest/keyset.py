@@ -21,10 +21,10 @@ from itertools import pairwise
 
 import msgspec
 
-from tidegate.connectors.rest.declaration import BoundParam
+from tidegate.connectors.rest.declaration import BoundParam, Place
 from tidegate.connectors.rest.filters import render_lower, shown_again
 from tidegate.connectors.rest.pagers import FIRST, Drifted, Pager, PageSeen, Position, sendable
-from tidegate.domain.cursor import CursorField, Path
+from tidegate.domain.cursor import CursorField
 from tidegate.domain.errors import ContractBroken
 
 
@@ -43,7 +43,7 @@ class KeysetPager:
     param: str
 
     @property
-    def paths(self) -> tuple[Path, ...]:
+    def paths(self) -> tuple[Place, ...]:
         """Return the paths of the inner pager."""
         return self.within.paths
 

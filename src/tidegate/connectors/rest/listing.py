@@ -154,6 +154,15 @@ class Listing:
             if page.token is None:
                 return
 
+    async def total(self) -> int | None:
+        """Return how many records, or pages of them, the source says there are, by one request; None if it does not say."""
+        declared = self._listed.declared.pager.within or self._listed.declared.pager
+        place = declared.total_records or declared.total_pages
+        if place is None:
+            return None
+        _, seen = await self._read(self._trail.at)
+        return seen.envelope.number(place)
+
     def _begin_again(self, reason: str) -> None:
         self._trail = self._trail.again()
         self._resumed, self._newest = False, None

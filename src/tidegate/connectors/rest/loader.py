@@ -17,6 +17,7 @@ from tidegate.connectors.rest.declaration import (
     Declaration,
     EmptyForm,
     Grant,
+    InHeader,
     LimitSigns,
     Login,
     Meaning,
@@ -293,10 +294,12 @@ def _check_paths(section: Section, made: StreamDeclaration) -> None:
     pager = made.pager.within or made.pager
     changes = (made.changes.token, made.changes.removed) if made.changes is not None else ()
     places = (pager.token, pager.has_more, pager.total_pages, pager.total_records, *changes)
-    told = list(dict.fromkeys(path for path in places if path is not None))
+    told = list(dict.fromkeys(place for place in places if place is not None and not isinstance(place, InHeader)))
     if told and not made.records:
         raise section.refuse(
-            "pager", "reads the reply's members, but the reply is a list itself", "Declare `records:`, or a Link pager."
+            "pager",
+            "reads the reply's members, but the reply is a list itself",
+            "Declare `records:`, or a header: `{header: NAME}`.",
         )
     paths = [made.records, *told]
     for outer, inner in permutations(paths, 2):

@@ -26,9 +26,9 @@ from typing import Protocol, TypeAlias
 from multidict import CIMultiDictProxy
 from yarl import URL
 
+from tidegate.connectors.rest.declaration import Place, at_place
 from tidegate.connectors.rest.envelope import Envelope, scalar_text
 from tidegate.connectors.rest.records import Glances
-from tidegate.domain.cursor import Path
 from tidegate.domain.errors import ContractBroken
 
 Position: TypeAlias = Mapping[str, object]
@@ -79,7 +79,7 @@ class Pager(Protocol):
     """The rule of one stream's pages. Pagers hold no state: the position is all there is to resume from."""
 
     @property
-    def paths(self) -> tuple[Path, ...]:
+    def paths(self) -> tuple[Place, ...]:
         """Return where in the reply it reads."""
         ...
 
@@ -99,7 +99,7 @@ class Pager(Protocol):
 class NoPager:
     """The whole listing is one page."""
 
-    paths: tuple[Path, ...] = ()
+    paths: tuple[Place, ...] = ()
 
     def asks(self, position: Position) -> Mapping[str, str | int]:
         """Return no parameters."""
@@ -115,11 +115,11 @@ class CursorPager:
     """Pages by a token that the reply holds."""
 
     param: str
-    token: Path
-    has_more: Path | None
+    token: Place
+    has_more: Place | None
 
     @property
-    def paths(self) -> tuple[Path, ...]:
+    def paths(self) -> tuple[Place, ...]:
         """Return the paths of the token and of ``has_more``."""
         return (self.token,) if self.has_more is None else (self.token, self.has_more)
 
@@ -133,7 +133,7 @@ class CursorPager:
             return None
         token = seen.envelope.text(self.token)
         if token is None and self.has_more is not None:
-            raise ContractBroken(f"The source says there is more and gives no token at {'.'.join(self.token)}.")
+            raise ContractBroken(f"The source says there is more and gives no token {at_place(self.token)}.")
         return None if token is None else {"token": token}
 
 
@@ -142,10 +142,10 @@ class LastIdPager:
     """Pages by the last record's key. Notices a source that restarts at page one when it does not know the key."""
 
     param: str
-    has_more: Path | None
+    has_more: Place | None
 
     @property
-    def paths(self) -> tuple[Path, ...]:
+    def paths(self) -> tuple[Place, ...]:
         """Return the path of ``has_more``."""
         return () if self.has_more is None else (self.has_more,)
 
@@ -185,12 +185,12 @@ def sendable(key: bytes) -> str | None:
 
 @dataclass(frozen=True, slots=True)
 class LinkPager:
-    """Pages by the next page's address, on the same host only: at ``url`` in the reply, or the Link header's rel="next"."""
+    """Pages by the next page's address, on the same host only: at ``url``, or the Link header's rel="next"."""
 
-    url: Path | None = None
+    url: Place | None = None
 
     @property
-    def paths(self) -> tuple[Path, ...]:
+    def paths(self) -> tuple[Place, ...]:
         """Return the path of the address."""
         return () if self.url is None else (self.url,)
 

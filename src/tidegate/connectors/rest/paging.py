@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from tidegate.connectors.rest.counting import OffsetPager, PagePager
-from tidegate.connectors.rest.declaration import PagerDeclaration, PagerKind
+from tidegate.connectors.rest.declaration import PagerDeclaration, PagerKind, Place
 from tidegate.connectors.rest.pagers import CursorPager, LastIdPager, LinkPager, NoPager, Pager
 from tidegate.connectors.rest.placed import PlacedPager
-from tidegate.domain.cursor import Path
 
 
 def pager(
-    declaration: PagerDeclaration, *, change_token: Path | None = None, sizes: frozenset[int] = frozenset()
+    declaration: PagerDeclaration, *, change_token: Place | None = None, sizes: frozenset[int] = frozenset()
 ) -> Pager:
     """Return the pager that ``declaration`` describes.
 
@@ -34,7 +33,6 @@ def pager(
                 declaration.first,
                 declaration.has_more,
                 declaration.total_pages,
-                declaration.total_pages_header,
                 declaration.stable,
                 declaration.next_link,
                 declaration.total_records,

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from yarl import URL
 
 from tidegate.connectors.rest import joints
+from tidegate.connectors.rest.declaration import Place
 from tidegate.connectors.rest.pagers import CursorPager, Drifted, LinkPager, PageSeen, Position
-from tidegate.domain.cursor import Path
 
 _FIRST_PLACES = frozenset((1, 2))
 """What the second page may be called where the first one has no number: from 0 on, or from 1."""
@@ -38,7 +38,7 @@ class PlacedPager:
     sizes: frozenset[int] = frozenset()
 
     @property
-    def paths(self) -> tuple[Path, ...]:
+    def paths(self) -> tuple[Place, ...]:
         """Return the paths of the pager."""
         return self.within.paths
 

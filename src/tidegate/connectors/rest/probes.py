@@ -15,15 +15,16 @@ from itertools import pairwise, takewhile
 
 from tidegate.connectors import json_parts
 from tidegate.connectors.base import Source
-from tidegate.connectors.rest.declaration import BoundParam, Meaning, PagerKind, StreamDeclaration
+from tidegate.connectors.rest.declaration import BoundParam, Meaning, PagerKind, StreamDeclaration, at_place
 from tidegate.connectors.rest.filters import overshoot
 from tidegate.connectors.rest.pagers import PageRepeated
 from tidegate.domain.cursor import CursorField, CursorFormat
 from tidegate.domain.errors import SourceError
-from tidegate.domain.fetch import FetchRequest, Page
+from tidegate.domain.fetch import FetchRequest, Page, PageToken
 from tidegate.domain.stream import Stream
 from tidegate.domain.zone import find_zone
 
+DAY = timedelta(days=1)
 YEAR = timedelta(days=366)
 BEFORE_CHANGE = timedelta(days=30)
 """How far before a change of clocks records are looked for that the other offset holds for."""
@@ -34,11 +35,16 @@ USUAL_PAGE_SIZES = frozenset({10, 20, 25, 30, 50, 100, 200, 250, 500, 1000})
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """One page as a probe sees it: its records, decoded, whether it is the last one, and why some may not be shown."""
+    """One page as a probe sees it: its records, decoded, where the next one starts, and why some may not be shown."""
 
     records: list[object]
-    last: bool
+    token: PageToken | None = None
     shortfall: str = ""
+
+    @property
+    def last(self) -> bool:
+        """Return whether there is no page after it."""
+        return self.token is None
 
     def keys(self, stream: Stream) -> list[str]:
         """Return the records' keys as text, those that have one."""
@@ -56,17 +62,23 @@ async def probe(source: Source, declared: StreamDeclaration, now: datetime) -> t
     pages, failure = await _pages(source, FetchRequest(stream.name, None, None, now), 2)
     if pages:
         findings += [*_of_keys(stream, pages[0]), *_of_the_end(declared, pages), *_of_the_next_page(declared, pages)]
-        findings += [*_of_the_size(declared, pages), *dict.fromkeys(page.shortfall for page in pages if page.shortfall)]
+        findings += [*_of_what_has_no_value(declared, pages[0]), *_of_the_size(declared, pages)]
+        findings += [*dict.fromkeys(page.shortfall for page in pages if page.shortfall)]
     if pages and failure is None and stream.cursor is not None and declared.lower is not None:
         found, failure = await _of_an_equality(source, declared, pages[0], now)
         if not found and failure is None:
             found, failure = await _of_the_filter(source, declared, pages[0].values(stream.cursor), now)
+        if not found and failure is None:
+            found, failure = await _of_a_bound_that_is_now(source, declared, now)
         findings += found
     if pages and failure is None and not findings and declared.lower is not None:
         found, failure = await _of_the_order(source, stream, pages[0], now)
         findings += found
     if pages and failure is None and not findings and stream.cursor is not None and declared.lower is not None:
         found, failure = await _of_another_season(source, declared, now)
+        findings += found
+    if failure is None and not findings:
+        found, failure = await _of_the_inner_page(source, declared, pages, now)
         findings += found
     if isinstance(failure, PageRepeated):
         findings.append(_repeated(declared.pager.param or "the page's number"))
@@ -98,7 +110,7 @@ async def _pages(source: Source, request: FetchRequest, most: int) -> tuple[list
                     listing = page.token.get("listing")
                     shown.clear()
                 records = json_parts.decoded(page.records)
-                shown.append(Shown(records, page.token is None, page.report.shortfall))
+                shown.append(Shown(records, page.token, page.report.shortfall))
                 if len(shown) == most:
                     break
     except SourceError as failure:
@@ -131,8 +143,9 @@ def _of_the_end(declared: StreamDeclaration, pages: list[Shown]) -> list[str]:
     if pager.kind is PagerKind.NONE:
         return [f"{count} records and no pager: this looks like a first page of more. Declare `pager:`."]
     told = pager.token or pager.has_more or pager.total_pages or pager.total_records
-    where = f"at {'.'.join(told)}" if told else "in the Link header"
-    return [f"The page is full, {count} records, and {where} nothing says that there is more: check `pager:`."]
+    where = at_place(told) if told else "in the Link header"
+    another = "" if told else " If another header says it, name it: `url: {header: NAME}`."
+    return [f"The page is full, {count} records, and {where} nothing says that there is more: check `pager:`.{another}"]
 
 
 def _of_the_size(declared: StreamDeclaration, pages: list[Shown]) -> list[str]:
@@ -147,6 +160,47 @@ def _of_the_size(declared: StreamDeclaration, pages: list[Shown]) -> list[str]:
         f"{count} records came where {declared.page_size} were asked for, though there are more: if the platform allows no more,"
         f" write `value: {count}` in `page_size:`; else correct its `param`."
     ]
+
+
+def _of_what_has_no_value(declared: StreamDeclaration, page: Shown) -> list[str]:
+    """A record without a cursor value until its first edit is in no listing from a bound on, and no run says so (SPEC 4)."""
+    cursor, lower = declared.stream.cursor, declared.lower
+    if cursor is None or lower is None:
+        return []
+    bare = len(page.records) - len(page.values(cursor))
+    if not bare:
+        return []
+    name = ".".join(cursor.path)
+    return [
+        f"{bare} of {len(page.records)} records have no readable {name} where all are asked for: asked from an instant on, the"
+        f" platform may hide them, and no run would fetch them. If a record has none until its first edit, name a field that is"
+        f" set from the start, or leave `cursor:` and `lower:` out to list in full."
+    ]
+
+
+async def _of_the_inner_page(
+    source: Source, declared: StreamDeclaration, pages: list[Shown], now: datetime
+) -> tuple[list[str], SourceError | None]:
+    """Ask for the next page by number from where a keyset's second page began: it must not show that one again.
+
+    Else each run would fail, at the end of its listing or at the first page of one cursor value.
+    """
+    within = declared.pager.within
+    onward = pages[0].token.get("at") if pages and pages[0].token is not None else None
+    numbered = (
+        within is not None and within.kind is PagerKind.PAGE and declared.pager.ties is None and declared.parent is None
+    )
+    if within is None or not numbered or len(pages) < 2 or not isinstance(onward, dict) or "within" in onward:
+        return [], None
+    resume = {**(pages[0].token or {}), "at": {**onward, "within": {"page": within.first + 1}}}
+    further, failure = await _pages(source, FetchRequest(declared.stream.name, None, None, now, resume), 1)
+    shown = [page.keys(declared.stream) for page in (pages[1], *further)]
+    if len(shown) < 2 or not shown[1] or shown[0] != shown[1]:
+        return [], failure
+    return [
+        f"{within.param} has no effect: within one cursor value the second page repeats the first, and runs would fail there."
+        " Name the parameter that asks for the next page in `within:`, or use the platform's own token or link without a keyset."
+    ], None
 
 
 def _repeated(param: str, remedy: str = "") -> str:
@@ -209,9 +263,11 @@ async def _of_an_equality(
     assert cursor is not None
     assert lower is not None
     values = first.values(cursor)
-    if not values or min(values) >= max(values) - _grain(lower):
+    if not values:
         return [], None
     oldest = min(values)
+    if oldest >= max(values) - _grain(lower):  # all of one moment, as in an account that was filled for a trial
+        oldest -= _grain(lower) + DAY
     pages, failure = await _pages(source, FetchRequest(declared.stream.name, oldest, None, now), 1)
     if not pages:
         return [], failure
@@ -224,7 +280,7 @@ async def _of_an_equality(
     return [
         f"{lower.param} hides what is later: asked from {oldest.isoformat()} on, none of {later} records with a later {name} is"
         " shown. If the platform wants an operator in front of the instant, write it in `lower.value`, such as"
-        ' ">={instant}"; else correct `lower.param`, or leave `lower:` out to list in full.'
+        ' ">={instant}"; else correct `lower.param` or its `format`, or leave `lower:` out to list in full.'
     ], None
 
 
@@ -243,18 +299,35 @@ async def _of_the_filter(
     if not pages:
         return [], failure
     filtered, shown = pages[0], pages[0].values(cursor)
-    older = sum(value < newest - grain for value in shown)
     name = ".".join(cursor.path)
-    if older:
-        return [
-            f"{lower.param} has no effect: asked from {newest.isoformat()} on, {older} of {len(shown)} records are older by"
-            f" {name}. Correct `lower.param`, its `format` or `time_zone`, or leave `lower:` out to list in full."
-        ], None
+    if no_effect := _of_older(cursor, lower, shown, newest):
+        return no_effect, None
     if newest not in shown and (filtered.last or cursor.ascending):
         remedy = "Correct its `format` or `time_zone`"
         remedy += ", or declare `meaning: exclusive`." if lower.meaning is Meaning.INCLUSIVE else "."
         return [f"{lower.param} leaves out a record whose {name} is exactly the value asked for. {remedy}"], None
     return [], None
+
+
+async def _of_a_bound_that_is_now(
+    source: Source, declared: StreamDeclaration, now: datetime
+) -> tuple[list[str], SourceError | None]:
+    """Ask from ``now`` on: nothing older may be shown, however close to one another the records' cursor values are."""
+    cursor, lower = declared.stream.cursor, declared.lower
+    assert cursor is not None
+    assert lower is not None
+    pages, failure = await _pages(source, FetchRequest(declared.stream.name, now, None, now), 1)
+    return (_of_older(cursor, lower, pages[0].values(cursor), now) if pages else []), failure
+
+
+def _of_older(cursor: CursorField, lower: BoundParam, shown: Sequence[datetime], asked_from: datetime) -> list[str]:
+    older = sum(value < asked_from - _grain(lower) for value in shown)
+    if not older:
+        return []
+    return [
+        f"{lower.param} has no effect: asked from {asked_from.isoformat()} on, {older} of {len(shown)} records are older by"
+        f" {'.'.join(cursor.path)}. Correct `lower.param`, its `format` or `time_zone`, or leave `lower:` out to list in full."
+    ]
 
 
 async def _of_the_order(
@@ -270,7 +343,7 @@ async def _of_the_order(
     if not pages:
         return [], failure
     before, after = (
-        Shown([record for record in page.records if parsed(cursor, record) == value], last=False).keys(stream)
+        Shown([record for record in page.records if parsed(cursor, record) == value]).keys(stream)
         for page in (first, pages[0])
     )
     both = set(before) & set(after)

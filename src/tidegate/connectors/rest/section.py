@@ -195,6 +195,10 @@ class Section:
             raise self.refuse(key, f"cannot be read ({error})", "Write mappings, lists and plain values.") from None
         return made
 
+    def is_mapping(self, key: str) -> bool:
+        """Return whether the value of ``key`` is a mapping."""
+        return isinstance(self._nodes.get(key), yaml.MappingNode)
+
     def items(self, key: str) -> tuple[Scalar, ...]:
         """Return the list of plain values under ``key``; one plain value is a list of one, absent is empty."""
         node = self._take(key)
