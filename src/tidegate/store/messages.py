@@ -141,12 +141,14 @@ dropped as (
     returning m.message_id, m.route_id, m.position, c.state as was
 ),
 given_up as (
-    select route_id, min(position) as first from dropped where was = 'open' group by route_id
+    select g.route_id, exists (select from outbox b where b.route_id = g.route_id and b.state = 'open'
+                                                      and b.position < g.first) as behind_others
+      from (select route_id, min(position) as first from dropped where was = 'open' group by route_id) g
 ),
 fenced as (
     update routes r set epoch = r.epoch + 1, lease_until = null,
-           not_before_at = case when exists (select from outbox b where b.route_id = r.id and b.state = 'open'
-                                                                    and b.position < g.first) then r.not_before_at else $8 end
+           not_before_at = case when g.behind_others then r.not_before_at else $8 end,
+           failing_since = case when g.behind_others then r.failing_since end
       from given_up g where r.id = g.route_id
 )
 select message_id from dropped
@@ -156,8 +158,9 @@ select message_id from dropped
 async def drop(connection: Connection, choice: Choice, reason: str, now: datetime) -> set[str]:
     """Mark the chosen batches as dropped that are dead, or open and in no sender's hands; return their ids.
 
-    An open one is dead in the same moment, and its route goes on: what comes next in order is tried at once, and what was
-    waited for before it keeps its time. A sender whose lease had run out loses the route by it, and settles nothing more.
+    An open one is dead in the same moment, and its route goes on: what comes next in order is tried at once, and its receiver
+    counts as failing from its next failure; what waits before it keeps its time. A sender whose lease had run out loses the
+    route by it, and settles nothing more.
     """
     await connection.execute(  # first: what is read then has been settled by no other meanwhile
         f"select from routes r where r.id in (select t.id {_CHOSEN}) order by r.id for update", *choice.parameters

@@ -145,6 +145,25 @@ def test_what_waits_before_a_message_that_is_given_up_keeps_its_time(database_ur
     in_sending(database_url, story)
 
 
+def test_the_failures_of_what_was_given_up_are_not_those_of_the_next(database_url: str) -> None:
+    """SPEC 5 "retries for days": a receiver that choked on one message has its days anew for those behind it."""
+
+    async def story(sending: Sending) -> None:
+        await prepare(sending, retry_for_days=1)
+        sending.receiver.answer = lambda _number: FAILS
+        await sending.tick()
+        parts, (first, second, third) = sending.world.parts, await ids(sending)
+        sending.world.clock.advance(hours=25)
+        assert await drop(parts, Choice(ids=[third]), "not this") == 1
+        assert await sending.pool.fetchval("select failing_since from routes") == utc(14), "that of the first, still"
+        assert await drop(parts, Choice(ids=[first]), "the app chokes on it") == 1
+        await sending.send()
+        assert sending.receiver.received[-1].id == second
+        assert await shown(sending) == ["dropped", "open", "dropped"], "it has been tried once, not for a day"
+
+    in_sending(database_url, story)
+
+
 def test_nothing_is_dropped_that_a_sender_has_in_hand(database_url: str) -> None:
     """SPEC 5 "Fencing": the receiver may be taking it just now. All or none; what is dead on that route can be dropped."""
 
