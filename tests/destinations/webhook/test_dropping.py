@@ -209,8 +209,8 @@ def test_a_sender_that_froze_settles_nothing_that_was_given_up_meanwhile(databas
         sending.world.clock.advance(seconds=16)
         (first, *_) = await ids(sending)
         assert await drop(sending.world.parts, Choice(ids=[first]), "it hangs") == 1
+        answer = Answer(Verdict.ACKNOWLEDGED, 200)
         with pytest.raises(LeaseLost):
-            answer = Answer(Verdict.ACKNOWLEDGED, 200)
             await store.settle(sending.pool, frozen, in_hand, MessageState.ACKNOWLEDGED, answer, now(), now())
         assert await store.renew(sending.pool, [(frozen.id, frozen.epoch)], now()) == set()
         await sending.send()
