@@ -328,6 +328,12 @@ def test_records_in_the_dead_letter_are_told_of(cli: CommandLine, other: Command
                   now()
              from route""",
     )
+    other_columns = json.dumps({"position": 2, "part": 2, "message_id": "no", "dropped_at": "2026-07-14T00:00:00Z"})
+    in_database(
+        cli,
+        f"""insert into tidegate.outbox
+            select d.* from tidegate.outbox o, jsonb_populate_record(o, '{other_columns}') d""",
+    )
     result = cli("export", "acme/orders", "-o", str(other.folder / "orders.json"))
     told = "17 RECORDS ARE IN THE DEAD LETTER OF THE OLD SERVER"
     assert (result.exit_code, told in result.stderr) == (0, True)

@@ -102,6 +102,55 @@ def test_from_a_file_to_a_receiver_and_again_from_the_dead_letter(cli: CommandLi
         assert json.loads(result.stderr)["remedy"]
 
 
+def test_what_no_receiver_will_take_is_dropped_dead_or_open(cli: CommandLine, receiving: App) -> None:
+    """SPEC 5, 8: by id or from the dead letter, with a reason; the run ends, and every face says what was not taken."""
+    cli.environment["SIGNING"] = SECRET
+    cli.apply(webhook(receiving.url))
+    make_due(cli)
+    receiving.status = 503
+    assert cli("tick").exit_code == 1
+    (waits,) = cli.json("webhook", "list")
+    assert (waits["state"], waits["dropped_at"], waits["dropped_reason"]) == ("open", None, "")
+    for wrong in (
+        ["drop", waits["message_id"]],
+        ["drop", waits["message_id"], "--reason", " "],
+        ["drop", waits["message_id"], "msg_unknown", "--reason", "chokes"],
+        ["drop", "--reason", "chokes"],
+        ["drop", "--installation", "acme/orders", "--reason", "chokes"],
+        ["drop", waits["message_id"], "--dead", "--reason", "chokes"],
+    ):
+        result = cli("webhook", *wrong, "--json")
+        assert (result.exit_code, result.stdout) == (2, "")
+        assert json.loads(result.stderr)["remedy"]
+    assert cli.json("webhook", "list") == [waits]
+    assert cli.json("webhook", "drop", waits["message_id"], "--reason", "[chokes]") == {"dropped": 1}
+    cli.json("tick")
+    assert len(receiving.ids) == 1, "it is sent no more"
+    (run,) = cli.json("runs")
+    assert (run["state"], run["dead_count"]) == ("succeeded", waits["records"])
+    assert cli.json("coverage")[0]["dead_records"] == waits["records"]
+    told = f"not acknowledged: {waits['records']} records, see `tidegate webhook list --state dead --state dropped`"
+    assert told in cli.ok("coverage").replace("\n", " ")
+    assert (cli.json("webhook", "dead-letters"), cli.json("alerts")) == ([], [])
+    (dropped,) = cli.json("webhook", "list", "--state", "dropped")
+    assert (dropped["state"], dropped["status"], dropped["dropped_reason"]) == ("dropped", 503, "[chokes]")
+    shown = cli.ok("webhook", "show", waits["message_id"])
+    assert f"Last answer: {waits['answer']}" in shown
+    assert ": [chokes]" in shown
+
+    receiving.status = 422
+    assert cli.json("webhook", "replay", waits["message_id"]) == {"replayed": 1}
+    cli("tick")
+    assert len(cli.json("alerts")) == 1
+    assert "takes out what is not wanted" in cli.json("alerts")[0]["remedy"]
+    everything = ("webhook", "drop", "--dead", "--installation", "acme/orders", "--reason", "no such field")
+    assert "1 message dropped." in cli.ok(*everything)
+    assert "No message in the dead letter fits." in cli.ok(*everything)
+    assert "no such field" in cli.ok("webhook", "list").replace("\n", " ")
+    cli("tick")
+    assert cli.json("alerts") == []
+
+
 def test_a_tick_that_leaves_a_receiver_waiting_says_so(cli: CommandLine, receiving: App) -> None:
     """SPEC 8: exit code 1, the state, and why; nothing is covered yet."""
     cli.environment["SIGNING"] = SECRET

@@ -19,9 +19,11 @@ from tests.signals.test_traces import Process, names, one, trace_ids
 from tidegate import bootstrap
 from tidegate.domain.clock import Clock
 from tidegate.domain.outgoing import TO_RECEIVER
+from tidegate.engine.commands.messages import drop
 from tidegate.signals.requests import RequestSent, watched_requests
 from tidegate.signals.watching import watch
 from tidegate.store import fleet
+from tidegate.store.messages import Choice
 
 
 def utc(day: int, hour: int = 0, minute: int = 0) -> datetime:
@@ -122,6 +124,9 @@ def test_attempts_are_counted_by_outcome_and_kind(database_url: str, tmp_path: P
         assert seen["sends_total,kind=webhook,outcome=dead"] == 1
         assert (seen["outbox_batches,kind=webhook,state=dead"], seen["outbox_oldest_seconds,kind=webhook"]) == (1, 0)
         assert "delivery_seconds_count,kind=webhook" not in seen, "nothing was acknowledged"
+        await drop(sending.world.parts, Choice(ids=[(await sending.outbox())[0]["message_id"]]), "not wanted")
+        sending.world.clock.advance(minutes=1)
+        assert "outbox_batches,kind=webhook,state=dead" not in await scraped.samples(), "nobody has to look any more"
         await sending.configure("files", {"root": str(tmp_path)}, {})
         sending.world.shop.put(9, utc(14, 10))
         sending.world.clock.set(utc(15, 1))

@@ -88,7 +88,8 @@ def _draw(found: list[StreamCoverage], now: datetime, *, links: bool) -> None:
         count = f"{each.link_count} {'link' if each.link_count == 1 else 'links'}"
         console.print(f" from {instant(chain.start_at)}, {watermark}, {count}{retired}", markup=False)
         if each.dead_records:
-            console.print(f" not acknowledged: {each.dead_records:,} records, see `tidegate webhook dead-letters`")
+            see = "`tidegate webhook list --state dead --state dropped`"
+            console.print(f" not acknowledged: {each.dead_records:,} records, see {see}")
         for missing in (each.in_front, each.uncovered):
             if missing:
                 period = missing.period

@@ -1,4 +1,4 @@
-"""`tidegate webhook`: what waits in the outbox, what is in the dead letter and why, and how to send it again."""
+"""`tidegate webhook`: what waits in the outbox, what is in the dead letter and why, how to send it again or drop it."""
 
 from __future__ import annotations
 
@@ -22,14 +22,20 @@ if TYPE_CHECKING:
     from tidegate.engine.parts import Parts
     from tidegate.store.messages import MessageRow
 
-app = typer.Typer(help="Look at webhook messages, and send them again.", no_args_is_help=True)
+app = typer.Typer(help="Look at webhook messages, and send them again or drop them.", no_args_is_help=True)
 Of = Annotated[str, typer.Argument(metavar="[TENANT[/INSTALLATION]]", help="Whose; default: all.")]
 Limit = Annotated[int, typer.Option(min=1, max=10_000, help="How many, newest first.")]
+Ids = Annotated[list[str] | None, typer.Argument(metavar="[ID]...", help="Which messages.")]
+OfInstallation = Annotated[str, typer.Option(metavar="TENANT/INSTALLATION", help="All of this installation.")]
+OfStream = Annotated[str, typer.Option(metavar="NAME", help="Only this stream's.")]
+Since = Annotated[str, typer.Option(metavar="T", help="Only those made at or after this instant.")]
+Until = Annotated[str, typer.Option(metavar="T", help="Only those made before this instant.")]
+Dead = Annotated[bool, typer.Option("--dead", help="Only those in the dead letter.")]
 
 
 @app.callback()
 def webhook() -> None:
-    """Look at webhook messages, and send them again."""
+    """Look at webhook messages, and send them again or drop them."""
 
 
 @app.command("list")
@@ -45,7 +51,7 @@ def list_(
 
 @app.command("dead-letters")
 def dead_letters(of: Of = "", limit: Limit = 100, as_json: AsJson = False) -> None:
-    """List what receivers have refused, or were away for too long to take. Exit code 0 either way."""
+    """List what receivers have refused, or were away for too long to take, and nobody has dropped. Exit code 0 either way."""
     _list(of, [MessageState.DEAD], limit, as_json=as_json)
 
 
@@ -85,33 +91,27 @@ def show(message_id: Annotated[str, typer.Argument(metavar="ID")], as_json: AsJs
     out().print(_table([found]))
     if found.answer:
         out().print(f"Last answer: {found.answer}", markup=False)
+    if found.dropped_at:
+        out().print(f"Dropped {instant(found.dropped_at)}: {found.dropped_reason}", markup=False)
     typer.echo(body.decode(errors="replace"))
 
 
 @app.command()
 def replay(
-    ids: Annotated[list[str] | None, typer.Argument(metavar="[ID]...", help="Which messages.")] = None,
-    installation: Annotated[str, typer.Option(metavar="TENANT/INSTALLATION", help="All of this installation.")] = "",
-    stream: Annotated[str, typer.Option(metavar="NAME", help="Only this stream's.")] = "",
-    since: Annotated[str, typer.Option(metavar="T", help="Only those made at or after this instant.")] = "",
-    until: Annotated[str, typer.Option(metavar="T", help="Only those made before this instant.")] = "",
-    dead: Annotated[bool, typer.Option("--dead", help="Only those in the dead letter.")] = False,
+    ids: Ids = None,
+    installation: OfInstallation = "",
+    stream: OfStream = "",
+    since: Since = "",
+    until: Until = "",
+    dead: Dead = False,
     as_json: AsJson = False,
 ) -> None:
     """Send messages again, in their order and under their ids: by id, or an installation's by the time they were made.
 
-    What still waits is not touched. A receiver that keeps ids takes only what it does not have.
+    What still waits is not touched, and what was dropped is sent only by its id. A receiver that keeps ids takes only what
+    it does not have.
     """
-    tenant_id, name = _split(installation, as_json=as_json)
-    choice = Choice(
-        ids=ids or [],
-        states=[MessageState.DEAD] if dead else [],
-        tenant_id=tenant_id,
-        installation=name,
-        stream=stream or None,
-        since=_instant(since, "--since", as_json=as_json),
-        until=_instant(until, "--until", as_json=as_json),
-    )
+    choice = _choice(ids, installation, stream, since, until, dead=dead, as_json=as_json)
 
     async def work(parts: Parts) -> int:
         from tidegate.engine.commands import messages
@@ -127,6 +127,53 @@ def replay(
         )
     else:
         out().print(f"{count} {'message is' if count == 1 else 'messages are'} sent again by the next sender.")
+
+
+@app.command()
+def drop(
+    ids: Ids = None,
+    installation: OfInstallation = "",
+    stream: OfStream = "",
+    since: Since = "",
+    until: Until = "",
+    dead: Dead = False,
+    reason: Annotated[str, typer.Option("--reason", help="Why they are not wanted; kept with when.")] = "",
+    as_json: AsJson = False,
+) -> None:
+    """Give messages up, all or none: by id, or with --dead an installation's. What still waits is not sent any more.
+
+    What comes behind them goes on, and they are no alert. Coverage still counts them as not acknowledged, and a replay by
+    id brings one back.
+    """
+    choice = _choice(ids, installation, stream, since, until, dead=dead, as_json=as_json)
+
+    async def work(parts: Parts) -> int:
+        from tidegate.engine.commands import messages
+
+        return await messages.drop(parts, choice, reason)
+
+    count = with_parts(work, as_json=as_json)
+    if as_json:
+        print_json({"dropped": count})
+    elif not count:
+        out().print("No message in the dead letter fits.")
+    else:
+        out().print(f"{count} {'message' if count == 1 else 'messages'} dropped.")
+
+
+def _choice(
+    ids: list[str] | None, installation: str, stream: str, since: str, until: str, *, dead: bool, as_json: bool
+) -> Choice:
+    tenant_id, name = _split(installation, as_json=as_json)
+    return Choice(
+        ids=ids or [],
+        states=[MessageState.DEAD] if dead else [],
+        tenant_id=tenant_id,
+        installation=name,
+        stream=stream or None,
+        since=_instant(since, "--since", as_json=as_json),
+        until=_instant(until, "--until", as_json=as_json),
+    )
 
 
 def _split(of: str, *, as_json: bool) -> tuple[str | None, str | None]:
@@ -163,7 +210,7 @@ def _table(found: Sequence[MessageRow]) -> Table:
             f"{each.state} after {waited}" if waited else each.state,
             str(each.attempts),
             instant(each.next_attempt_at),
-            escape(each.answer[:80]) or ("" if each.status is None else str(each.status)),
+            escape((each.dropped_reason or each.answer)[:80]) or ("" if each.status is None else str(each.status)),
             style={MessageState.DEAD: "red", MessageState.OPEN: "yellow"}.get(each.state),
         )
     return table

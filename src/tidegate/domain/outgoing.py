@@ -62,7 +62,8 @@ class MessageState(StrEnum):
 
     OPEN = "open"  # waits for its first or next attempt
     ACKNOWLEDGED = "acknowledged"
-    DEAD = "dead"  # in the dead letter: refused, or given up; a person may replay it
+    DEAD = "dead"  # in the dead letter: refused, or given up; a person may replay it, or drop it
+    DROPPED = "dropped"  # a person has taken it out of the dead letter; it was not taken, and may still be replayed
 
 
 @dataclass(frozen=True, slots=True)

@@ -233,7 +233,7 @@ class StreamCoverage:
 
     ``uncovered`` is due and not covered, ``in_front`` likewise, where the start was moved earlier (SPEC 2.10).
     ``link_count`` counts the periods that were committed, whether compacted since or not. ``dead_records``: of what is
-    covered, so many records were not acknowledged but are in the dead letter (SPEC 5).
+    covered, so many records were not acknowledged but are in the dead letter or dropped (SPEC 5).
     """
 
     chain: Chain

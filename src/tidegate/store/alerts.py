@@ -107,11 +107,13 @@ cases as (
                   case when i.paused_at is not null then format(', and is paused (%s)', i.paused_reason) else '' end,
                   left(last.answer, 200)),
            format('`tidegate webhook dead-letters %1$s/%2$s` shows why. Correct it, then `tidegate webhook replay --dead '
-                  '--installation %1$s/%2$s`%3$s.', c.tenant_id, i.name,
+                  '--installation %1$s/%2$s`%3$s. `tidegate webhook drop` takes out what is not wanted.', c.tenant_id, i.name,
                   case when i.paused_at is not null then format(' and `tidegate resume %s/%s`', c.tenant_id, i.name) else '' end)
-      from (select chain_id, sum(records) as records from outbox where state = 'dead' group by chain_id) o
+      from (select chain_id, sum(records) as records from outbox
+             where state = 'dead' and dropped_at is null group by chain_id) o
       join chains c on c.id = o.chain_id join installations i on i.id = c.installation_id
-     cross join lateral (select run_id, answer from outbox where chain_id = o.chain_id and state = 'dead'
+     cross join lateral (select run_id, answer from outbox
+                          where chain_id = o.chain_id and state = 'dead' and dropped_at is null
                           order by settled_at desc, position desc limit 1) last
     union all
     select 'queue_starved', 'critical', '', null, null, null, min(id),

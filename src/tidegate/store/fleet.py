@@ -85,7 +85,8 @@ select d.kind, sum(x.open)::bigint as open, min(x.oldest_at) as oldest_at, sum(x
           from routes t where t.not_before_at is not null
          union all
         select (select destination_id from routes t where t.id = o.route_id), o.dead, 0, null
-          from (select route_id, count(*) as dead from outbox where state = 'dead' group by route_id) o) x
+          from (select route_id, count(*) as dead from outbox where state = 'dead' and dropped_at is null
+                 group by route_id) o) x
   join destinations d on d.id = x.destination_id
  group by d.kind order by d.kind
 """

@@ -139,7 +139,7 @@ async def dead_records(connection: Connection, installation_id: int) -> int:
     """Return how many records of an installation are in the dead letter."""
     found: int = await connection.fetchval(
         """select coalesce(sum(records), 0)::bigint from outbox
-            where state = 'dead' and chain_id in (select id from chains where installation_id = $1)""",
+            where state = 'dead' and dropped_at is null and chain_id in (select id from chains where installation_id = $1)""",
         installation_id,
     )
     return found
