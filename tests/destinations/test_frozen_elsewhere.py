@@ -43,7 +43,8 @@ async def frozen_in_a_copy(url: str, looking: Pool) -> tuple[asyncpg.Connection,
     copying = asyncio.create_task(
         session.copy_to_table(name, schema_name=schema, columns=list(COLUMNS), source=lines())
     )
-    waits = "SELECT max(tuples_processed) FROM pg_stat_progress_copy JOIN pg_stat_activity USING (pid) WHERE wait_event_type = 'Client'"
+    waits = """SELECT max(tuples_processed) FROM pg_stat_progress_copy JOIN pg_stat_activity USING (pid)
+                WHERE wait_event_type = 'Client'"""
     while (await looking.fetchval(waits) or 0) < len(MANY):
         assert not copying.done(), copying.exception()
         await asyncio.sleep(0.01)
