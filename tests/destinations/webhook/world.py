@@ -96,7 +96,10 @@ async def open_sending(dsn: str, **settings: Any) -> AsyncGenerator[Sending]:
     async with open_world(dsn, **settings) as world, receiving(world.clock.now) as receiver:
         parts = world.parts
         world.parts = replace(
-            parts, open_destination=partial(bootstrap.open_destination, parts.pool, parts.session, parts.clock)
+            parts,
+            open_destination=partial(
+                bootstrap.open_destination, parts.pool, parts.session, parts.clock, settings=parts.settings
+            ),
         )
         yield Sending(world, receiver)
 
