@@ -49,12 +49,23 @@ _SHARES = 4
 _FREE = f"{_SENDABLE} and (t.lease_until is null or t.lease_until < $1)"
 
 _TAKE = f"""
-with recursive awake as (
-    (select destination_id from routes where not_before_at <= $1 order by destination_id limit 1)
-    union all
-    select (select r.destination_id from routes r where r.not_before_at <= $1 and r.destination_id > a.destination_id
-             order by r.destination_id limit 1)
-      from awake a where a.destination_id is not null
+with recursive start as materialized (
+    select floor(random() * (1 + max(destination_id)))::bigint as id from routes where not_before_at is not null
+),
+around as (  -- destinations with something due, from any one on and round to it again, one look at the index each
+    select coalesce((select r.destination_id from routes r where r.not_before_at <= $1
+                        and r.destination_id >= (select id from start) order by r.destination_id limit 1),
+                    (select r.destination_id from routes r where r.not_before_at <= $1
+                      order by r.destination_id limit 1)) as destination_id
+    union
+    select coalesce((select r.destination_id from routes r where r.not_before_at <= $1
+                        and r.destination_id > a.destination_id order by r.destination_id limit 1),
+                    (select r.destination_id from routes r where r.not_before_at <= $1
+                      order by r.destination_id limit 1))
+      from around a where a.destination_id is not null
+),
+awake as materialized (  -- of more than these the others have their turn at another look
+    select destination_id from around where destination_id is not null limit {_SHARES} * $4 + 100
 ),
 due as (
     select x.id, x.not_before_at, coalesce(h.held, 0) + row_number() over (partition by a.destination_id
@@ -62,9 +73,8 @@ due as (
       from awake a
      cross join lateral (select t.id, t.not_before_at from routes t where t.destination_id = a.destination_id and {_FREE}
                           order by t.destination_id, t.not_before_at
-                          limit $4 * {_SHARES} / (select count(*) from awake) + 1) x
+                          limit $4 * {_SHARES} / greatest((select count(*) from awake), 1) + 1) x
       left join unnest($5::bigint[], $6::bigint[]) as h(destination_id, held) using (destination_id)
-     where a.destination_id is not null
 ),
 first as materialized (
     select array(select id from due order by turn, not_before_at limit 2 * $4) as ids
