@@ -182,7 +182,7 @@ async def open_destination(
             schema = str(schema) if stored.id else check_schema(schema)
             if url := secrets.get("url"):
                 this = await ledger.identity(pool, clock.now())
-                free = partial(database.end_frozen, after=settings.least_silence)
+                free = partial(database.end_frozen, after=FROZEN_LEASES * settings.lease)
                 return await RemotePostgres.connect(
                     url, pool, this.id, alone=this.alone, schema=schema, application=database.APPLICATION, free=free
                 )
@@ -194,6 +194,13 @@ async def open_destination(
             return Files(root_of(stored.settings), stored.id, pool, outbox, clock, _worker())
     known = "Use postgresql, webhook or files."
     raise InvalidInput(f"destinations.{stored.name}.kind", stored.kind, "is not known", known)
+
+
+FROZEN_LEASES = 4
+"""After so many leases a session in another database that waits for its process is ended by who takes a run over there.
+
+The server cannot tell a frozen process from one that sends a COPY over a slow link, so this is patient.
+"""
 
 
 def collect_rarely() -> None:

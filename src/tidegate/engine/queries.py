@@ -65,7 +65,7 @@ async def status(parts: Parts, tenant_id: str | None = None, installation: str |
     behind, in_front = _by_side(await chains.uncovered(parts.pool, now, tenant_id))
     told = await waiting.explain(parts.pool, now, tenant_id)
     waits = {each.chain_id: each.wait for each in reversed(told) if each.lane is Lane.LIVE}
-    of_runs = {each.run_id: each.wait for each in told if each.run_id is not None}
+    of_runs: dict[int | None, Wait] = {each.run_id: each.wait for each in told if each.run_id is not None}
     return [
         StreamStatus(
             tenant_id=chain.tenant_id,

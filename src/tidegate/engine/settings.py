@@ -65,11 +65,6 @@ class Settings:
     """How often alerts are raised and resolved."""
 
     @property
-    def least_silence(self) -> timedelta:
-        """Return how long a process has shown nothing at least whose leases have expired."""
-        return self.lease - self.renew_every
-
-    @property
     def bytes_ahead(self) -> int:
         """Return how many bytes of records are fetched ahead before the next page waits: two batches."""
         return 2 * self.batch_bytes

@@ -66,7 +66,7 @@ class Choice:
         )  # fmt: skip
 
 
-_STATE = "case when o.dropped_at is null then o.state else 'dropped' end"
+_STATE = "case when o.dropped_at is null or o.state <> 'dead' then o.state else 'dropped' end"
 
 _CHOSEN = """
   from outbox o

@@ -91,7 +91,12 @@ returning t.id, t.epoch, t.chain_id, t.destination_id, d.fingerprint as destinat
 
 
 async def take(
-    pool: Pool, now: datetime, until: datetime, sender: str, most: int, held: Mapping[int, int] | None = None
+    pool: Connection | Pool,
+    now: datetime,
+    until: datetime,
+    sender: str,
+    most: int,
+    held: Mapping[int, int] | None = None,
 ) -> list[LeasedRoute]:
     """Lease up to ``most`` routes that have something to send by ``now`` and that no living sender holds.
 
@@ -175,7 +180,8 @@ def _run(row: asyncpg.Record) -> SentRun | None:
 
 
 _SETTLE = """
-update outbox set state = $3, settled_at = $4, attempted_at = $4, attempts = attempts + 1, status = $5, answer = $6
+update outbox set state = $3, settled_at = $4, attempted_at = $4, attempts = attempts + 1, status = $5, answer = $6,
+       dropped_at = null, dropped_reason = ''
  where route_id = $1 and position = any($2::bigint[]) and state = 'open'
 """
 

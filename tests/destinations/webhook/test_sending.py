@@ -15,6 +15,7 @@ import structlog
 from tests.destinations.webhook.receiver import SECRET, Reply, receiving
 from tests.destinations.webhook.world import Sending, in_sending
 from tests.engine.doubles import ORDERS
+from tests.engine.test_fleet import rows_read
 from tidegate import bootstrap
 from tidegate.connectors.http import open_session
 from tidegate.destinations.base import DeliveryKey, Target
@@ -349,6 +350,33 @@ def test_a_destination_that_hangs_does_not_keep_another_waiting(database_url: st
         others = await store.take(sending.pool, now, until, "one", 9, {destination: 2})
         assert {route.destination_id for route in others} == {destination}, "and none is left idle"
         assert len(others) == 5
+
+    in_sending(database_url, story)
+
+
+def test_a_look_of_the_sender_costs_what_it_takes_however_many_destinations_have_something_due(
+    database_url: str,
+) -> None:
+    """SPEC 7, "the same code at every scale": at midnight a thousand receivers have messages to be sent."""
+
+    async def story(sending: Sending) -> None:
+        chain = await sending.world.install()
+        await sending.pool.execute(
+            """with made as (insert into destinations (name, kind, settings, sealed, fingerprint)
+                             select 'd' || n, kind, settings, sealed, fingerprint from destinations, generate_series(1, 3000) n
+                             returning id)
+               insert into routes (chain_id, destination_id, whole_periods, not_before_at) select $1, id, false, $2 from made""",
+            chain, utc(14),
+        )  # fmt: skip
+        await sending.pool.execute("analyze routes")
+        await sending.pool.expire_connections()
+        async with sending.pool.acquire() as connection, connection.transaction():
+            taken = {route.id for route in await store.take(connection, utc(15), utc(15, 1), "one", 20)}
+            assert len(taken) == 20
+            assert sum((await rows_read(connection))["routes"]) < 1500
+        while fresh := {route.id for route in await store.take(sending.pool, utc(15), utc(15, 1), "one", 500)} - taken:
+            taken |= fresh
+        assert len(taken) == 3000, "whatever the look begins with, all have their turn"
 
     in_sending(database_url, story)
 
