@@ -1,8 +1,9 @@
 """Migrations: Tidegate's schema, brought up to date by numbered SQL files while other processes work.
 
-A migration only adds: the revision before it goes on working on its schema (docs/guides/upgrade.md). It waits for a lock
-no longer than `LOCK_SECONDS`, for whoever asks after it would wait behind it, and then tries again. What takes long on a
-large table, such as an index, stands in a file of its own that begins with `OUTSIDE` and holds no lock that stops work.
+A migration takes nothing away but indexes that others replace: the revision before it goes on working on its schema
+(docs/guides/upgrade.md). It waits for a lock no longer than `LOCK_SECONDS`, for whoever asks after it would wait behind it,
+and then tries again. What takes long on a large table, such as an index, stands in a file of its own that begins with
+`OUTSIDE` and holds no lock that stops work.
 """
 
 from __future__ import annotations
