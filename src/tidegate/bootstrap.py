@@ -140,7 +140,7 @@ async def assemble(options: Options) -> AsyncGenerator[Parts]:
                     session=session,
                     sealer=sealer,
                     connector=lru_cache(maxsize=1000)(find_connector),
-                    open_destination=partial(open_destination, pool, session, clock, settings=options.settings),
+                    open_destination=partial(open_destination, pool, session, clock),
                     chance=random.random,
                     worker=worker,
                     settings=options.settings,
@@ -170,8 +170,6 @@ async def open_destination(
     clock: Clock,
     stored: StoredDestination,
     secrets: Mapping[str, str],
-    *,
-    settings: Settings,
 ) -> Destination:
     """Return the destination of a stored kind; one that is to be stored, and is tried out, has the id 0. Raises InvalidInput
     for a kind there is none of and for a setting that is not usable, a DestinationError if it cannot be reached.
@@ -182,10 +180,7 @@ async def open_destination(
             schema = str(schema) if stored.id else check_schema(schema)
             if url := secrets.get("url"):
                 this = await ledger.identity(pool, clock.now())
-                free = partial(database.end_frozen, after=FROZEN_LEASES * settings.lease)
-                return await RemotePostgres.connect(
-                    url, pool, this.id, alone=this.alone, schema=schema, application=database.APPLICATION, free=free
-                )
+                return await RemotePostgres.connect(url, pool, this.id, alone=this.alone, schema=schema)
             return LocalPostgres(pool, schema=schema)
         case "webhook":
             receiver = WebhookSettings.parse(stored.settings, secrets, stored=stored.id > 0)
@@ -194,13 +189,6 @@ async def open_destination(
             return Files(root_of(stored.settings), stored.id, pool, outbox, clock, _worker())
     known = "Use postgresql, webhook or files."
     raise InvalidInput(f"destinations.{stored.name}.kind", stored.kind, "is not known", known)
-
-
-FROZEN_LEASES = 4
-"""After so many leases a session in another database that waits for its process is ended by who takes a run over there.
-
-The server cannot tell a frozen process from one that sends a COPY over a slow link, so this is patient.
-"""
 
 
 def collect_rarely() -> None:

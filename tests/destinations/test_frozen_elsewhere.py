@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from datetime import timedelta
-from functools import partial
 
 import asyncpg
 
 from tests.destinations.loading import LEDGER, TABLE, Pool, Run, at, page, pool_of, rows, target
 from tidegate.destinations.postgres.remote import RemotePostgres
-from tidegate.store import database
-from tidegate.store.database import end_frozen
 
 COLUMNS = (
     "tenant_id",
@@ -24,6 +20,7 @@ COLUMNS = (
     "_tidegate_run_id",
 )
 LINE = "acme\tacme-shop\t{id}\t2026-07-13T00:00:00Z\t1\t2026-07-13T00:00:00Z\t1\n"
+NAMED = f"tidegate {LEDGER.hex[:12]} run 1 epoch 1"
 MANY = range(2, 4002)
 """More than the server gathers before it writes them."""
 PATIENCE_SECONDS = 20.0
@@ -32,8 +29,10 @@ PATIENCE_SECONDS = 20.0
 
 async def frozen_in_a_copy(url: str, looking: Pool) -> tuple[asyncpg.Connection, asyncio.Task[str]]:
     """Return a session that has sent half of a batch of new records; PostgreSQL waits for the rest, which it calls active."""
-    session = await asyncpg.connect(url, server_settings={"application_name": database.APPLICATION})
-    await session.execute("BEGIN; SET LOCAL idle_in_transaction_session_timeout = '10s'")
+    session = await asyncpg.connect(url, server_settings={"application_name": "tidegate"})
+    await session.execute(
+        f"BEGIN; SET LOCAL application_name = '{NAMED}'; SET LOCAL idle_in_transaction_session_timeout = '10s'"
+    )
 
     async def lines() -> AsyncIterator[bytes]:
         yield "".join(LINE.format(id=number) for number in MANY).encode()
@@ -58,8 +57,7 @@ def test_who_takes_a_run_over_frees_what_a_frozen_process_holds_there(
 
     async def story() -> None:
         async with pool_of(database_url) as ledger_pool, pool_of(empty_database_url) as looking:
-            free = partial(end_frozen, after=timedelta(0))
-            destination = await RemotePostgres.connect(empty_database_url, ledger_pool, LEDGER, free=free)
+            destination = await RemotePostgres.connect(empty_database_url, ledger_pool, LEDGER)
             first = Run(destination.writer(target(), 1, 1))
             assert await first.writer.committed() is None
             await first.write(page({"id": 1, "updated_at": at(1)}))

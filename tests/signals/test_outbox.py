@@ -153,7 +153,7 @@ def test_a_message_is_no_request_to_a_source(database_url: str) -> None:
             await session.get(other.url, trace_request_ctx=TO_RECEIVER)
             assert len(told) == 1
             parts = sending.world.parts
-            opening = partial(bootstrap.open_destination, parts.pool, session, parts.clock, settings=parts.settings)
+            opening = partial(bootstrap.open_destination, parts.pool, session, parts.clock)
             sending.world.parts = replace(parts, open_destination=opening)
             await prepared(sending)
             await sending.tick()

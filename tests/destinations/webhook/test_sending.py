@@ -374,8 +374,10 @@ def test_a_look_of_the_sender_costs_what_it_takes_however_many_destinations_have
             taken = {route.id for route in await store.take(connection, utc(15), utc(15, 1), "one", 20)}
             assert len(taken) == 20
             assert sum((await rows_read(connection))["routes"]) < 1500
-        while fresh := {route.id for route in await store.take(sending.pool, utc(15), utc(15, 1), "one", 500)} - taken:
-            taken |= fresh
+        for _ in range(200):
+            taken |= {route.id for route in await store.take(sending.pool, utc(15), utc(15, 1), "one", 500)}
+            if len(taken) == 3000:
+                break
         assert len(taken) == 3000, "whatever the look begins with, all have their turn"
 
     in_sending(database_url, story)
@@ -575,7 +577,10 @@ def test_private_addresses_are_refused_and_nothing_is_lost_by_it(database_url: s
         parts = sending.world.parts
         async with open_session() as guarded:
             guarded_open = partial(
-                bootstrap.open_destination, parts.pool, guarded, parts.clock, settings=parts.settings
+                bootstrap.open_destination,
+                parts.pool,
+                guarded,
+                parts.clock,
             )
             sending.world.parts = replace(parts, open_destination=guarded_open)
             await sending.tick()

@@ -98,7 +98,10 @@ async def open_sending(dsn: str, **settings: Any) -> AsyncGenerator[Sending]:
         world.parts = replace(
             parts,
             open_destination=partial(
-                bootstrap.open_destination, parts.pool, parts.session, parts.clock, settings=parts.settings
+                bootstrap.open_destination,
+                parts.pool,
+                parts.session,
+                parts.clock,
             ),
         )
         yield Sending(world, receiver)

@@ -60,7 +60,7 @@ class Commits:
     def __init__(self, schema: str, ledger_id: UUID, *, alone: bool = True) -> None:
         self._schema = quoted(schema)
         self._table = f"{self._schema}.tidegate_commits"
-        self._ledger_id = ledger_id
+        self.ledger_id = ledger_id
         self._alone = alone
 
     async def claim(self, connection: asyncpg.Connection, run_id: int, epoch: int) -> bytes | None:
@@ -73,7 +73,7 @@ class Commits:
             await self._define(connection, self._make_ready)
         row = await self._claimed(connection, run_id, epoch)
         if row is None:
-            newest = await connection.fetchval(_LAST.format(table=self._table), self._ledger_id, run_id)
+            newest = await connection.fetchval(_LAST.format(table=self._table), self.ledger_id, run_id)
             raise LeaseLost(f"Run {run_id} has been taken over: epoch {epoch} is not the newest.", newest_epoch=newest)
         checkpoint: bytes | None = row["checkpoint"]
         return checkpoint
@@ -86,7 +86,7 @@ class Commits:
         statement = _CLAIM.format(table=self._table)
         for tried in range(3):
             try:
-                return await connection.fetchrow(statement, self._ledger_id, run_id, epoch)
+                return await connection.fetchrow(statement, self.ledger_id, run_id, epoch)
             except asyncpg.UniqueViolationError:
                 if tried:
                     await self._define(connection, self._close)
@@ -118,7 +118,7 @@ class Commits:
             create = _CREATE if self._alone else _CREATE_OLDER
             await connection.execute(create.format(table=self._table, columns=_COLUMNS))
         if not await connection.fetchval(_READY, self._table):
-            await connection.execute(_ADMIT_LEDGERS.format(table=self._table, ledger_id=self._ledger_id))
+            await connection.execute(_ADMIT_LEDGERS.format(table=self._table, ledger_id=self.ledger_id))
 
     async def _close(self, connection: asyncpg.Connection) -> None:
         """Take away the key of the older shape, if it is there."""
@@ -132,7 +132,7 @@ class Commits:
         Raises LeaseLost as `claim` does, and InternalError if the batch committed with another checkpoint: whoever writes
         it has not resumed from what `claim` returned, and its pages must not be taken for those that committed.
         """
-        row = await connection.fetchrow(_LAST.format(table=self._table), self._ledger_id, key.run_id)
+        row = await connection.fetchrow(_LAST.format(table=self._table), self.ledger_id, key.run_id)
         if row is None or row["epoch"] != key.epoch:
             raise LeaseLost(f"Run {key.run_id} has been taken over: epoch {key.epoch} holds no claim.")
         if row["batch"] < key.batch:
@@ -149,7 +149,7 @@ class Commits:
         """Note the batch in the transaction of its rows. Raises LeaseLost, and the rows must roll back."""
         note = msgspec.json.encode(written).decode()
         statement = _COMMIT.format(table=self._table)
-        values = (self._ledger_id, key.run_id, key.epoch, key.batch, checkpoint, note)
+        values = (self.ledger_id, key.run_id, key.epoch, key.batch, checkpoint, note)
         if await connection.fetchval(statement, *values) is None:
             raise LeaseLost(f"Run {key.run_id} has been taken over: epoch {key.epoch} commits nothing more.")
 
@@ -163,9 +163,9 @@ class Commits:
 
     async def noted(self, connection: asyncpg.Connection, after_run_id: int) -> list[int]:
         """Return the next run ids of which this ledger has a commit noted, ascending; none at the end."""
-        rows = await connection.fetch(_NOTED.format(table=self._table), self._ledger_id, after_run_id)
+        rows = await connection.fetch(_NOTED.format(table=self._table), self.ledger_id, after_run_id)
         return [row["run_id"] for row in rows]
 
     async def forget(self, connection: asyncpg.Connection, run_ids: Sequence[int]) -> int:
         """Delete the commits of these runs; return how many there were. Only finished runs may be among them."""
-        return int(await connection.fetchval(_FORGET.format(table=self._table), self._ledger_id, list(run_ids)))
+        return int(await connection.fetchval(_FORGET.format(table=self._table), self.ledger_id, list(run_ids)))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
-from typing import Final, TypeAlias
+from typing import Final
 from urllib.parse import urlsplit
 from uuid import UUID
 
@@ -23,12 +23,14 @@ from tidegate.domain.fetch import Page
 COMMAND_SECONDS: Final = 300.0
 """The longest a statement may take there: a destination that has gone quiet must not hold a run for ever."""
 
-Free: TypeAlias = "Callable[[asyncpg.Connection], Awaitable[object]]"
-"""Ends the sessions of a database that a frozen process has left in the middle of a transaction, wherever in it."""
-
-
-async def nobody_frozen(_connection: asyncpg.Connection) -> None:
-    """End no session."""
+_NAMED: Final = "SELECT set_config('application_name', $1, true)"
+_END_OLDER: Final = """
+SELECT count(pg_terminate_backend(pid)) FROM pg_catalog.pg_stat_activity
+ WHERE datname = current_database() AND usename = current_user AND starts_with(application_name, $1)
+   AND substr(application_name, length($1) + 1)::bigint < $2"""
+"""Ends what older epochs of a run have open. They will never commit, and whoever froze there, in a COPY even, which the server
+takes for active, would keep the newer one waiting for its rows.
+"""
 
 
 def require_address(dsn: str) -> None:
@@ -52,26 +54,17 @@ class RemotePostgres:
     """The destination in a database of its own: ``pool`` leads there and is closed with it, ``ledger_pool`` to Tidegate's.
 
     ``ledger_id`` tells that one's notes from those of others that share the schema; ``alone``: whether no worker of it is
-    left that notes commits without. ``free`` is called before a run is taken over: PostgreSQL itself ends a session that is
-    idle in its transaction, and not one that waits for the rest of a COPY.
+    left that notes commits without.
     """
 
     def __init__(
-        self,
-        pool: Pool,
-        ledger_pool: Pool,
-        ledger_id: UUID,
-        *,
-        alone: bool = True,
-        schema: str = DEFAULT_SCHEMA,
-        free: Free = nobody_frozen,
+        self, pool: Pool, ledger_pool: Pool, ledger_id: UUID, *, alone: bool = True, schema: str = DEFAULT_SCHEMA
     ) -> None:
         self._pool = pool
         self._ledger_pool = ledger_pool
         self._tables = Tables(schema)
         self._commits = Commits(schema, ledger_id, alone=alone)
         self._staging = staging(pool)
-        self._free = free
 
     @classmethod
     async def connect(
@@ -83,32 +76,22 @@ class RemotePostgres:
         alone: bool = True,
         schema: str = DEFAULT_SCHEMA,
         size: int = 4,
-        application: str = "tidegate",
-        free: Free = nobody_frozen,
     ) -> RemotePostgres:
-        """Return the destination at ``dsn``, holding at most ``size`` connections that are known there as those of
-        ``application``. Raises a DestinationError.
+        """Return the destination at ``dsn``, holding at most ``size`` connections. Raises a DestinationError.
 
         Raises InvalidInput if ``dsn`` is not an address; its text is never shown.
         """
         require_address(dsn)
         try:
-            pool = await asyncpg.create_pool(
-                dsn,
-                min_size=0,
-                max_size=size,
-                command_timeout=COMMAND_SECONDS,
-                server_settings={"application_name": application},
-            )
+            pool = await asyncpg.create_pool(dsn, min_size=0, max_size=size, command_timeout=COMMAND_SECONDS)
         except FAILURES as error:
             raise translated(error) from error
-        return cls(pool, ledger_pool, ledger_id, alone=alone, schema=schema, free=free)
+        return cls(pool, ledger_pool, ledger_id, alone=alone, schema=schema)
 
     def writer(self, target: Target, run_id: int, epoch: int) -> RemoteWriter:
         """Return the writer of one run; does no I/O."""
         load = Load(self._tables, target, run_id, self._staging)
-        claim = DeliveryKey(run_id, epoch, 0)
-        return RemoteWriter(self._pool, self._ledger_pool, self._commits, load, claim, self._free)
+        return RemoteWriter(self._pool, self._ledger_pool, self._commits, load, DeliveryKey(run_id, epoch, 0))
 
     async def reach(self) -> None:
         """Return if the database answers now. Raises a DestinationError if not."""
@@ -137,15 +120,17 @@ class RemotePostgres:
 class RemoteWriter:
     """One run's way into one target."""
 
-    def __init__(
-        self, pool: Pool, ledger_pool: Pool, commits: Commits, load: Load, claim: DeliveryKey, free: Free
-    ) -> None:
+    def __init__(self, pool: Pool, ledger_pool: Pool, commits: Commits, load: Load, claim: DeliveryKey) -> None:
         self._pool = pool
         self._ledger_pool = ledger_pool
         self._commits = commits
         self._load = load
         self._claim = claim
-        self._free = free
+
+    @property
+    def _session(self) -> str:
+        """Return what the sessions of the run's batches are called there while they write, but for the epoch."""
+        return f"tidegate {self._commits.ledger_id.hex[:12]} run {self._claim.run_id} epoch "
 
     async def committed(self) -> bytes | None:
         """Claim the epoch and return the checkpoint that committed with rows last, None if none has.
@@ -155,7 +140,7 @@ class RemoteWriter:
         """
         async with connected(self._pool) as connection:
             if self._claim.epoch > 1:
-                await self._free(connection)
+                await connection.execute(_END_OLDER, self._session, self._claim.epoch)
             return await self._commits.claim(connection, self._claim.run_id, self._claim.epoch)
 
     def ready(self, page: Page) -> None:
@@ -186,6 +171,7 @@ class RemoteWriter:
 
     async def _commit(self, key: DeliveryKey, checkpoint: bytes, batch: Batch, place: Place) -> Written:
         async with connected(self._pool) as connection, connection.transaction():
+            await connection.execute(_NAMED, f"{self._session}{self._claim.epoch}")
             written = await self._load.rows(connection, batch, place)
             await self._commits.commit(connection, key, checkpoint, written)
         return written
