@@ -183,8 +183,8 @@ async def open_destination(
                 return await RemotePostgres.connect(url, pool, this.id, alone=this.alone, schema=schema)
             return LocalPostgres(pool, schema=schema)
         case "webhook":
-            receiver = WebhookSettings.parse(stored.settings, secrets, stored=stored.id > 0)
-            return Webhook(receiver, stored.id, session, pool, outbox, clock)
+            settings = WebhookSettings.parse(stored.settings, secrets, stored=stored.id > 0)
+            return Webhook(settings, stored.id, session, pool, outbox, clock)
         case "files":
             return Files(root_of(stored.settings), stored.id, pool, outbox, clock, _worker())
     known = "Use postgresql, webhook or files."
